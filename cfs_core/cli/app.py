@@ -1,0 +1,215 @@
+"""What one run of the command has: settings, plugins, logs, progress. Made by `main`, passed down, never global."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cfs_core.errors import PluginError, UsageError
+from cfs_core.interfaces.context import PluginContext
+from cfs_core.model.event import Event
+from cfs_core.pluginhost import families
+from cfs_core.report.logs import Logs
+from cfs_core.report.progress import JsonProgress, SilentProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cfs_core.config.settings import Settings
+    from cfs_core.interfaces.storage import StorageFormat
+    from cfs_core.interfaces.transport import Transport
+    from cfs_core.model.reference import ImageReference
+    from cfs_core.pluginhost.families import Family
+    from cfs_core.pluginhost.load import PluginHost
+    from cfs_core.pluginhost.registry import PluginId
+    from cfs_core.system.command import HostCommands
+
+T = TypeVar("T")
+
+
+class App(contextlib.AbstractContextManager["App"]):
+    """The run. Everything costly is made when first asked for."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.config_file: Path | None = None
+        self.options: dict[str, object] = {}
+        self.disabled: tuple[str, ...] = ()
+        self.authfile: Path | None = None
+        self.logs = Logs(level=environ.get("CFS_LOG", "warning"))
+        self.progress_descriptor: int | None = None
+        self.show_progress = True
+        self.stack = contextlib.ExitStack()
+        self._settings: Settings | None = None
+        self._host: PluginHost | None = None
+        self._progress: SilentProgress | None = None
+        self._commands: HostCommands | None = None
+        self._scratch: Path | None = None
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.close()
+        self.stack.close()
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of host, environment and command line (image advice is added by the install)."""
+        if self._settings is None:
+            from cfs_core.config.settings import command_line, load
+
+            self._settings = load(self.environ, file=self.config_file).with_layer(command_line(self.options))
+            for warning in self._settings.warnings:
+                self.logs.warning("setting.ignored", problem=warning)
+        return self._settings
+
+    @property
+    def host(self) -> PluginHost:
+        """Installed plugins, loaded."""
+        if self._host is None:
+            from cfs_core.pluginhost.load import PluginHost
+
+            disabled = (*self.disabled, *self.settings.value("plugins.disabled"))
+            self._host = PluginHost(disabled=disabled)
+            self._host.load_installed()
+            for trouble in self._host.trouble:
+                self.logs.warning("plugin.skipped", plugin=str(trouble.plugin), problem=trouble.problem)
+        return self._host
+
+    def blame(self, error: BaseException) -> PluginId | None:
+        """Return the plugin that *error* came out of, None if it was none."""
+        return self._host.blame(error) if self._host is not None else None
+
+    @property
+    def commands(self) -> HostCommands:
+        """The door to host commands."""
+        if self._commands is None:
+            from cfs_core.system.command import HostCommands
+
+            self._commands = HostCommands(self.environ)
+        return self._commands
+
+    @property
+    def progress(self) -> SilentProgress:
+        """Bars, JSON lines or silence, as asked."""
+        if self._progress is None:
+            if self.progress_descriptor is not None:
+                self._progress = JsonProgress(self.progress_descriptor)
+            elif self.show_progress and os.isatty(2):
+                from cfs_core.report.progress import TerminalProgress
+
+                self._progress = TerminalProgress()
+            else:
+                self._progress = SilentProgress()
+        return self._progress
+
+    @property
+    def scratch(self) -> Path:
+        """A private directory that goes away with the run."""
+        if self._scratch is None:
+            folder = tempfile.mkdtemp(prefix="cfs-", dir=self.environ.get("TMPDIR"))
+            self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._scratch = Path(folder)
+        return self._scratch
+
+    @property
+    def source_date_epoch(self) -> int | None:
+        """SOURCE_DATE_EPOCH in seconds.
+
+        Raises:
+            UsageError: not a number.
+        """
+        text = self.environ.get("SOURCE_DATE_EPOCH")
+        if not text:
+            return None
+        if not text.isdigit():
+            msg = f"SOURCE_DATE_EPOCH must be a number of seconds, not {text!r}"
+            raise UsageError(msg)
+        return int(text)
+
+    def emit(self, event: Event) -> None:
+        """Show an event to the log, to progress readers and to plugins that observe."""
+        self.logs.info(event.name, **event.facts)
+        self.progress.event(event)
+        self.host.notify(event)
+
+    def event(self, name: str, **facts: object) -> None:
+        """Emit an event by name and facts."""
+        self.emit(Event(name=name, facts=facts))
+
+    def context(
+        self, provider: str, *, settings: Mapping[str, object] | None = None, seed: str | None = None
+    ) -> PluginContext:
+        """Return what *provider*'s factory is given."""
+        return PluginContext(
+            provider=provider,
+            commands=self.commands,
+            progress=self.progress,
+            log=self.logs.bind(provider=provider),
+            scratch=self.scratch,
+            settings=settings or {},
+            emit=self.emit,
+            source_date_epoch=self.source_date_epoch,
+            seed=seed,
+        )
+
+    def make(
+        self, family: Family[Any], name: str, settings: Mapping[str, object] | None = None, *, seed: str | None = None
+    ) -> Any:  # noqa: ANN401 - typed by the callers below
+        """Make the chosen provider of a family.
+
+        Raises:
+            PluginError: see `PluginHost.make`.
+        """
+        return self.host.make(family, name, self.context(name, settings=settings, seed=seed))
+
+    def transport(self, text: str, **settings: object) -> tuple[Transport, ImageReference]:
+        """Return the transport for a reference, and the reference in its grammar.
+
+        Raises:
+            UsageError: no scheme, or one that no plugin has.
+            PluginError: two plugins claim the scheme, or the plugin failed.
+        """
+        from cfs_core.model.reference import split_scheme
+        from cfs_core.pluginhost.load import scheme_owners
+
+        scheme, _ = split_scheme(text)
+        registry = self.host.collect(families.TRANSPORTS)
+        owners, contested = scheme_owners(registry)
+        if scheme in contested:
+            names = " and ".join(f"{name} of {registry.owner(name)}" for name in contested[scheme])
+            msg = f"{scheme}: is claimed by {names}; neither is used"
+            raise PluginError(msg, hint="switch one off with --disable-plugin NAME")
+        if scheme not in owners:
+            lost = "; ".join(str(trouble) for trouble in registry.trouble if trouble.fatal)
+            msg = f"no transport for {scheme}: (known: {', '.join(sorted(owners)) or 'none'})"
+            msg += f"; not working: {lost}" if lost else ""
+            raise UsageError(msg, hint="install a plugin, for example `pip install cfs-transport-oci-dir`")
+        name = owners[scheme]
+        section = {**self.settings.section("transport", name), **settings}
+        if self.authfile is not None:
+            section["authfile"] = str(self.authfile)
+        transport: Transport = self.make(families.TRANSPORTS, name, section)
+        self.stack.callback(transport.close)
+        return transport, transport.parse(text)
+
+    def storage(self, name: str = "composefs") -> StorageFormat:
+        """Return a storage format."""
+        made: StorageFormat = self.make(families.STORAGE, name)
+        return made
+
+    def default_repository(self) -> Path:
+        """Return where images are kept: ``--repo``, the setting, or the user's cache."""
+        configured = self.settings.value("repo")
+        if configured:
+            return Path(configured)
+        cache = self.environ.get("XDG_CACHE_HOME") or (
+            f"{self.environ['HOME']}/.cache" if self.environ.get("HOME") else None
+        )
+        if cache is None:
+            msg = "there is no HOME to keep images in"
+            raise UsageError(msg, hint="name a repository with --repo PATH")
+        return Path(cache, "cfs", "repo")

@@ -1,0 +1,39 @@
+"""``cfs config``: settings and where they come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cfs_core.cli.output import format_option, plain, show_json, table
+
+if TYPE_CHECKING:
+    from cfs_core.cli.app import App
+
+
+@click.group()
+def config() -> None:
+    """Show settings and where they come from."""
+
+
+@config.command()
+@click.option("--origin", is_flag=True, help="Show where each value comes from.")
+@format_option
+@click.pass_obj
+def show(app: App, output: str, *, origin: bool) -> None:
+    """Print all settings in force.
+
+    \b
+    Example:
+      cfs config show --origin
+    """
+    rows = list(app.settings.listing())
+    if output == "json":
+        show_json({name: {"value": setting.value, "origin": setting.origin} for name, setting in rows})
+        return
+    cells = [(name, str(plain(setting.value)), setting.origin) for name, setting in rows]
+    table(
+        [cell if origin else cell[:2] for cell in cells],
+        ("SETTING", "VALUE", "ORIGIN") if origin else ("SETTING", "VALUE"),
+    )

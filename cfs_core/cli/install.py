@@ -1,0 +1,185 @@
+"""``cfs install``: an image to a disk."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cfs_core.cli.image import platform_option
+from cfs_core.cli.output import authfile_option, format_option, repo_option, show_json
+from cfs_core.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from cfs_core.cli.app import App
+    from cfs_core.install.plan import PreparedInstall
+    from cfs_core.install.prepare import PreparedImage
+    from cfs_core.install.request import InstallRequest
+    from cfs_core.install.run import InstallResult
+
+
+@click.group()
+def install() -> None:
+    """Install an image to a disk."""
+
+
+def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    from cfs_core.config.values import parse_size
+
+    return None if value is None else parse_size(value)
+
+
+@install.command("to-disk")
+@click.argument("disk", type=click.Path(path_type=Path))
+@click.option(
+    "--source-imgref",
+    metavar="REF",
+    help="Image: oci:DIR[:TAG], docker://…, …; inside a container, its own image by default.",
+)
+@click.option(
+    "--target-imgref", metavar="REF", help="Where the installed system looks for updates; the source by default."
+)
+@click.option("--filesystem", metavar="NAME", help="Root filesystem (default: image advice, or ext4).")
+@click.option("--root-size", callback=_size, metavar="SIZE", help="Size of the root partition, such as 10G.")
+@click.option("--esp-size", callback=_size, metavar="SIZE", help="Size of the EFI system partition.")
+@click.option("--disk-size", callback=_size, metavar="SIZE", help="Size of the whole disk; root takes what is left.")
+@click.option("--karg", "kargs", multiple=True, metavar="ARG", help="Add a kernel argument (repeatable).")
+@click.option(
+    "--karg-delete", "karg_deletes", multiple=True, metavar="ARG", help="Take out KEY or KEY=VALUE (repeatable)."
+)
+@click.option("--bootloader", metavar="NAME", help="Bootloader (default: image advice, or what fits).")
+@click.option("--firmware", type=click.Choice(["uefi", "bios", "both", "u-boot"]), help="What will start the disk.")
+@click.option("--composefs-native", is_flag=True, help="Keep the system in composefs storage, sealed or not.")
+@click.option("--separate-boot", is_flag=True, help="Give /boot a partition of its own.")
+@click.option(
+    "--root-ssh-authorized-keys",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="SSH keys that may log in as root.",
+)
+@click.option(
+    "--seed", metavar="TEXT", envvar="CFS_SEED", help="Derive all identifiers from TEXT (reproducible disks)."
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before replacing or destroying anything.")
+@click.option("--prove", is_flag=True, help="Boot the result in a virtual machine.")
+@click.option("--progress-fd", type=int, metavar="N", help="Write progress as JSON lines to this descriptor.")
+@authfile_option
+@repo_option
+@platform_option
+@format_option
+@click.pass_context
+def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> int:  # noqa: ANN401 - the options above
+    """Make DISK a disk image that boots into the image.
+
+    Needs no root, mounts nothing and executes nothing of the image. Settings, the image's advice and these options
+    decide; --dry-run shows the result.
+
+    \b
+    Examples:
+      cfs install to-disk --source-imgref oci:./debian:latest disk.img
+      cfs install to-disk --source-imgref oci:./debian:latest --karg console=ttyS0 --dry-run disk.img
+    """
+    from cfs_core.cli.plan_text import show_plan
+    from cfs_core.install.run import install as run_install
+
+    app: App = ctx.obj
+    if options["progress_fd"] is not None:
+        app.progress_descriptor = options["progress_fd"]
+    _fill_in_source(app, options)
+    request = _request(disk, options)
+
+    def confirm(image: PreparedImage, prepared: PreparedInstall) -> bool:
+        app.progress.close()
+        if options["dry_run"] or output == "text":
+            show_plan(image, prepared, request, output=output, full=options["dry_run"])
+        if options["dry_run"]:
+            return False
+        if request.replace and not options["yes"]:
+            _ask(disk)
+        return True
+
+    if options["prove"]:
+        _prover(ctx)
+    result = run_install(request, app, confirm=confirm)
+    app.progress.close()
+    if result is None:
+        return 0
+    if not options["prove"] or output == "text":
+        _show_result(result, output)
+    if options["prove"]:
+        return int(ctx.invoke(_prover(ctx), **_prove_arguments(ctx, disk, output)) or 0)
+    return 0
+
+
+def _fill_in_source(app: App, options: dict[str, Any]) -> None:
+    """Take the image of the container that cfs runs in where none is named."""
+    if options["source_imgref"] is not None:
+        return
+    from cfs_core.install.running import find_running_image
+    from cfs_core.pluginhost import families
+
+    found = find_running_image(app.host.collect(families.TRANSPORTS))
+    options["source_imgref"] = found.source
+    options["target_imgref"] = options["target_imgref"] or found.name
+
+
+def _show_result(result: InstallResult, output: str) -> None:
+    if output == "json":
+        show_json({"result": "installed", **{name: getattr(result, name) for name in result.__slots__}})
+        return
+    took = f"{result.took_seconds:.1f} s"
+    click.echo(f"installed {result.image_id:.16}… to {result.disk} in {took}; read back and verified")
+
+
+def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
+    from cfs_core.install.choose import parse_firmware
+    from cfs_core.install.request import InstallRequest
+
+    keys = options["root_ssh_authorized_keys"]
+    firmware = options["firmware"]
+    return InstallRequest(
+        source=options["source_imgref"],
+        disk=disk,
+        target_imgref=options["target_imgref"],
+        architecture=options["architecture"],
+        filesystem=options["filesystem"],
+        root_size=options["root_size"],
+        esp_size=options["esp_size"],
+        disk_size=options["disk_size"],
+        bootloader=options["bootloader"],
+        firmware=parse_firmware(firmware, "--firmware") if firmware else None,
+        storage="composefs" if options["composefs_native"] else None,
+        kargs=options["kargs"],
+        karg_deletes=options["karg_deletes"],
+        root_ssh_authorized_keys=keys.read_bytes() if keys else None,
+        boot_volume=options["separate_boot"],
+        repo=options["repo_path"],
+        seed=options["seed"],
+        replace=disk.exists(),
+    )
+
+
+def _ask(disk: Path) -> None:
+    if not sys.stdin.isatty():
+        msg = f"{disk} exists"
+        raise RefusedError(msg, hint="pass --yes to replace it")
+    click.confirm(f"{disk} exists. Replace it?", abort=True, err=True)
+
+
+def _prover(ctx: click.Context) -> click.Command:
+    root = ctx.find_root()
+    command = root.command.get_command(root, "prove") if isinstance(root.command, click.Group) else None
+    if command is None:
+        msg = "there is no `cfs prove` here"
+        raise UsageError(msg, hint="pip install cfs-prove")
+    return command
+
+
+def _prove_arguments(ctx: click.Context, disk: Path, output: str) -> dict[str, Any]:
+    """Return the prover's own defaults, for this disk."""
+    command = _prover(ctx)
+    given = {"disk": disk, "output": output}
+    made = command.make_context("prove", [str(disk)], parent=ctx.find_root())
+    return {**made.params, **{name: value for name, value in given.items() if name in made.params}}

@@ -1,0 +1,155 @@
+"""The command ``cfs``: makes the run, hands it down, turns errors into messages and exit statuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from cfs_core import __version__
+from cfs_core.cli.app import App
+from cfs_core.cli.groups import LazyGroup
+from cfs_core.errors import CfsError, PluginError
+from cfs_core.report.logs import LEVELS, Logs, without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+INTERRUPTED = 130
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+COMMANDS = {
+    "install": "cfs_core.cli.install:install",
+    "image": "cfs_core.cli.image:image",
+    "repo": "cfs_core.cli.repo:repo",
+    "plugins": "cfs_core.cli.plugins:plugins",
+    "config": "cfs_core.cli.config:config",
+    "completion": "cfs_core.cli.completion:completion",
+}
+
+SUMMARIES = {
+    "install": "Install an image to a disk.",
+    "image": "Digests, pulling, looking into images.",
+    "repo": "Make, check and clean repositories.",
+    "plugins": "Show plugins and what is wrong with them.",
+    "config": "Show settings and where they come from.",
+    "completion": "Print shell completion code.",
+}
+
+
+@click.group(cls=LazyGroup, commands_by_name=COMMANDS, summaries=SUMMARIES, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="cfs", message="%(prog)s %(version)s")
+@click.option(
+    "--config", "config_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Settings file."
+)
+@click.option("--disable-plugin", "disabled", multiple=True, metavar="NAME", help="Do not load this plugin.")
+@click.option("--log-level", type=click.Choice(sorted(LEVELS)), help="What is logged to standard error.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Form of the log.")
+@click.option("--progress-fd", type=int, metavar="N", help="Write progress as JSON lines to this descriptor.")
+@click.option("--no-progress", is_flag=True, help="No progress bars.")
+@click.pass_obj
+def cli(
+    app: App,
+    config_file: Path | None,
+    disabled: tuple[str, ...],
+    log_level: str | None,
+    log_format: str,
+    progress_fd: int | None,
+    *,
+    no_progress: bool,
+) -> None:
+    """Install bootable container images with composefs-native storage.
+
+    \b
+    Example:
+      cfs install to-disk --source-imgref oci:./debian:latest disk.img
+    """
+    app.config_file = config_file
+    app.disabled = disabled
+    level = log_level or app.environ.get("CFS_LOG", "warning")
+    app.logs = Logs(level=level if level in LEVELS else "warning", as_json=log_format == "json")
+    app.progress_descriptor = progress_fd
+    app.show_progress = not no_progress
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked for the end.
+
+    A subclass because CPython ends the process by SIGINT, whatever was caught, once a bare KeyboardInterrupt has left
+    code that it compiled from a string (a dataclass being made).
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit with its status."""
+    try:
+        status = run(argv)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    sys.exit(status)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status (see docs/reference/errors)."""
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+    with App(os.environ) as app:
+        try:
+            result: Any = cli.main(args=argv, prog_name="cfs", standalone_mode=False, obj=app)
+        except CfsError as error:
+            show(error, app)
+            return error.exit_status
+        except click.exceptions.Abort:
+            click.echo("interrupted", err=True)
+            return INTERRUPTED
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            return INTERRUPTED
+        except BrokenPipeError:
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - keeps the interpreter's last flush quiet
+            return 1
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the last door: whose fault is it?
+            return _unexpected(error, app)
+        return result if isinstance(result, int) else 0
+
+
+def _unexpected(error: BaseException, app: App) -> int:
+    """Tell a fault of a plugin from one of cfs, and report it as such."""
+    owner = app.blame(error)
+    if owner is None and isinstance(error, SystemExit):  # click ends shell completion this way
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if owner is None:
+        wrapped = CfsError(f"unexpected {what}", hint="this is a fault of cfs; --log-level debug shows where")
+    else:
+        hint = f"report it to the authors of {owner.distribution}; --log-level debug shows where"
+        wrapped = PluginError(f"the plugin {owner} failed: {what}", hint=hint, plugin=owner.name)
+    wrapped.__cause__ = error
+    show(wrapped, app)
+    return wrapped.exit_status
+
+
+def show(error: CfsError, app: App) -> None:
+    """Print what went wrong and what to do."""
+    app.progress.close()
+    app.logs.debug("run.failed", code=error.code, exc_info=error, **error.facts)
+    click.echo(
+        f"{click.style('error', fg='red', bold=True)}: {without_secrets(error.message)} [{error.code}]", err=True
+    )
+    if error.hint:
+        click.echo(f"{click.style('hint', fg='cyan')}: {without_secrets(error.hint)}", err=True)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the clean-up that follows is not interrupted again
+    raise Interrupted

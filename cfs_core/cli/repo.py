@@ -1,0 +1,102 @@
+"""``cfs repo``: make, check and clean repositories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cfs_core.cli.image import open_repository
+from cfs_core.cli.output import format_option, repo_option, show_json
+from cfs_core.errors import UsageError
+from cfs_core.model.deployment import FormatOptions, FormatVersion
+from cfs_core.model.digest import HashAlgorithm
+from cfs_core.report.progress import human_bytes
+
+if TYPE_CHECKING:
+    from cfs_core.cli.app import App
+    from cfs_core.model.deployment import Problem
+
+
+@click.group()
+def repo() -> None:
+    """Make, check and clean repositories."""
+
+
+@repo.command()
+@repo_option
+@click.option("--hash", "algorithm", type=click.Choice(["sha256", "sha512"]), default="sha512", show_default=True)
+@click.option("--erofs", "version", type=click.Choice(["v0", "v1", "v2"]), default="v1", show_default=True)
+@click.pass_obj
+def init(app: App, repo_path: Path | None, algorithm: str, version: str) -> None:
+    """Make an empty repository.
+
+    \b
+    Example:
+      cfs repo init --repo ./repo
+    """
+    where = repo_path or app.default_repository()
+    where.parent.mkdir(parents=True, exist_ok=True)
+    options = FormatOptions(version=FormatVersion(version), algorithm=HashAlgorithm(algorithm))
+    app.storage().open(where, create=True, options=options).close()
+    click.echo(where)
+
+
+@repo.command()
+@repo_option
+@click.option(
+    "--disk",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Look inside this disk image instead; nothing is mounted.",
+)
+@format_option
+@click.pass_obj
+def fsck(app: App, repo_path: Path | None, disk: Path | None, output: str) -> int:
+    """Read everything and say what is wrong; exit status 9 if anything is.
+
+    \b
+    Examples:
+      cfs repo fsck --repo ./repo
+      cfs repo fsck --disk disk.img
+    """
+    if disk is not None and repo_path is not None:
+        msg = "--disk and --repo contradict each other"
+        raise UsageError(msg)
+    problems: list[Problem] = []
+    if disk is not None:
+        from cfs_core.install.check import check_disk
+
+        problems = list(check_disk(app, disk))
+    else:
+        with open_repository(app, repo_path) as repository:
+            problems = list(repository.fsck())
+    if output == "json":
+        show_json({"clean": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            click.echo(f"{problem.code}: {problem.where}: {problem.message}")
+        click.echo(f"{len(problems)} problems" if problems else "clean")
+    return 9 if problems else 0
+
+
+@repo.command()
+@repo_option
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@format_option
+@click.pass_obj
+def gc(app: App, repo_path: Path | None, output: str, *, dry_run: bool) -> None:
+    """Remove what no image needs.
+
+    \b
+    Example:
+      cfs repo gc --dry-run
+    """
+    with open_repository(app, repo_path) as repository:
+        report = repository.collect_garbage(dry_run=dry_run)
+    if output == "json":
+        show_json(report)
+        return
+    verb = "would remove" if dry_run else "removed"
+    freed = human_bytes(report.bytes_freed)
+    click.echo(f"{verb} {report.objects_removed} objects ({freed}), kept {report.objects_kept}")

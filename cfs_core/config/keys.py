@@ -1,0 +1,65 @@
+"""Every setting there is: its type, its default, and whether an image may advise it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+
+class Kind(enum.Enum):
+    """What a value must be."""
+
+    TEXT = "a string"
+    TEXTS = "a list of strings"
+    FLAG = "true or false"
+    NUMBER = "a whole number"
+    SIZE = "a size such as 512M or 10G"
+    TABLE = "a table"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting. ``image`` keys are those an image may advise; others in an image are ignored with a warning."""
+
+    name: str
+    kind: Kind
+    default: object
+    summary: str
+    image: bool = False
+
+
+KEYS: Final[tuple[Key, ...]] = (
+    Key("repo", Kind.TEXT, None, "repository that images are kept in; the user's cache by default"),
+    Key("plugins.disabled", Kind.TEXTS, (), "plugins that are not loaded"),
+    Key(
+        "install.bootloader", Kind.TEXT, None, "bootloader; by default the one that fits image and firmware", image=True
+    ),
+    Key("install.filesystem", Kind.TEXT, "ext4", "root filesystem", image=True),
+    Key("install.layout", Kind.TEXT, "gpt", "disk layout", image=True),
+    Key("install.storage", Kind.TEXT, None, "storage format of the installed system", image=True),
+    Key(
+        "install.root-size", Kind.SIZE, None, "size of the root partition; by default what the image needs", image=True
+    ),
+    Key("install.esp-size", Kind.SIZE, None, "size of the EFI system partition", image=True),
+    Key("install.kargs", Kind.TEXTS, (), "kernel arguments; those of all sources add up", image=True),
+    Key(
+        "install.firmware",
+        Kind.TEXT,
+        None,
+        "uefi, bios, both or u-boot; by default what the bootloader needs",
+        image=True,
+    ),
+    Key("install.hash", Kind.TEXT, "sha512", "fs-verity hash of new repositories: sha256 or sha512"),
+    Key("install.erofs", Kind.TEXT, "v1", "EROFS layout of new repositories: v0, v1 or v2"),
+    Key("install.host-tools", Kind.FLAG, default=True, summary="whether plans may run tools of this host"),
+    Key(
+        "install.timeout", Kind.NUMBER, None, "seconds the boot menu is shown; by default the loader's own", image=True
+    ),
+    Key("policy.require", Kind.TEXTS, (), "policies that must accept an image"),
+    Key("policy.settings", Kind.TABLE, None, "settings of policies, a table each"),
+    Key("transport", Kind.TABLE, None, "settings of transports, a table each"),
+    Key("bootloader", Kind.TABLE, None, "settings of bootloaders, a table each"),
+)
+
+BY_NAME: Final = {key.name: key for key in KEYS}

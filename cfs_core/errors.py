@@ -1,0 +1,190 @@
+"""Errors of cfs: each has a stable code, an exit status, a message and a hint."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CfsError(Exception):
+    """Something cfs can explain.
+
+    ``message`` says what is wrong with which value, ``hint`` what to do about it, ``facts`` are the
+    machine-readable details that go into logs and ``--format json`` results.
+    """
+
+    code: ClassVar[str] = "internal"
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None, **facts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.facts = facts
+
+
+class UsageError(CfsError):
+    """The command line contradicts itself or asks for something that does not exist."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class ConfigError(CfsError):
+    """A settings file is unreadable, has an unknown key or a value of the wrong type."""
+
+    code = "config"
+    exit_status = 3
+
+
+class PluginError(CfsError):
+    """A plugin that this run needs is missing, broken, withheld or breaks its contract."""
+
+    code = "plugin"
+    exit_status = 4
+
+
+class RefusedError(CfsError):
+    """The request is understood and would do harm: target in use, too small, not confirmed."""
+
+    code = "refused"
+    exit_status = 5
+
+
+class TransportError(CfsError):
+    """An image could not be fetched."""
+
+    code = "transport"
+    exit_status = 6
+
+
+class NotFoundError(TransportError):
+    """The transport works and has no such image, tag, manifest or blob."""
+
+    code = "transport.not-found"
+
+
+class UnauthorizedError(TransportError):
+    """The source wants credentials and got none, or does not know these."""
+
+    code = "transport.unauthorized"
+
+
+class ForbiddenError(TransportError):
+    """The credentials are known and do not allow this."""
+
+    code = "transport.forbidden"
+
+
+class RateLimitedError(TransportError):
+    """The source asks to wait longer than this run is willing to."""
+
+    code = "transport.rate-limited"
+
+
+class TransferTimeoutError(TransportError):
+    """The source went silent, or sends too slowly to ever end."""
+
+    code = "transport.timeout"
+
+
+class UnreachableError(TransportError):
+    """No connection: wrong name, nobody listening, connection reset."""
+
+    code = "transport.unreachable"
+
+
+class TlsError(TransportError):
+    """The connection is not trustworthy: certificate, host name or protocol."""
+
+    code = "transport.tls"
+
+
+class ServerError(TransportError):
+    """The source failed on its side, or does not speak the protocol."""
+
+    code = "transport.server"
+
+
+class TruncatedError(TransportError):
+    """A transfer ended early, again and again."""
+
+    code = "transport.truncated"
+
+
+class ContentTypeError(TransportError):
+    """The answer is something else than what was asked for: a login page, a proxy's error text."""
+
+    code = "transport.content-type"
+
+
+class BlockedError(TransportError):
+    """Configuration forbids this source."""
+
+    code = "transport.blocked"
+
+
+class ChangedError(TransportError):
+    """The image was changed or removed while it was read."""
+
+    code = "transport.changed"
+
+
+class VerificationError(CfsError):
+    """Bytes are not what their digest, size or signature says. Never retried silently."""
+
+    code = "verification"
+    exit_status = 7
+
+
+class ImageError(CfsError):
+    """The image itself is malformed, over a limit or not installable."""
+
+    code = "image"
+    exit_status = 8
+
+
+class LimitError(ImageError):
+    """A named limit of what cfs reads from outside was exceeded."""
+
+    code = "image.limit"
+
+
+class StorageError(CfsError):
+    """A repository is damaged, locked, of an unknown format, or out of space."""
+
+    code = "storage"
+    exit_status = 9
+
+
+class DiskError(CfsError):
+    """A partition table or filesystem could not be made, read or checked."""
+
+    code = "disk"
+    exit_status = 10
+
+
+class DiskFullError(DiskError):
+    """A volume, or the filesystem a disk image is written to, has too little room (facts ``needed``, ``available``)."""
+
+    code = "disk.full"
+
+
+class BootError(CfsError):
+    """The result would not boot, did not boot, or its boot files are not what they should be."""
+
+    code = "boot"
+    exit_status = 11
+
+
+class StateError(CfsError):
+    """Deployment state on a target is missing, contradictory or damaged."""
+
+    code = "state"
+    exit_status = 12
+
+
+class CommandError(CfsError):
+    """A host command is missing or failed."""
+
+    code = "command"
+    exit_status = 13

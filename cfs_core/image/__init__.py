@@ -1,0 +1,1 @@
+"""OCI bytes to a tree."""

@@ -1,0 +1,192 @@
+"""What an image offers to boot from: unified kernel images, or kernels with an initramfs (formats E.5)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfs_core.errors import ImageError
+from cfs_core.image.kernel_arguments import split_words
+from cfs_core.image.pe import read_pe
+from cfs_core.model.boot import BootArtifacts, EntryKind, UkiAddon
+from cfs_core.model.tree import Directory, lookup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cfs_core.image.pe import PeFile
+    from cfs_core.interfaces.storage import TreeReader
+    from cfs_core.model.content import Content
+
+ENTRIES = "/boot/loader/entries"
+UKIS = "/boot/EFI/Linux"
+GLOBAL_ADDONS = "/boot/loader/addons"
+MODULES = "/usr/lib/modules"
+_OS_RELEASE = ("/usr/lib/os-release", "/etc/os-release")
+_OS_RELEASE_LIMIT = 64 * 1024
+_ADDON, _EFI, _ADDON_DIRECTORY = ".addon.efi", ".efi", ".extra.d"
+_CHUNK = 1 << 20
+
+
+def find_artifacts(image: TreeReader) -> tuple[BootArtifacts, ...]:
+    """Return everything the image can boot, best first: UKIs before kernels, newest version first.
+
+    Raises:
+        ImageError: the image brings ready-made boot entries, or a file that should be a UKI is none.
+    """
+    entries = [name for name in image.names(ENTRIES) if name.endswith(".conf")]
+    if entries:
+        msg = f"the image has boot entries of its own: {ENTRIES}/{entries[0]}"
+        raise ImageError(
+            msg,
+            hint="entries are written when an image is installed; remove the file from the image, and put its kernel "
+            "to /usr/lib/modules/VERSION/vmlinuz with initramfs.img beside it",
+        )
+    return (*_ukis(image), *_kernels(image))
+
+
+def read_os_release(image: TreeReader) -> tuple[tuple[str, str], ...]:
+    """Return the image's os-release as keys and values, empty if it has none."""
+    for path in _OS_RELEASE:
+        raw = image.read(path, limit=_OS_RELEASE_LIMIT)
+        if raw is not None:
+            return parse_os_release(raw.decode("utf-8", "replace"))
+    return ()
+
+
+def parse_os_release(text: str) -> tuple[tuple[str, str], ...]:
+    """Parse os-release(5): shell assignments without expansion. Lines that are none are skipped, as others do."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        match = _ASSIGNMENT.fullmatch(line.strip())
+        if match is not None:
+            key, double, single, bare = match.groups()
+            value = (
+                single if single is not None else re.sub(r'\\(["\\$`])', r"\1", double if double is not None else bare)
+            )
+            found[key] = value
+    return tuple(found.items())
+
+
+_ASSIGNMENT = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*)=(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s"']*))""")
+
+
+@dataclass(frozen=True, slots=True)
+class _EfiFile:
+    path: str
+    content: Content
+    kernel_version: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+def _ukis(image: TreeReader) -> list[BootArtifacts]:
+    files = list(_efi_files(image, UKIS, ""))
+    for version in image.names(MODULES):
+        files += _efi_files(image, f"{MODULES}/{version}", version)
+    global_addons = [
+        UkiAddon(name=file.name, content=file.content, is_global=True)
+        for file in _efi_files(image, GLOBAL_ADDONS, "")
+        if file.name.endswith(_ADDON)
+    ]
+    found = []
+    for file in files:
+        if not file.name.endswith(_ADDON):
+            own = f"{file.path}{_ADDON_DIRECTORY}/"
+            addons = [
+                UkiAddon(name=addon.name, content=addon.content)
+                for addon in files
+                if addon.path.startswith(own) and addon.name.endswith(_ADDON)
+            ]
+            found.append(_uki(file, (*addons, *global_addons)))
+    return sorted(found, key=_newest_first, reverse=True)
+
+
+def _uki(file: _EfiFile, addons: tuple[UkiAddon, ...]) -> BootArtifacts:
+    try:
+        pe = read_pe(file.content)
+        linux, initrd = pe.section(".linux"), pe.section(".initrd")
+        if linux is None:
+            msg = "it has no .linux section"
+            raise ImageError(msg)  # noqa: TRY301 - all of these get the file's name
+        for addon in addons:
+            read_pe(addon.content)
+        return BootArtifacts(
+            kind=EntryKind.UKI,
+            kernel_version=_first_text(pe, ".uname", 1024).strip() or file.kernel_version,
+            boot_digest=_digest(linux, initrd),
+            uki=file.content,
+            uki_name=file.name,
+            addons=addons,
+            sealed_arguments=tuple(word for text in pe.texts(".cmdline") for word in split_words(text)),
+            os_release=parse_os_release(_first_text(pe, ".osrel", _OS_RELEASE_LIMIT)),
+        )
+    except ImageError as error:
+        msg = f"{file.path} is not a usable UKI: {error.message}"
+        raise ImageError(msg, hint="build it again with ukify, or remove it from the image") from error
+
+
+def _first_text(pe: PeFile, name: str, limit: int) -> str:
+    texts = pe.texts(name, limit=limit)
+    return texts[0] if texts else ""
+
+
+def _kernels(image: TreeReader) -> list[BootArtifacts]:
+    found = []
+    release = read_os_release(image)
+    for version in image.names(MODULES):
+        kernel = image.content(f"{MODULES}/{version}/vmlinuz")
+        if kernel is None:
+            continue
+        initrd = image.content(f"{MODULES}/{version}/initramfs.img")
+        found.append(
+            BootArtifacts(
+                kind=EntryKind.BLS,
+                kernel_version=version,
+                boot_digest=_digest(kernel, initrd),
+                kernel=kernel,
+                initrd=initrd,
+                os_release=release,
+            )
+        )
+    found.sort(key=_newest_first, reverse=True)
+    return sorted(found, key=lambda artifacts: artifacts.initrd is None)
+
+
+def _efi_files(image: TreeReader, directory: str, version: str) -> Iterator[_EfiFile]:
+    """Yield ``*.efi`` below *directory*, links not followed into other directories."""
+    top = lookup(image.root, os.fsencode(directory))
+    stack = [(directory, top)] if isinstance(top, Directory) else []
+    while stack:
+        here, node = stack.pop()
+        for name, child in sorted(node.entries.items()):
+            path = f"{here}/{os.fsdecode(name)}"
+            if isinstance(child, Directory):
+                stack.append((path, child))
+            elif path.endswith(_EFI):
+                content = image.content(path)
+                if content is None:
+                    msg = f"{path} is not a regular file"
+                    raise ImageError(msg)
+                yield _EfiFile(path, content, version)
+
+
+def _digest(*parts: Content | None) -> str:
+    hasher = hashlib.sha256()
+    for part in parts:
+        if part is not None:
+            with part.open() as file:
+                while data := file.read(_CHUNK):
+                    hasher.update(data)
+    return hasher.hexdigest()
+
+
+def _newest_first(artifacts: BootArtifacts) -> tuple[list[tuple[int, int, str]], str]:
+    """Order by version as people read it: numbers as numbers, and they count more than letters."""
+    parts = re.findall(r"\d+|[a-zA-Z]+", artifacts.kernel_version)
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts], artifacts.uki_name or ""

@@ -1,0 +1,288 @@
+"""One layer as a verified stream: fetched, decompressed and hashed in a thread of its own, parsed in the caller's."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from cfs_core.decompress import CHUNK, DecompressionLimits, decompress
+from cfs_core.errors import ImageError, LimitError, VerificationError
+from cfs_core.tar import TarLimits, read_members
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    from cfs_core.interfaces.context import Progress
+    from cfs_core.interfaces.transport import Transport
+    from cfs_core.model.digest import Digest
+    from cfs_core.model.layer import LayerMember
+    from cfs_core.model.manifest import Descriptor, ResolvedImage
+
+QUEUE_CHUNKS = 4
+"""Chunks of up to 1 MiB that wait between the two threads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerLimits:
+    """What one layer may be."""
+
+    blob_bytes: int = 64 << 30
+    """Of the blob as it is transferred."""
+
+    trailer_bytes: int = 64 << 20
+    """Behind the end blocks of the tar stream."""
+
+    decompression: DecompressionLimits = field(default_factory=DecompressionLimits)
+    tar: TarLimits = field(default_factory=TarLimits)
+
+
+@contextlib.contextmanager
+def open_layer(
+    transport: Transport,
+    image: ResolvedImage,
+    index: int,
+    *,
+    limits: LayerLimits | None = None,
+    progress: Progress | None = None,
+) -> Generator[VerifiedLayer]:
+    """Open layer *index* (0 is the lowest) of *image* as a `LayerStream`.
+
+    Nothing is held but a few chunks. Leaving the context early stops the transfer.
+
+    Raises:
+        ImageError, VerificationError, TransportError: while the stream is read; see `VerifiedLayer`.
+    """
+    limits = limits or LayerLimits()
+    descriptor, diff_id = image.manifest.layers[index], image.config.diff_ids[index]
+    if descriptor.size > limits.blob_bytes:
+        msg = f"layer {descriptor.digest} announces {descriptor.size} bytes, more than {limits.blob_bytes}"
+        raise LimitError(msg, limit_bytes=limits.blob_bytes)
+    with _Pump(lambda: layer_chunks(transport, image, descriptor, diff_id, limits, progress)) as pump:
+        yield VerifiedLayer(pump, diff_id, limits, name=f"layer {index + 1} of {len(image.manifest.layers)}")
+
+
+class VerifiedLayer:
+    """A `LayerStream` over chunks that are verified when they end.
+
+    A damaged transfer is reported as such even where the damage first shows as a malformed archive.
+
+    Raises (from `members`, `content` and `trailer` alike):
+        ImageError: malformed, truncated or hostile archive or compression; `LimitError` past a limit.
+        VerificationError: size, blob digest or diff-id differ.
+        TransportError: the source failed for good.
+    """
+
+    def __init__(
+        self, chunks: Iterator[bytes], diff_id: Digest, limits: LayerLimits | None = None, *, name: str = "layer"
+    ) -> None:
+        self.diff_id = diff_id
+        self._name = name
+        self._limits = limits or LayerLimits()
+        self._chunks = chunks
+        self._chunk = b""
+        self._position = 0
+        self._left = 0
+
+    def members(self) -> Iterator[LayerMember]:
+        """Yield members in stream order; the last one has no entry and holds the end blocks."""
+        try:
+            for member in read_members(self, self._limits.tar):
+                self._left = member.size
+                yield member
+                while self._left:
+                    self._next_content()
+        except ImageError as error:
+            if "layer" in error.facts:
+                raise
+            self._prefer_transfer_error(error)
+            raise self._named(error) from error
+
+    def content(self) -> Iterator[bytes]:
+        """Yield what is left of the current member's content, in chunks of at most 1 MiB."""
+        while self._left:
+            yield self._next_content()
+
+    def trailer(self) -> Iterator[bytes]:
+        """Yield what follows the archive; the layer is verified when this has ended."""
+        seen = 0
+        while data := self._some(CHUNK):
+            seen += len(data)
+            if seen > self._limits.trailer_bytes:
+                msg = f"{self._name} has more than {self._limits.trailer_bytes} bytes behind its end"
+                raise LimitError(msg, limit_bytes=self._limits.trailer_bytes)
+            yield data
+
+    def read(self, count: int) -> bytes:
+        """Return exactly *count* bytes, fewer only at the end."""
+        position = self._position
+        data = self._chunk[position : position + count]
+        self._position = position + len(data)
+        if len(data) == count:
+            return data
+        parts = [data]
+        missing = count - len(data)
+        while missing and (data := self._some(missing)):
+            parts.append(data)
+            missing -= len(data)
+        return b"".join(parts)
+
+    def _some(self, count: int) -> bytes:
+        """Return between one and *count* bytes, none at the end."""
+        while self._position >= len(self._chunk):
+            try:
+                chunk = next(self._chunks, None)
+            except ImageError as error:
+                raise self._named(error) from error
+            if chunk is None:
+                self._chunk, self._position = b"", 0
+                return b""
+            self._chunk, self._position = chunk, 0
+        if not self._position and len(self._chunk) <= count:
+            self._position = len(self._chunk)
+            return self._chunk
+        data = self._chunk[self._position : self._position + count]
+        self._position += len(data)
+        return data
+
+    def _next_content(self) -> bytes:
+        data = self._some(min(self._left, CHUNK))
+        if not data:
+            error = ImageError(
+                "the layer ends in the middle of a file",
+                hint="the image was not written completely; make or copy it again",
+            )
+            self._prefer_transfer_error(error)
+            raise self._named(error)
+        self._left -= len(data)
+        return data
+
+    def _named(self, error: ImageError) -> ImageError:
+        """Return *error* with the layer's name in its message."""
+        return type(error)(f"{self._name}: {error.message}", hint=error.hint, **error.facts, layer=self._name)
+
+    def _prefer_transfer_error(self, error: ImageError) -> None:
+        if isinstance(error, LimitError):
+            return
+        with contextlib.suppress(ImageError):
+            for _ in self._chunks:
+                pass
+
+
+def layer_chunks(
+    transport: Transport,
+    image: ResolvedImage,
+    descriptor: Descriptor,
+    diff_id: Digest,
+    limits: LayerLimits,
+    progress: Progress | None,
+) -> Iterator[bytes]:
+    """Yield the uncompressed layer; the last step raises unless all digests are right."""
+    hasher = diff_id.algorithm.new()
+    opened = transport.open_layer_uncompressed(image.reference, descriptor, diff_id)
+    if opened is not None:
+        with opened as stored:
+            for chunk in _counted(stored, f"layer {descriptor.digest.hex[:12]}", None, progress):
+                hasher.update(chunk)
+                yield from _cut(chunk)
+    else:
+        blob = transport.iter_blob(image.reference, descriptor)
+        counted = _counted(blob, f"layer {descriptor.digest.hex[:12]}", descriptor.size, progress)
+        try:
+            for chunk in decompress(counted, descriptor.media_type, limits.decompression):
+                hasher.update(chunk)
+                yield chunk
+        except LimitError:
+            raise
+        except ImageError:
+            for _ in counted:  # a digest that differs explains the damage better
+                pass
+            raise
+        for _ in counted:
+            pass
+    if hasher.hexdigest() != diff_id.hex:
+        msg = f"layer {descriptor.digest} is not, uncompressed, what the image's config says"
+        raise VerificationError(msg, expected=str(diff_id), found=f"{diff_id.algorithm}:{hasher.hexdigest()}")
+
+
+def _counted(chunks: Iterable[bytes], task: str, total: int | None, progress: Progress | None) -> Iterator[bytes]:
+    if progress is None:
+        yield from chunks
+        return
+    progress.start(task, total=total)
+    try:
+        for chunk in chunks:
+            progress.advance(task, len(chunk))
+            yield chunk
+    finally:
+        progress.finish(task)
+
+
+def _cut(chunk: bytes) -> Iterator[bytes]:
+    if len(chunk) <= CHUNK:
+        yield chunk
+        return
+    for start in range(0, len(chunk), CHUNK):
+        yield chunk[start : start + CHUNK]
+
+
+class _Pump:
+    """Runs an iterator of chunks in a thread; at most `QUEUE_CHUNKS` wait. A context manager that ends the thread."""
+
+    def __init__(self, make: Callable[[], Iterator[bytes]]) -> None:
+        self._make = make
+        self._ready: deque[bytes] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="cfs-layer", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._stopped = True
+            self._ready.clear()
+            self._changed.notify_all()
+        self._thread.join()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        with self._changed:
+            while not self._ready and not self._ended:
+                self._changed.wait()
+            if self._ready:
+                self._changed.notify_all()
+                return self._ready.popleft()
+            if self._error is not None:
+                raise self._error
+            raise StopIteration
+
+    def _run(self) -> None:
+        try:
+            with contextlib.closing(self._make()) as chunks:  # type: ignore[type-var] # a generator
+                for chunk in chunks:
+                    if not self._put(chunk):
+                        break
+        except BaseException as error:  # noqa: BLE001 - handed over to the reading thread, whatever it is
+            self._error = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _put(self, chunk: bytes) -> bool:
+        with self._changed:
+            while len(self._ready) >= QUEUE_CHUNKS and not self._stopped:
+                self._changed.wait()
+            if self._stopped:
+                return False
+            self._ready.append(chunk)
+            self._changed.notify_all()
+            return True

@@ -1,0 +1,177 @@
+"""Sections of PE files, which UKIs and EFI stub kernels are (Microsoft PE/COFF; UAPI.5 Unified Kernel Image).
+
+Own code and not the pefile package: of the format only the section table is needed. pefile parses all of a file that
+may have hundreds of megabytes and repairs what it finds broken, where a UKI from outside should be refused.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from cfs_core.errors import ImageError, LimitError
+from cfs_core.model.boot import Architecture
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+    from cfs_core.model.content import Content
+
+MACHINES = {
+    0x8664: Architecture.AMD64,
+    0xAA64: Architecture.ARM64,
+    0x5064: Architecture.RISCV64,
+    0x014C: Architecture.I386,
+}
+SECTIONS_LIMIT = 512
+"""More than any UKI with many profiles has; the table must be read whole."""
+
+_DOS_HEADER = 64
+_COFF = struct.Struct("<4sHHIIIHH")
+_SECTION = struct.Struct("<8sIIIIIIHHI")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A stretch of the file: *offset* and *size* in bytes."""
+
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeFile:
+    """A PE file's machine type and sections, all of them inside the file."""
+
+    content: Content = field(repr=False)
+    machine: int
+    sections: tuple[Section, ...]
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The CPU it runs on, None for those cfs does not know."""
+        return MACHINES.get(self.machine)
+
+    @property
+    def base(self) -> tuple[Section, ...]:
+        """The sections before the first profile (UAPI.5, multi-profile UKIs)."""
+        names = [section.name for section in self.sections]
+        return self.sections[: names.index(".profile")] if ".profile" in names else self.sections
+
+    def section(self, name: str) -> Content | None:
+        """Return a section of the base profile, None if there is none.
+
+        Raises:
+            ImageError: two of that name, of which firmware and stub may take different ones.
+        """
+        found = [section for section in self.base if section.name == name]
+        if len(found) > 1:
+            msg = f"a UKI has {len(found)} sections named {name}"
+            raise ImageError(msg)
+        return SectionContent(self.content, found[0].offset, found[0].size) if found else None
+
+    def texts(self, name: str, *, limit: int = 1 << 20) -> tuple[str, ...]:
+        """Return the text of every section of that name, those of all profiles included.
+
+        Raises:
+            LimitError: longer than *limit* bytes.
+        """
+        found = []
+        for section in self.sections:
+            if section.name != name:
+                continue
+            if section.size > limit:
+                msg = f"the section {name} of a UKI has {section.size} bytes, more than {limit}"
+                raise LimitError(msg, limit_bytes=limit)
+            with SectionContent(self.content, section.offset, section.size).open() as file:
+                found.append(file.read().rstrip(b"\0").decode("utf-8", "surrogateescape"))
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class SectionContent:
+    """Part of another content, as content."""
+
+    whole: Content = field(repr=False)
+    offset: int
+    size: int
+
+    def open(self) -> BinaryIO:
+        """Open for reading from the start of the section."""
+        return cast("BinaryIO", io.BufferedReader(_Slice(self.whole.open(), self.offset, self.size)))
+
+
+def read_pe(content: Content) -> PeFile:
+    """Read the headers of a PE file.
+
+    Raises:
+        ImageError: not one, or with sections outside of the file.
+    """
+    with content.open() as file:
+        dos = file.read(_DOS_HEADER)
+        if len(dos) < _DOS_HEADER or dos[:2] != b"MZ":
+            msg = "this is not a PE file (no MZ header)"
+            raise ImageError(msg)
+        (start,) = struct.unpack_from("<I", dos, 0x3C)
+        file.seek(start)
+        raw = file.read(_COFF.size)
+        if len(raw) < _COFF.size or raw[:4] != b"PE\0\0":
+            msg = "this is not a PE file (no PE header)"
+            raise ImageError(msg)
+        _, machine, count, _, _, _, optional_size, _ = _COFF.unpack(raw)
+        if count > SECTIONS_LIMIT:
+            msg = f"a PE file has {count} sections, more than {SECTIONS_LIMIT}"
+            raise LimitError(msg, limit=SECTIONS_LIMIT)
+        file.seek(start + _COFF.size + optional_size)
+        table = file.read(count * _SECTION.size)
+    if len(table) < count * _SECTION.size:
+        msg = "a PE file ends in its section table"
+        raise ImageError(msg)
+    return PeFile(content, machine, tuple(_section(each, content.size) for each in _SECTION.iter_unpack(table)))
+
+
+def _section(fields: tuple[bytes, int, int, int, int, int, int, int, int, int], end: int) -> Section:
+    name = fields[0].rstrip(b"\0").decode("ascii", "backslashreplace")
+    virtual_size, raw_size, offset = fields[1], fields[3], fields[4]
+    # raw data is padded to the file's alignment; the virtual size is what the stub reads
+    size = min(virtual_size, raw_size) if virtual_size else raw_size
+    if raw_size and offset + size > end:
+        msg = f"the section {name} of a PE file ends outside of the file"
+        raise ImageError(msg)
+    return Section(name=name, offset=offset, size=size)
+
+
+class _Slice(io.RawIOBase):
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        super().__init__()
+        self._file = file
+        self._start = start
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = min(max(base + offset, 0), self._size)
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        self._file.seek(self._start + self._position)
+        data = self._file.read(min(len(view), self._size - self._position))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -1,0 +1,122 @@
+"""SOURCE arguments: an image reference, ``dir:PATH`` or ``dump:FILE``, as a tree in the form that was asked for."""
+
+from __future__ import annotations
+
+import enum
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfs_core.errors import ImageError, UsageError
+from cfs_core.image.pull import merged_tree, pull_layers
+from cfs_core.image.reader import ImageReader
+from cfs_core.image.resolve import resolve
+from cfs_core.model.content import FileContent
+from cfs_core.model.tree import Directory, RegularFile, lookup, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cfs_core.interfaces.context import Progress
+    from cfs_core.interfaces.storage import StorageFormat
+    from cfs_core.interfaces.transport import Transport
+    from cfs_core.model.content import Content
+    from cfs_core.model.deployment import FormatOptions
+    from cfs_core.model.event import Event
+    from cfs_core.model.manifest import Platform
+    from cfs_core.model.reference import ImageReference
+    from cfs_core.model.tree import ObjectId
+
+
+class Form(enum.StrEnum):
+    """What is done to a tree before it is measured."""
+
+    AS_IS = "as-is"
+    CANONICAL = "canonical"
+    BOOTABLE = "bootable"
+
+
+class Source:
+    """A SOURCE argument, split. ``path`` is set for directories and dump files, ``text`` is what was written."""
+
+    def __init__(self, text: str) -> None:
+        scheme, _, rest = text.partition(":")
+        self.text = text
+        self.kind = scheme if scheme in {"dir", "dump"} and rest else "image"
+        self.path = Path(rest) if self.kind != "image" else None
+
+
+@contextmanager
+def open_tree(
+    source: Source,
+    form: Form | None,
+    *,
+    storage: StorageFormat,
+    options: FormatOptions,
+    transport: Callable[[str], tuple[Transport, ImageReference]],
+    platform: Platform | None,
+    progress: Progress,
+    emit: Callable[[Event], None],
+) -> Iterator[Directory]:
+    """Open *source* as a tree.
+
+    ``form`` None means canonical for images and for directories that hold a ``/usr``, else as it is.
+
+    Raises:
+        UsageError: a form this source cannot have.
+        ImageError, TransportError, StorageError: it cannot be read.
+    """
+    if source.path is None:
+        with storage.scratch(options) as repository:
+            made, reference = transport(source.text)
+            image = resolve(made, reference, platform)
+            pull_layers(made, image, repository, progress=progress, emit=emit)
+            tree = merged_tree(repository, image)
+            _transform(tree, form or Form.CANONICAL, storage, options, ImageReader(tree, repository.content))
+            yield tree
+        return
+    if source.kind == "dump":
+        if not source.path.is_file():
+            msg = f"{source.path} is not a file"
+            raise UsageError(msg)
+        with source.path.open("rb") as dump:
+            tree = storage.read_dump(dump)
+        _transform(tree, form or Form.AS_IS, storage, options, ImageReader(tree, _no_content))
+        yield tree
+        return
+    if not source.path.is_dir():
+        msg = f"{source.path} is not a directory"
+        raise UsageError(msg)
+    tree = storage.scan(source.path, options)
+    chosen = form or (Form.CANONICAL if isinstance(lookup(tree, b"usr"), Directory) else Form.AS_IS)
+    _transform(tree, chosen, storage, options, ImageReader(tree, _content_below(tree, source.path)))
+    yield tree
+
+
+def _transform(
+    tree: Directory, form: Form, storage: StorageFormat, options: FormatOptions, reader: ImageReader
+) -> None:
+    if form is not Form.AS_IS:
+        storage.canonical(tree, options)
+    if form is Form.BOOTABLE:
+        storage.bootable(tree, reader)
+
+
+def _no_content(object_id: ObjectId) -> Content:
+    msg = f"a dump file does not hold the content of {object_id:.16}…, which this form needs"
+    raise ImageError(msg, hint="use the image or the directory that the dump was made from")
+
+
+def _content_below(tree: Directory, root: Path) -> Callable[[ObjectId], Content]:
+    """Return contents of a scanned directory by object name: the file that was scanned."""
+    paths: dict[ObjectId, bytes] = {}
+
+    def content(object_id: ObjectId) -> Content:
+        if not paths:
+            paths.update(
+                (node.object, path) for path, node in walk(tree) if isinstance(node, RegularFile) and node.object
+            )
+        return FileContent.of(root / os.fsdecode(paths[object_id].lstrip(b"/")))
+
+    return content

@@ -1,0 +1,1 @@
+"""The verb install: request, preflight, plan, run, verify."""

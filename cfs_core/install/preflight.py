@@ -1,0 +1,134 @@
+"""What could make the result unbootable, found before anything is written. Each finding has its own code and a hint."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cfs_core.errors import BootError
+from cfs_core.image.architecture import kernel_architecture
+from cfs_core.model.plan import Finding, Severity
+from cfs_core.pluginhost import families
+from cfs_core.report.progress import human_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from cfs_core.image.reader import ImageReader
+    from cfs_core.install.services import Services
+    from cfs_core.interfaces.filesystem import Filesystem
+    from cfs_core.interfaces.initramfs import InitramfsVerdict
+    from cfs_core.model.boot import Architecture, BootArtifacts, KernelArgument
+    from cfs_core.model.disk import Partition, Volume
+
+
+class PreflightError(BootError):
+    """The image cannot be installed so that it boots; nothing was written."""
+
+    code = "boot.preflight"
+
+
+def refuse_errors(findings: Iterable[Finding]) -> None:
+    """Stop if a finding says so.
+
+    Raises:
+        PreflightError: with the first error's message and hint; all of them are in ``facts['findings']``.
+    """
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if not errors:
+        return
+    first, *rest = errors
+    message = first.message + (f" (and {len(rest)} more: {', '.join(item.code for item in rest)})" if rest else "")
+    error = PreflightError(message, hint=first.hint, findings=errors)
+    error.code = first.code  # type: ignore[misc]  # an instance's own, more precise code
+    raise error
+
+
+def error(code: str, message: str, hint: str | None = None) -> Finding:
+    """Make a finding that stops the install."""
+    return Finding(severity=Severity.ERROR, code=code, message=message, hint=hint)
+
+
+def warning(code: str, message: str, hint: str | None = None) -> Finding:
+    """Make a finding that is shown."""
+    return Finding(severity=Severity.WARNING, code=code, message=message, hint=hint)
+
+
+def examine_initramfs(
+    services: Services, artifacts: BootArtifacts, image: ImageReader, storage: str
+) -> tuple[InitramfsVerdict | None, list[Finding]]:
+    """Ask every initramfs plugin; the first that recognises the initramfs answers."""
+    refusals: list[InitramfsVerdict] = []
+    registry = services.host.collect(families.INITRAMFS)
+    for provider in registry:
+        verdict = services.make(families.INITRAMFS, provider.name).examine(artifacts, image, storage)
+        if verdict.supported:
+            return verdict, []
+        if verdict.supported is False:
+            refusals.append(verdict)
+    if refusals:
+        first = refusals[0]
+        return None, [error("boot.initramfs", first.reason, first.hint)]
+    if not registry.providers:
+        message = "no plugin can tell whether the image's initramfs can mount the root; it was not checked"
+        return None, [warning("boot.initramfs-unchecked", message, "install cfs-initramfs")]
+    message = f"the initramfs of kernel {artifacts.kernel_version} has nothing that can mount {storage}"
+    hint = (
+        "add the early-boot hook to the image and rebuild its initramfs: `cfs initramfs install ROOTDIR` copies the "
+        "hooks for dracut, mkinitcpio and initramfs-tools; bootc's and composefs-rs's own code works too"
+    )
+    return None, [error("boot.initramfs", message, hint)]
+
+
+def check_architecture(artifacts: BootArtifacts, architecture: Architecture) -> Iterator[Finding]:
+    """Compare the kernel with what the image claims to be."""
+    kernel = artifacts.uki or artifacts.kernel
+    found = kernel_architecture(kernel) if kernel is not None else None
+    if found is not None and found is not architecture:
+        message = f"the image says it is for {architecture.value}, but its kernel is for {found.value}"
+        yield error("image.architecture", message, "fix the image's platform, or put the right kernel into it")
+
+
+def check_hosts(filesystems: Mapping[Volume, Filesystem]) -> Iterator[Finding]:
+    """Collect what the filesystems miss on this host, each once."""
+    seen: set[tuple[str, str]] = set()
+    for filesystem in filesystems.values():
+        for finding in filesystem.check_host():
+            if (finding.code, finding.message) not in seen:
+                seen.add((finding.code, finding.message))
+                yield finding
+
+
+def check_space(where: Path, needed: int) -> Iterator[Finding]:
+    """Compare what the disk image will really take with what the host has left; both in bytes."""
+    try:
+        status = os.statvfs(where)
+    except OSError as cause:
+        yield error("disk.host-space", f"{where} cannot be looked at: {cause.strerror}")
+        return
+    available = status.f_bavail * status.f_frsize
+    if needed > available:
+        message = f"the disk image needs about {human_bytes(needed)}, {where} has {human_bytes(available)} free"
+        yield error("disk.host-space", message, "free some space, or put the disk image elsewhere")
+
+
+def check_fits(volume_bytes: Mapping[Volume, int], partitions: Sequence[Partition]) -> Iterator[Finding]:
+    """Compare what goes onto each volume with its partition."""
+    for partition in partitions:
+        needed = volume_bytes.get(partition.volume, 0)
+        if needed > partition.size:
+            has = human_bytes(partition.size)
+            message = f"{partition.volume.value} needs {human_bytes(needed)} and its partition has {has}"
+            yield error(
+                f"disk.too-small.{partition.volume.value}", message, f"make it larger (--{partition.volume.value}-size)"
+            )
+
+
+def check_uki_arguments(artifacts: BootArtifacts, extra: Sequence[KernelArgument]) -> Iterator[Finding]:
+    """A UKI carries its command line; arguments from elsewhere cannot be added."""
+    if artifacts.uki is None:
+        return
+    for argument in extra:
+        message = f"{argument.text!r} of {argument.origin} cannot be added: a UKI's command line is sealed"
+        yield error("boot.karg-sealed", message, "build it into the UKI, or ship a UKI addon in the image")

@@ -1,0 +1,28 @@
+"""The image to install when none is named: the one of the container that cfs runs in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cfs_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cfs_core.interfaces.provider import TransportProvider
+    from cfs_core.interfaces.transport import RunningImage
+
+
+def find_running_image(providers: Iterable[TransportProvider]) -> RunningImage:
+    """Ask each transport for the image this process runs in.
+
+    Raises:
+        UsageError: not in a container, or in one that does not tell its image.
+        TransportError: the image is known, and the store that holds it is not here.
+    """
+    for provider in providers:
+        found = provider.running_image() if provider.running_image is not None else None
+        if found is not None:
+            return found
+    msg = "no image is named, and this is not a container of one"
+    raise UsageError(msg, hint="name it with --source-imgref REF, or run cfs inside the container to be installed")

@@ -1,0 +1,63 @@
+"""What an install needs of the run it is in. The command line provides it; a program can provide its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from cfs_core.config.settings import Settings
+    from cfs_core.interfaces.context import CommandRunner, Progress
+    from cfs_core.interfaces.storage import StorageFormat
+    from cfs_core.interfaces.transport import Transport
+    from cfs_core.model.event import Event
+    from cfs_core.model.reference import ImageReference
+    from cfs_core.pluginhost.families import Family
+    from cfs_core.pluginhost.load import PluginHost
+
+
+class Services(Protocol):
+    """Settings, plugins and reporting of one run."""
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of host and command line."""
+
+    @property
+    def host(self) -> PluginHost:
+        """Installed plugins."""
+
+    @property
+    def commands(self) -> CommandRunner:
+        """The door to host commands."""
+
+    @property
+    def progress(self) -> Progress:
+        """Where progress is shown."""
+
+    @property
+    def scratch(self) -> Path:
+        """A private directory that goes away with the run."""
+
+    @property
+    def source_date_epoch(self) -> int | None:
+        """SOURCE_DATE_EPOCH in seconds, if set."""
+
+    def emit(self, event: Event) -> None:
+        """Show an event."""
+
+    def make(
+        self, family: Family[Any], name: str, settings: Mapping[str, object] | None = None, *, seed: str | None = None
+    ) -> Any:  # noqa: ANN401 - typed by the caller
+        """Make the chosen provider of a family."""
+
+    def transport(self, text: str) -> tuple[Transport, ImageReference]:
+        """Return the transport for a reference, and the reference in its grammar."""
+
+    def storage(self, name: str = "composefs") -> StorageFormat:
+        """Return a storage format."""
+
+    def default_repository(self) -> Path:
+        """Return where images are kept."""

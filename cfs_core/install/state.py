@@ -1,0 +1,179 @@
+"""The state of a deployment on the root volume, as bootc lays it out (formats F.1)."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfs_core.errors import ImageError, UsageError
+from cfs_core.model.action import (
+    Attributes,
+    CopyObject,
+    MakeDirectory,
+    MakeHardLink,
+    MakeSpecial,
+    MakeSymlink,
+    WriteFile,
+)
+from cfs_core.model.content import BytesContent
+from cfs_core.model.disk import Location, Volume
+from cfs_core.model.tree import Directory, RegularFile, Special, Symlink, lookup, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cfs_core.model.action import Action, PlacingAction
+    from cfs_core.model.boot import EntryKind
+    from cfs_core.model.content import Content
+    from cfs_core.model.deployment import ImageId
+    from cfs_core.model.digest import Digest
+    from cfs_core.model.tree import Node, ObjectId, Xattrs
+
+ROOT = Location(Volume.ROOT, "/")
+REPOSITORY = Location(Volume.ROOT, "/composefs")
+SELINUX = b"security.selinux"
+WHY = "state of the deployment"
+_RECORDED = re.compile(r"file\.\d+ = ([0-9a-f]{64}) ([A-Z_]+):(/.+)\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentState:
+    """Everything the state of one deployment is made from. ``tree`` is the deployed (bootable) tree."""
+
+    image_id: ImageId
+    tree: Directory
+    content: Callable[[ObjectId], Content]
+    target_imgref: str
+    boot_type: EntryKind
+    boot_digest: str
+    manifest_digest: Digest
+    verified: tuple[str, ...] = ()
+    boot_files: tuple[tuple[Location, str], ...] = ()
+    """Loader, menu and kernel files outside of the repository, with their SHA-256 in hex."""
+
+    root_ssh_authorized_keys: bytes | None = None
+
+
+def plan_state(state: DeploymentState) -> Iterator[Action]:
+    """Yield what makes the physical root: directories, /etc and /var copied from the image, the origin file last.
+
+    Raises:
+        ImageError: the image has no /etc.
+    """
+    plain = label_of(state.tree, b"/")
+    deploy = f"/state/deploy/{state.image_id}"
+    for path in ("/state", "/state/deploy", deploy, "/state/os", "/state/os/default", "/boot", "/ostree"):
+        yield _directory(path, plain)
+    yield MakeSymlink(location=Location(Volume.ROOT, "/ostree/bootc"), target="../composefs/bootc", why=WHY)
+    etc = lookup(state.tree, b"etc")
+    if not isinstance(etc, Directory):
+        msg = "the image has no /etc directory"
+        raise ImageError(msg)
+    yield from _copy(etc, f"{deploy}/etc", state.content, skip=frozenset({b"/.updated"}))
+    if state.root_ssh_authorized_keys is not None:
+        yield from _ssh_keys(f"{deploy}/etc", state.root_ssh_authorized_keys, label_of(state.tree, b"/etc"))
+    var = lookup(state.tree, b"var")
+    if isinstance(var, Directory):
+        yield from _copy(var, "/state/os/default/var", state.content)
+    else:
+        yield _directory("/state/os/default/var", plain)
+    yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)
+    yield WriteFile(
+        location=Location(Volume.ROOT, f"{deploy}/{state.image_id}.origin"),
+        data=origin_text(state).encode(),
+        attributes=Attributes(mode=0o644, xattrs=plain),
+        why="where the deployment came from",
+    )
+
+
+def origin_text(state: DeploymentState) -> str:
+    """Return the origin file (ini as bootc writes it; ``[cfs]`` is ours, which bootc leaves alone)."""
+    lines = [
+        "[origin]",
+        f"container-image-reference = ostree-unverified-image:{state.target_imgref}",
+        "[boot]",
+        f"boot_type = {state.boot_type.value}",
+        f"digest = {state.boot_digest}",
+        "[image]",
+        f"manifest_digest = {state.manifest_digest}",
+    ]
+    ours = [f"verified = {'; '.join(state.verified)}"] if state.verified else []
+    ours += [f"file.{number} = {hexes} {location}" for number, (location, hexes) in enumerate(state.boot_files)]
+    lines += ["[cfs]", *ours] if ours else []
+    return "\n".join(lines) + "\n"
+
+
+def recorded_files(origin: str) -> Iterator[tuple[Location, str]]:
+    """Yield boot files and their SHA-256 from the text of an origin file; what is malformed is passed over."""
+    for line in origin.splitlines():
+        found = _RECORDED.match(line)
+        if found and found[2] in Volume.__members__:
+            yield Location(Volume[found[2]], found[3]), found[1]
+
+
+def label_of(tree: Directory, path: bytes) -> Xattrs:
+    """Return the SELinux label of *path* as an attribute list; empty where the image is not labelled."""
+    node = lookup(tree, path)
+    return tuple(pair for pair in node.xattrs if pair[0] == SELINUX) if node is not None else ()
+
+
+def _directory(path: str, xattrs: Xattrs) -> MakeDirectory:
+    return MakeDirectory(
+        location=Location(Volume.ROOT, path), attributes=Attributes(mode=0o755, xattrs=xattrs), why=WHY
+    )
+
+
+def _copy(
+    top: Directory, where: str, content: Callable[[ObjectId], Content], skip: frozenset[bytes] = frozenset()
+) -> Iterator[PlacingAction]:
+    """Copy a directory of the image, metadata and hard links included."""
+    first: dict[int, Location] = {}
+    for path, node in walk(top):
+        if path in skip:
+            continue
+        location = Location(Volume.ROOT, where + os.fsdecode(path.rstrip(b"/")))
+        if not isinstance(node, Directory) and id(node) in first:
+            yield MakeHardLink(location=location, existing=first[id(node)], why=WHY)
+            continue
+        first[id(node)] = location
+        yield _place(node, location, content)
+
+
+def _place(node: Node, location: Location, content: Callable[[ObjectId], Content]) -> PlacingAction:
+    attributes = Attributes(
+        mode=node.mode,
+        uid=node.uid,
+        gid=node.gid,
+        mtime_sec=node.mtime_sec,
+        mtime_nsec=node.mtime_nsec,
+        xattrs=node.xattrs,
+    )
+    if isinstance(node, RegularFile):
+        source = content(node.object) if node.object is not None else BytesContent(node.data or b"")
+        return CopyObject(location=location, source=source, attributes=attributes, why=WHY)
+    if isinstance(node, Symlink):
+        return MakeSymlink(location=location, target=os.fsdecode(node.target), attributes=attributes, why=WHY)
+    if isinstance(node, Special):
+        return MakeSpecial(location=location, kind=node.kind, rdev=node.rdev, attributes=attributes, why=WHY)
+    return MakeDirectory(location=location, attributes=attributes, why=WHY)
+
+
+def _ssh_keys(etc: str, keys: bytes, xattrs: Xattrs) -> Iterator[PlacingAction]:
+    """Let systemd-tmpfiles make root's authorized_keys at first boot: /root may be a link into /var."""
+    lines = keys.decode("utf-8", "replace").splitlines()
+    if not any(line.strip() and not line.startswith("#") for line in lines):
+        msg = "the file of --root-ssh-authorized-keys holds no key"
+        raise UsageError(msg)
+    text = (
+        "d /root/.ssh 0700 root root -\n"
+        f"f~ /root/.ssh/authorized_keys 0600 root root - {base64.b64encode(keys).decode()}\n"
+    )
+    yield WriteFile(
+        location=Location(Volume.ROOT, f"{etc}/tmpfiles.d/bootc-root-ssh.conf"),  # noqa: S108 - a configuration directory
+        data=text.encode(),
+        attributes=Attributes(mode=0o600, xattrs=xattrs),
+        why="root's SSH keys",
+    )

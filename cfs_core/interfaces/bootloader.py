@@ -1,0 +1,78 @@
+"""Turning a wanted menu into actions."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cfs_core.interfaces.storage import TreeReader
+    from cfs_core.interfaces.target import TargetView
+    from cfs_core.model.action import Action
+    from cfs_core.model.boot import Architecture, BootArtifacts, BootMenu, Firmware
+    from cfs_core.model.disk import Volume, VolumeNeed
+    from cfs_core.model.plan import Finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootFacts:
+    """What a bootloader may know.
+
+    ``image`` gives loader binaries, ``artifacts`` the kernel that will be offered; both are None when only the menu of
+    an installed machine changes.
+    """
+
+    architecture: Architecture
+    firmware: frozenset[Firmware]
+    image: TreeReader | None = None
+    artifacts: BootArtifacts | None = None
+    root_filesystem: str = ""
+    """Name of the root filesystem's type (``ext4``)."""
+
+    root_path: str = "/"
+    """Where the root volume's ``/`` is inside its filesystem: ``/@`` for a btrfs subvolume of that name."""
+
+    volumes: frozenset[Volume] = frozenset()
+    """Volumes that exist or were asked for (a separate BOOT, XBOOTLDR), besides those that `needs` will ask for."""
+
+    generic: bool = True
+    """True when the disk may boot on another machine: removable-media paths, no EFI variables."""
+
+    seed: str = ""
+    """Source of identifiers that must be reproducible."""
+
+
+class Bootloader(abc.ABC):
+    """A bootloader as pure functions: reads through facts and target, returns actions, writes nothing itself."""
+
+    @abc.abstractmethod
+    def needs(self, facts: BootFacts) -> Sequence[VolumeNeed]:
+        """Return volumes this loader needs, and bytes on each for itself and for **one** deployment's boot files."""
+
+    @abc.abstractmethod
+    def check(self, facts: BootFacts) -> Sequence[Finding]:
+        """Return what keeps this loader from booting this image: missing binaries, unfit firmware or filesystem."""
+
+    @abc.abstractmethod
+    def plan_install(self, target: TargetView, facts: BootFacts) -> Sequence[Action]:
+        """Put the loader itself on the target; no menu entry yet."""
+
+    @abc.abstractmethod
+    def read_menu(self, target: TargetView) -> BootMenu:
+        """Read what the target offers now, best first, in the order the loader will show; foreign ones marked."""
+
+    @abc.abstractmethod
+    def plan_menu(self, target: TargetView, current: BootMenu, wanted: BootMenu, facts: BootFacts) -> Sequence[Action]:
+        """Turn *current* into *wanted*. After every single action the target's default must be a complete entry.
+
+        Entries of *wanted* with ``artifacts`` are written; those without are on the target already and keep their files
+        and whatever their entry says besides order, arguments and tries. Foreign entries are kept even if *wanted*
+        omits them. *target* may be empty still (a disk that is only planned): what `plan_install` will write need not
+        be there.
+
+        Raises:
+            BootError: this loader cannot express *wanted* on this target; the message says what.
+        """

@@ -1,0 +1,96 @@
+"""Providers: what registration hooks return. Cheap to build; ``factory`` imports, and runs only when chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import click
+
+    # Named in strings below, to keep plugins cheap to import; linters do not look there.
+    from cfs_core.interfaces.bootloader import Bootloader  # noqa: F401
+    from cfs_core.interfaces.context import PluginContext
+    from cfs_core.interfaces.filesystem import Filesystem  # noqa: F401
+    from cfs_core.interfaces.initramfs import InitramfsProvider as Initramfs  # noqa: F401
+    from cfs_core.interfaces.layout import DiskLayout  # noqa: F401
+    from cfs_core.interfaces.policy import Policy  # noqa: F401
+    from cfs_core.interfaces.storage import StorageFormat  # noqa: F401
+    from cfs_core.interfaces.transport import (
+        RunningImage,
+        Transport,  # noqa: F401
+    )
+    from cfs_core.model.boot import EntryKind, Firmware
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider(Generic[T]):
+    """Something a plugin offers. ``name`` is the user's handle: lower-case letters, digits and dashes."""
+
+    name: str
+    summary: str
+    factory: Callable[[PluginContext], T]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportProvider(Provider["Transport"]):
+    """``schemes`` are the words before the colon of a reference; a scheme belongs to one provider.
+
+    ``running_image`` finds the image of the container that cfs runs in; None if this is not one of its containers.
+    """
+
+    schemes: tuple[str, ...]
+    can_write: bool = False
+    running_image: Callable[[], RunningImage | None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageProvider(Provider["StorageFormat"]):
+    """``needs_verity``: the target filesystem should have fs-verity."""
+
+    needs_verity: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootloaderProvider(Provider["Bootloader"]):
+    """``marker_paths`` are files (fnmatch patterns, absolute) of which one in an image suggests this loader."""
+
+    firmware: frozenset[Firmware]
+    entries: frozenset[EntryKind]
+    marker_paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesystemProvider(Provider["Filesystem"]):
+    """``verity``: files in it can have fs-verity enabled, offline too."""
+
+    verity: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutProvider(Provider["DiskLayout"]):
+    """A way to divide a disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitramfsProvider(Provider["Initramfs"]):
+    """Knows a family of initramfs code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyProvider(Provider["Policy"]):
+    """A judgement that settings can require by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandProvider(Provider["click.Command"]):
+    """A command mounted as ``cfs NAME``; the factory gets no context (None) and returns a click command.
+
+    A name with a space (``repo fsck``) goes into that group; core's own commands cannot be replaced.
+    """
+
+    factory: Callable[[Any], click.Command] = field()

@@ -1,0 +1,127 @@
+"""Boot artifacts, boot menus, kernel arguments."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cfs_core.model.content import Content
+    from cfs_core.model.disk import Location
+
+
+class Firmware(enum.StrEnum):
+    """What starts the bootloader."""
+
+    UEFI = "uefi"
+    BIOS = "bios"
+    UBOOT = "u-boot"
+    """U-Boot that reads files of a boot volume itself, without its EFI."""
+
+
+class Architecture(enum.StrEnum):
+    """CPU architectures in OCI's (Go's) names, for which cfs knows EFI names and partition types."""
+
+    AMD64 = "amd64"
+    ARM64 = "arm64"
+    RISCV64 = "riscv64"
+    I386 = "386"
+
+    @property
+    def efi(self) -> str:
+        """Suffix in EFI file names: ``x64`` as in BOOTX64.EFI (UEFI 2.10, 3.5.1.1)."""
+        return {"amd64": "x64", "arm64": "aa64", "riscv64": "riscv64", "386": "ia32"}[self.value]
+
+
+class EntryKind(enum.StrEnum):
+    """How a kernel is offered: a Boot Loader Specification type 1 entry, or a unified kernel image."""
+
+    BLS = "bls"
+    UKI = "uki"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelArgument:
+    """One word of the kernel command line and who wants it (``--karg``, ``/usr/lib/bootc/kargs.d/10-x.toml``)."""
+
+    text: str
+    origin: str
+
+    @property
+    def key(self) -> str:
+        """The part before ``=``."""
+        return self.text.partition("=")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UkiAddon:
+    """An EFI addon beside a UKI; ``name`` ends in ``.addon.efi``. Global ones apply to every UKI."""
+
+    name: str
+    content: Content
+    is_global: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootArtifacts:
+    """What an image offers to boot from. For BLS ``kernel`` and ``initrd``, for UKI ``uki``.
+
+    ``boot_digest`` is the hex SHA-256 over kernel bytes then initrd bytes (for a UKI its .linux and .initrd
+    sections); two deployments with the same one can share kernel files (formats F.1). ``sealed_arguments`` are the
+    words of the UKI's .cmdline.
+    """
+
+    kind: EntryKind
+    kernel_version: str
+    boot_digest: str
+    kernel: Content | None = None
+    initrd: Content | None = None
+    uki: Content | None = None
+    uki_name: str | None = None
+    addons: tuple[UkiAddon, ...] = ()
+    sealed_arguments: tuple[str, ...] = ()
+    os_release: tuple[tuple[str, str], ...] = ()
+    """The image's os-release (a UKI's .osrel section), as key and value."""
+
+    def release(self, key: str) -> str | None:
+        """Return one os-release value."""
+        return dict(self.os_release).get(key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootEntry:
+    """One bootable choice. ``artifacts`` is None for entries read from a disk, which are already complete there.
+
+    ``deployment_id`` names the entry in a menu; of a foreign entry (not ours to change) it is the loader's own name for
+    it. ``arguments`` are the words of the kernel command line as ``/proc/cmdline`` shall show them, quotes included;
+    for a UKI those sealed in it, or none. ``files`` are the boot files the entry needs, and ``name`` is what the loader
+    calls it (`read_menu` fills both).
+    """
+
+    deployment_id: str
+    kind: EntryKind
+    title: str
+    version: str
+    os_id: str
+    arguments: tuple[str, ...] = ()
+    machine_id: str | None = None
+    artifacts: BootArtifacts | None = None
+    tries_left: int | None = None
+    foreign: bool = False
+    files: tuple[Location, ...] = ()
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootMenu:
+    """What a machine should offer, best first. Says nothing about file names or ordering tricks.
+
+    ``default`` and ``once`` are deployment ids; None means the first entry, and no one-shot choice.
+    ``timeout_seconds`` None leaves what is there, or the loader's own.
+    """
+
+    entries: tuple[BootEntry, ...]
+    default: str | None = None
+    once: str | None = None
+    timeout_seconds: int | None = None

@@ -1,0 +1,65 @@
+"""Bytes that are somewhere: in memory, in a file, in a repository."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@runtime_checkable
+class Content(Protocol):
+    """A known number of bytes that can be opened any number of times."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def open(self) -> BinaryIO:
+        """Open for reading from the start; the caller closes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BytesContent:
+    """Content in memory."""
+
+    data: bytes = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self.data)
+
+    def open(self) -> BinaryIO:
+        """Open for reading from the start."""
+        return io.BytesIO(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """Content of a file that does not change while it is needed."""
+
+    path: Path
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileContent:
+        """Take the size from the file.
+
+        Raises:
+            OSError: the file cannot be examined.
+        """
+        return cls(path, path.stat().st_size)
+
+    def open(self) -> BinaryIO:
+        """Open for reading from the start."""
+        return self.path.open("rb")
+
+
+def read_all(content: Content) -> bytes:
+    """Return all bytes of *content*; meant for boot files, not for layers."""
+    with content.open() as file:
+        return file.read()

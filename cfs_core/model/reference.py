@@ -1,0 +1,39 @@
+"""Image references: where an image is asked for, split once at the edge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfs_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from cfs_core.model.digest import Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageReference:
+    """One image as a person names it. ``name`` is a path or repository, in the transport's grammar."""
+
+    scheme: str
+    name: str
+    tag: str | None = None
+    digest: Digest | None = None
+    text: str
+    """What the person wrote, for messages and origin files."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def split_scheme(text: str) -> tuple[str, str]:
+    """Split ``scheme:rest``; ``//`` after the colon belongs to the rest.
+
+    Raises:
+        UsageError: no scheme.
+    """
+    scheme, colon, rest = text.partition(":")
+    if not colon or not rest or not scheme.replace("-", "").isalnum():
+        msg = f"{text!r} names no transport"
+        raise UsageError(msg, hint="write it as oci:DIRECTORY:TAG, docker://HOST/NAME:TAG or containers-storage:NAME")
+    return scheme, rest

@@ -1,0 +1,1 @@
+"""Find plugins, hold them to their word."""

@@ -1,0 +1,69 @@
+"""The families of providers: which hook registers which type, and what people call it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from cfs_core.interfaces.provider import (
+    BootloaderProvider,
+    CommandProvider,
+    FilesystemProvider,
+    InitramfsProvider,
+    LayoutProvider,
+    PolicyProvider,
+    Provider,
+    StorageProvider,
+    TransportProvider,
+)
+
+P = TypeVar("P", bound=Provider[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Family(Generic[P]):
+    """One registration hook, what it returns, and what the factories of those make."""
+
+    name: str
+    hook: str
+    kind: type[P]
+    makes: str
+    """``module:class`` that a made provider is an instance of; imported when something is made."""
+
+    def interface(self) -> type:
+        """Return the class of `makes`."""
+        module, _, name = self.makes.partition(":")
+        found: type = getattr(importlib.import_module(module), name)
+        return found
+
+
+TRANSPORTS: Final = Family(
+    "transport", "cfs_register_transports", TransportProvider, "cfs_core.interfaces.transport:Transport"
+)
+STORAGE: Final = Family(
+    "storage format", "cfs_register_storage_formats", StorageProvider, "cfs_core.interfaces.storage:StorageFormat"
+)
+BOOTLOADERS: Final = Family(
+    "bootloader", "cfs_register_bootloaders", BootloaderProvider, "cfs_core.interfaces.bootloader:Bootloader"
+)
+LAYOUTS: Final = Family("layout", "cfs_register_layouts", LayoutProvider, "cfs_core.interfaces.layout:DiskLayout")
+FILESYSTEMS: Final = Family(
+    "filesystem", "cfs_register_filesystems", FilesystemProvider, "cfs_core.interfaces.filesystem:Filesystem"
+)
+POLICIES: Final = Family("policy", "cfs_register_policies", PolicyProvider, "cfs_core.interfaces.policy:Policy")
+INITRAMFS: Final = Family(
+    "initramfs support", "cfs_register_initramfs", InitramfsProvider, "cfs_core.interfaces.initramfs:InitramfsProvider"
+)
+COMMANDS: Final = Family("command", "cfs_register_commands", CommandProvider, "click:Command")
+
+ALL: Final[tuple[Family[Any], ...]] = (
+    TRANSPORTS,
+    STORAGE,
+    BOOTLOADERS,
+    LAYOUTS,
+    FILESYSTEMS,
+    POLICIES,
+    INITRAMFS,
+    COMMANDS,
+)

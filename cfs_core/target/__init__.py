@@ -1,0 +1,1 @@
+"""Volumes and locations: what actions are applied to."""

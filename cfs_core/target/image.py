@@ -1,0 +1,205 @@
+"""A disk image as a target: actions are collected, then the whole disk is built as one plain file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Self
+
+from cfs_core.errors import DiskError, DiskFullError, RefusedError
+from cfs_core.model.action import SetEfiVariable
+from cfs_core.model.disk import Region, Volume
+from cfs_core.target.memory import RAW, MemoryTarget
+from cfs_core.target.partial import PartialFile, taken
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cfs_core.interfaces.context import CommandRunner
+    from cfs_core.interfaces.filesystem import Filesystem
+    from cfs_core.interfaces.layout import DiskLayout
+    from cfs_core.model.action import Action
+    from cfs_core.model.disk import Location, Partition
+
+_WRITE_ROOM = 16 << 20
+"""Bytes beyond the contents that tables and filesystem metadata may take on the host."""
+
+
+class ImageTarget:
+    """Builds a disk image at *path*. Use as a context manager: `apply` actions, `build`, look at the result, `publish`.
+
+    Nothing is at *path* before `publish`, and nothing is left beside it afterwards, whatever happens in between.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        partitions: Sequence[Partition],
+        layout: DiskLayout,
+        filesystems: Mapping[Volume, Filesystem],
+        commands: CommandRunner,
+        scratch: Path | None = None,
+        seed: str | None = None,
+        replace: bool = False,
+        host_tools: bool = True,
+    ) -> None:
+        self._path = path.absolute()
+        self._partitions = tuple(partitions)
+        self._layout = layout
+        self._filesystems = filesystems
+        self._seed = seed
+        self._replace = replace
+        self._memory = MemoryTarget(partitions, commands=commands, scratch=scratch, host_tools=host_tools)
+        self._partial: PartialFile | None = None
+        self._built = False
+
+    @staticmethod
+    def check_destination(path: Path, *, replace: bool) -> None:
+        """Refuse a destination that cannot be written, before any work is done.
+
+        Raises:
+            RefusedError: a block device, a directory, an existing file without *replace*, no such directory.
+        """
+        parent = path.absolute().parent
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            mode = 0
+        except OSError as error:
+            msg = f"cannot look at {path}: {error.strerror}"
+            raise RefusedError(msg) from error
+        if stat.S_ISBLK(mode):
+            msg = f"{path} is a block device; cfs writes disk images into files only, for now"
+            raise RefusedError(
+                msg, hint="write an image file, then copy it with: dd if=FILE of=DEVICE bs=4M conv=fsync"
+            )
+        if mode and not stat.S_ISREG(mode):
+            msg = f"{path} is not a regular file"
+            raise RefusedError(msg, hint="name a file that is to become the disk image")
+        if mode and not replace:
+            raise taken(path)
+        if not parent.is_dir():
+            msg = f"there is no directory {parent}"
+            raise RefusedError(msg, hint="make it first")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            msg = f"{parent} is not writable for you"
+            raise RefusedError(msg, hint="choose another directory")
+
+    def __enter__(self) -> Self:
+        self.check_destination(self._path, replace=self._replace)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._partial is not None:
+            self._partial.__exit__(*exception)
+            self._partial = None
+
+    # --- TargetView ---------------------------------------------------------------------------
+
+    def volumes(self) -> frozenset[Volume]:
+        """Return the volumes that will exist."""
+        return self._memory.volumes()
+
+    def partition(self, volume: Volume) -> Partition | None:
+        """Return where *volume* will live."""
+        return self._memory.partition(volume)
+
+    def read(self, location: Location) -> bytes:
+        """Return the bytes a file will have."""
+        return self._memory.read(location)
+
+    def names(self, location: Location) -> tuple[str, ...]:
+        """Return sorted names that will be in a directory."""
+        return self._memory.names(location)
+
+    def exists(self, location: Location) -> bool:
+        """Return whether anything will be there."""
+        return self._memory.exists(location)
+
+    # --- making -------------------------------------------------------------------------------
+
+    def apply(self, action: Action) -> None:
+        """Note what *action* says; nothing is written before `build`.
+
+        Raises:
+            DiskError, CommandError: as `MemoryTarget.apply`.
+            RefusedError: an EFI variable, or a host tool where they are forbidden.
+        """
+        if isinstance(action, SetEfiVariable):
+            msg = f"the EFI variable {action.name} belongs to a machine, not to a disk image"
+            raise RefusedError(msg, hint="the plugin that planned it ignores that the disk is generic")
+        self._memory.apply(action)
+
+    def build(self) -> Path:
+        """Write partition table, filesystems and boot blocks into a temporary file beside the final name; return it.
+
+        Raises:
+            DiskFullError: a volume is too small, or the host's filesystem is.
+            DiskError: a tool failed; the temporary file goes with the context.
+        """
+        if self._partial is not None:
+            msg = "this disk image was built already"
+            raise DiskError(msg)
+        self._partial = PartialFile(self._path).__enter__()
+        partial = self._partial
+        size = self._layout.disk_bytes(self._partitions)
+        contents = {
+            partition.volume: self._memory.contents(partition.volume)
+            for partition in self._partitions
+            if partition.volume not in RAW
+        }
+        self._check_room(
+            sum(
+                min(self._filesystem(partition).bytes_needed(contents[partition.volume]), partition.size)
+                for partition in self._partitions
+                if partition.volume in contents
+            )
+        )
+        partial.resize(size)
+        self._layout.write(partial.path, self._partitions, seed=self._seed)
+        for partition in self._partitions:
+            if partition.volume in contents:
+                region = Region(path=partial.path, offset=partition.start, size=partition.size)
+                self._filesystem(partition).build(contents[partition.volume], partition, region)
+        for volume in RAW:
+            place = self._memory.partition(volume)
+            for offset, data in self._memory.blocks(volume):
+                partial.write_at(offset + (place.start if place else 0), data)
+        partial.sync()
+        self._built = True
+        return partial.path
+
+    def publish(self) -> None:
+        """Give the built image its final name, durably and in one step.
+
+        Raises:
+            RefusedError: the name was taken meanwhile.
+            DiskError: nothing was built, or the host's filesystem refuses.
+        """
+        if self._partial is None or not self._built:
+            msg = "there is no built disk image to publish"
+            raise DiskError(msg)
+        self._partial.sync()
+        self._partial.publish(replace=self._replace)
+
+    def _filesystem(self, partition: Partition) -> Filesystem:
+        filesystem = self._filesystems.get(partition.volume)
+        if filesystem is None:
+            msg = f"no filesystem was chosen for {partition.volume.name}"
+            raise DiskError(msg)
+        return filesystem
+
+    def _check_room(self, needed: int) -> None:
+        try:
+            status = os.statvfs(self._path.parent)
+        except OSError as error:
+            msg = f"cannot look at {self._path.parent}: {error.strerror}"
+            raise DiskError(msg) from error
+        available = status.f_bavail * status.f_frsize
+        if needed + _WRITE_ROOM > available:
+            msg = f"{self._path.parent} has {available} bytes free, and the disk image will take about {needed}"
+            raise DiskFullError(
+                msg, hint="free some space, or choose another place", needed=needed, available=available
+            )
