@@ -1,0 +1,1 @@
+"""composefs storage for cfs: EROFS images, fs-verity digests, repository."""

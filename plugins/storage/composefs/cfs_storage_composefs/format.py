@@ -1,0 +1,144 @@
+"""The composefs storage format: where its parts come together behind the interface of cfs."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from cfs_core.plugin import FormatOptions, FormatVersion, HashAlgorithm, ImageId, StorageFormat
+from cfs_storage_composefs.errors import LockedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cfs_core.plugin import Directory, FileReader, PluginContext, Problem, TreeReader
+    from cfs_storage_composefs.repository import ComposefsRepository
+
+
+class ComposefsFormat(StorageFormat):
+    """composefs as the C tools, composefs-rs and bootc know it."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self._scratch = context.scratch
+
+    def open(self, path: Path, *, create: bool = False, options: FormatOptions | None = None) -> ComposefsRepository:
+        """Open the repository at *path*; with *create*, make it where there is nothing.
+
+        Raises:
+            StorageError: not a repository, of an unknown format, or its options contradict *options*.
+        """
+        from cfs_storage_composefs.directory import RepositoryDirectory
+        from cfs_storage_composefs.objects import ObjectStore
+        from cfs_storage_composefs.repository import ComposefsRepository
+        from cfs_storage_composefs.store import KernelSealer
+
+        directory = RepositoryDirectory.open(path, create=create, options=options)
+        algorithm = directory.metadata.algorithm
+        sealer = KernelSealer(algorithm) if directory.secure else None
+        objects = ObjectStore(directory.objects, directory.path / "objects", algorithm, sealer)
+        if directory.has_temporary():
+            # somebody was killed here, or is at work; the lock tells
+            with contextlib.suppress(LockedError, OSError), directory.exclusive():
+                objects.remove_temporary()
+                directory.remove_temporary()
+        keep_user_xattrs = options is not None and options.keep_user_xattrs
+        return ComposefsRepository(directory, objects, keep_user_xattrs=keep_user_xattrs)
+
+    @contextlib.contextmanager
+    def scratch(self, options: FormatOptions) -> Iterator[ComposefsRepository]:
+        """Open a repository that lasts as long as the context.
+
+        Raises:
+            StorageError: the scratch directory is not writable.
+        """
+        from cfs_storage_composefs.directory import RepositoryDirectory
+        from cfs_storage_composefs.errors import storage_errors
+        from cfs_storage_composefs.objects import ObjectStore
+        from cfs_storage_composefs.scratch import ScratchRepository
+
+        with contextlib.ExitStack() as stack:
+            with storage_errors("making a scratch repository"):
+                below = stack.enter_context(tempfile.TemporaryDirectory(prefix="composefs-", dir=self._scratch))
+            directory = RepositoryDirectory.open(Path(below) / "repository", create=True, options=options)
+            objects = ObjectStore(directory.objects, directory.path / "objects", directory.metadata.algorithm, None)
+            yield stack.enter_context(ScratchRepository(directory, objects, options))
+
+    def scan(self, path: Path, options: FormatOptions) -> Directory:
+        """Read a directory as it is on disk: metadata, links, contents identified (not stored).
+
+        Raises:
+            ImageError: something unreadable; the message names it.
+        """
+        from cfs_storage_composefs.scan import scan_directory
+
+        return scan_directory(path, _algorithm(options))
+
+    def read_dump(self, dump: BinaryIO) -> Directory:
+        """Read a tree from its text form (composefs-dump(5)).
+
+        Raises:
+            ImageError: malformed; the message has the line number.
+        """
+        from cfs_storage_composefs.dumpfile import read_dump
+
+        return read_dump(dump)
+
+    def write_dump(self, tree: Directory, out: BinaryIO, options: FormatOptions) -> None:
+        """Write *tree* as text, depth first."""
+        from cfs_storage_composefs.dumpfile import write_dump
+
+        write_dump(tree, out, _algorithm(options))
+
+    def canonical(self, tree: Directory, options: FormatOptions) -> None:
+        """Give *tree* (merged layers) its canonical form, in place (formats E.2).
+
+        Raises:
+            ImageError: it has no /usr.
+        """
+        from cfs_storage_composefs.canonical import canonicalise
+
+        canonicalise(tree, options.keep_user_xattrs)
+
+    def bootable(self, tree: Directory, reader: TreeReader) -> None:
+        """Give a canonical *tree* its bootable form, in place (formats E.3, E.4).
+
+        Raises:
+            ImageError: it has no /boot or /sysroot, or its SELinux policy is unreadable.
+        """
+        from cfs_storage_composefs.canonical import make_bootable
+
+        make_bootable(tree, reader)
+
+    def write_image(self, tree: Directory, out: BinaryIO, options: FormatOptions) -> ImageId:
+        """Write the image of *tree* exactly as it is, and return its identity.
+
+        Raises:
+            ImageError: the tree has something that the format cannot hold.
+            StorageError: *out* cannot be written.
+        """
+        from cfs_storage_composefs.erofs_write import write_erofs
+        from cfs_storage_composefs.errors import storage_errors
+        from cfs_storage_composefs.fsverity import digest_bytes
+
+        algorithm = _algorithm(options)
+        data = write_erofs(tree, options.version or FormatVersion.V1, algorithm)
+        with storage_errors("writing the image"):
+            out.write(data)
+        return ImageId(digest_bytes(data, algorithm).hex())
+
+    def check_files(self, files: FileReader, root: str) -> Iterable[Problem]:
+        """Check the repository at *root* of a filesystem that is not mounted, file by file, and yield what is wrong."""
+        from cfs_storage_composefs.check import check_repository
+
+        return check_repository(files, root, layers=False)
+
+
+def _algorithm(options: FormatOptions) -> HashAlgorithm:
+    return options.algorithm or HashAlgorithm.SHA512
+
+
+def make(context: PluginContext) -> StorageFormat:
+    """Make the format for one run."""
+    return ComposefsFormat(context)

@@ -1,0 +1,235 @@
+"""Killed, out of space, out of rights: the old state or the new one, nothing in between, and the next run works."""
+
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from builders.oci import Dir, File, Image, layer
+from builders.repositories import layer_stream, open_repository, pull
+
+from cfs_core.plugin import Digest, StorageError
+
+TESTS = Path(__file__).parents[4] / "tests"
+
+
+def big_image(count: int = 400) -> Image:
+    rng = random.Random(7)
+    tree = {f"usr/share/{number}": File(rng.randbytes(rng.randrange(100, 20_000))) for number in range(count)}
+    tree |= {"usr/big": File(rng.randbytes(3_000_000)), "boot/": Dir(), "sysroot/": Dir()}
+    return Image([layer(tree, "none"), layer({"usr/top": File(rng.randbytes(9000))}, "none")])
+
+
+CHILD = textwrap.dedent(
+    """
+    import sys
+    sys.path.insert(0, sys.argv[1])
+    sys.path.insert(0, sys.argv[2])
+    from pathlib import Path
+    from builders.repositories import open_repository, pull
+    from test_repository_crash import big_image
+    image = big_image()
+    print("ready", flush=True)
+    with open_repository(Path(sys.argv[3])) as repository:
+        pull(repository, image, name="x")
+    print("done", flush=True)
+    """
+)
+
+
+COLLECTING_CHILD = CHILD.replace(
+    'pull(repository, image, name="x")',
+    """
+        for number in range(100):
+            pull(repository, image, name="x")
+            repository.remove("x")
+            repository.collect_garbage()
+    """.strip(),
+)
+
+
+def command(path: Path, program: str = CHILD) -> list[str]:
+    return [sys.executable, "-c", program, str(TESTS), str(Path(__file__).parent), str(path)]
+
+
+def kill_after(path: Path, seconds: float, program: str = CHILD) -> bool:
+    """Run an import and kill it; returns whether it was done before."""
+    child = subprocess.Popen(command(path, program), stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    with child:
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(seconds)
+        child.send_signal(signal.SIGKILL)
+        return "done" in child.stdout.read()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_killed_at_random_moments(tmp_path):
+    image = big_image()
+    rng = random.Random(int(os.environ.get("CFS_SEED", "1")))
+    path = tmp_path / "r"
+    for _ in range(8):
+        finished = kill_after(path, rng.uniform(0, 0.5))
+        if not path.exists():
+            continue
+        with open_repository(path) as repository:
+            assert list(repository.fsck()) == []
+            whole = [repository.has_layer(Digest.parse(each.diff_id)) for each in image.layers]
+            assert all(whole) or not repository.images()
+            assert repository.images() or not finished
+        if rng.random() < 0.3:
+            with open_repository(path) as repository:
+                repository.collect_garbage()
+    with open_repository(path) as repository:
+        pull(repository, image, name="x")
+        assert list(repository.fsck()) == []
+        repository.collect_garbage()
+        assert [stored.name for stored in repository.images()] == ["x"]
+        repository.remove("x")
+        assert repository.collect_garbage().objects_kept == 0
+    assert not list(path.glob("objects/*/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_collection_killed_at_random_moments(tmp_path):
+    rng = random.Random(int(os.environ.get("CFS_SEED", "1")))
+    path = tmp_path / "r"
+    kept = Image([layer({"usr/kept": File(b"k" * 5000), "boot/": Dir(), "sysroot/": Dir()})])
+    with open_repository(path) as repository:
+        pull(repository, kept, name="kept")
+    for _ in range(6):
+        kill_after(path, rng.uniform(0.2, 1.2), COLLECTING_CHILD)
+        with open_repository(path) as repository:
+            assert list(repository.fsck()) == []
+            assert "kept" in {stored.name for stored in repository.images()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_order_of_what_must_survive_a_power_failure(tmp_path):
+    log = tmp_path / "calls"
+    calls = "linkat,link,symlink,symlinkat,rename,renameat,renameat2,syncfs"
+    argv = ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={calls}", *command(tmp_path / "r")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if "ptrace" in done.stderr or "Operation not permitted" in done.stderr:
+        pytest.skip("strace is not allowed here")
+    assert "done" in done.stdout, done.stderr
+    order = []
+    for line in log.read_text().splitlines():
+        if "syncfs(" in line:
+            kind = "sync"
+        elif "streams/refs/" in line:
+            kind = "tag"
+        elif '"streams/' in line:
+            kind = "stream"
+        elif '"images/' in line:
+            kind = "image"
+        elif "linkat(" in line and " = 0" in line and "meta" not in line:
+            kind = "object"
+        else:
+            continue
+        if not order or order[-1] != kind:
+            order.append(kind)
+    layers = ["object", "sync", "stream"] * 2
+    assert order == [*layers, "object", "sync", "image", "stream", "sync", "tag", "sync"]
+
+
+@contextlib.contextmanager
+def small_filesystem(where: Path, megabytes: int):
+    where.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", where], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", where], check=True)
+
+
+def fill(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def listing(path: Path) -> set[str]:
+    return {str(each.relative_to(path)) for each in path.rglob("*") if not each.is_dir()}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_full_disk(tmp_path):
+    image = big_image()
+    with small_filesystem(tmp_path / "small", 4) as where, open_repository(where / "r") as repository:
+        small = Image([layer({"usr/x": File(b"x" * 5000), "boot/": Dir(), "sysroot/": Dir()})])
+        pull(repository, small, name="small")
+        before = listing(where)
+        with pytest.raises(StorageError) as caught:
+            pull(repository, image, name="big")
+        assert caught.value.code == "storage.full"
+        assert caught.value.hint
+        assert listing(where) == before
+        assert list(repository.fsck()) == []
+        assert [stored.name for stored in repository.images()] == ["small"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_full_while_committing(tmp_path):
+    image = big_image()
+    with small_filesystem(tmp_path / "small", 12) as where, open_repository(where / "r") as repository:
+        for each in image.layers:
+            repository.import_layer(layer_stream(each))
+        before = listing(where)
+        filler = where / "filler"
+        fill(filler)
+        with pytest.raises(StorageError) as caught:
+            pull(repository, image, name="big")
+        assert caught.value.code == "storage.full"
+        assert listing(where) == before | {"filler"}
+        filler.unlink()
+        pull(repository, image, name="big")
+        assert list(repository.fsck()) == []
+
+
+def test_limit_of_file_sizes(tmp_path):
+    image = big_image(10)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open_repository(tmp_path / "r") as repository:
+        before = listing(tmp_path)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+        try:
+            with pytest.raises(StorageError) as caught:
+                pull(repository, image)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert caught.value.code == "storage.full"
+        assert listing(tmp_path) == before
+        pull(repository, image)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting read-only needs root")
+def test_read_only_filesystem(tmp_path):
+    image = big_image(10)
+    with small_filesystem(tmp_path / "ro", 20) as where:
+        with open_repository(where / "r") as repository:
+            committed = pull(repository, image, name="x")
+        subprocess.run(["mount", "-o", "remount,ro", where], check=True)
+        with open_repository(where / "r", create=False) as repository:
+            assert list(repository.fsck()) == []
+            repository.open_tree(committed.id)
+            with pytest.raises(StorageError) as caught:
+                repository.import_layer(layer_stream(layer({"usr/new": File(b"n" * 500)})))
+            assert caught.value.code == "storage.read-only"
+            with pytest.raises(StorageError):
+                repository.remove("x")
