@@ -1,0 +1,1 @@
+"""podman's and buildah's image store for cfs."""

@@ -1,0 +1,64 @@
+"""The image of the container that cfs itself runs in, in the store that it was started from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfs_core.plugin import NotFoundError, RunningImage, UsageError
+from cfs_transport_containers_storage.places import DRIVERS
+from cfs_transport_containers_storage.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LINE = re.compile(r'([a-z]+)="?([^"\n]*)"?')
+_ID = re.compile(r"[0-9a-f]{64}")
+_STORE = Path("var/lib/containers/storage")
+_LIMIT = 64 * 1024
+
+
+def running_image(root: Path = Path("/")) -> RunningImage | None:
+    """Return the image this container was made from; None outside of containers.
+
+    podman and buildah write ``/run/.containerenv``; the host's store is looked for below the mounted
+    ``/var/lib/containers`` and, with the host's process namespace, below ``/proc/1/root``.
+
+    Raises:
+        UsageError: in a container that does not tell its image.
+        NotFoundError: the store that has the image is not mounted.
+    """
+    try:
+        with (root / "run/.containerenv").open(encoding="utf-8", errors="replace") as file:
+            facts = dict(_LINE.findall(file.read(_LIMIT)))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    image_id = facts.get("imageid", "")
+    if not _ID.fullmatch(image_id):
+        msg = "this container does not know its image"
+        raise UsageError(msg, hint="start it with podman run --privileged, or name the image with --source-imgref")
+    for store in _stores(root):
+        if any(image.id == image_id for image in store.images()):
+            source = f"containers-storage:[{store.driver}@{store.root}]@{image_id}"
+            return RunningImage(source=source, name=_name(facts.get("image", "")))
+    msg = f"the store that holds this container's image {image_id[:12]} is not here"
+    hint = "add -v /var/lib/containers:/var/lib/containers to podman run, or name the image with --source-imgref"
+    raise NotFoundError(msg, hint=hint)
+
+
+def _stores(root: Path) -> Iterator[Store]:
+    for graph in (root / _STORE, root / "proc/1/root" / _STORE):
+        for driver in DRIVERS:
+            try:
+                if (graph / f"{driver}-images/images.json").is_file():
+                    yield Store(graph, driver)
+            except OSError:  # /proc/1/root of another user, or of nobody
+                continue
+
+
+def _name(image: str) -> str | None:
+    """Return what ``podman run`` was given, if it is a name that a registry can be asked for."""
+    host = image.partition("/")[0]
+    remote = "/" in image and ("." in host or ":" in host) and host != "localhost"
+    return f"docker://{image}" if remote else None

@@ -1,0 +1,1 @@
+"""OCI directories and archives for cfs."""

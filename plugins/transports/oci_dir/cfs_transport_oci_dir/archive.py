@@ -1,0 +1,202 @@
+"""Tar files as a bag of named files, read by seeking; compressed ones are unpacked to a scratch file first."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import os
+import posixpath
+import tempfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import zstandard
+
+from cfs_core.plugin import (
+    HardLink,
+    ImageError,
+    LimitError,
+    NotFoundError,
+    RegularFile,
+    Symlink,
+    TransportError,
+)
+from cfs_core.tar import TarLimits, read_members
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import WriteableBuffer
+
+UNPACKED_LIMIT = 64 << 30
+"""Bytes a compressed archive may unpack to."""
+
+_LIMITS = TarLimits(entries=100_000)
+_LINKS = 8
+_CHUNK = 1 << 20
+
+
+class Archive:
+    """The members of one tar file. Names are normalised: no leading ``./``, no trailing slash."""
+
+    def __init__(self, path: str, scratch: Path) -> None:
+        self.where = path
+        self._file = _open(path, scratch)
+        self._regions: dict[str, tuple[int, int]] = {}
+        self._links: dict[str, str] = {}
+        try:
+            self._scan()
+        except ImageError as error:
+            self._file.close()
+            msg = f"{path} is not a readable tar archive: {error.message}"
+            raise ImageError(msg, hint=error.hint) from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) in self._regions
+
+    def open(self, name: str) -> tuple[BinaryIO, int]:
+        """Open a member; also its size in bytes.
+
+        Raises:
+            NotFoundError: no such member.
+        """
+        region = self._regions.get(self._find(name))
+        if region is None:
+            msg = f"{self.where} has no {name} in it"
+            raise NotFoundError(msg)
+        start, size = region
+        return cast("BinaryIO", _Region(self._file.fileno(), start, size)), size
+
+    def close(self) -> None:
+        """Close the file; a scratch file goes with it."""
+        self._file.close()
+
+    def _find(self, name: str) -> str:
+        for _ in range(_LINKS):
+            if name not in self._links:
+                break
+            name = self._links[name]
+        return name
+
+    def _scan(self) -> None:
+        end = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        position = 0
+        for member in read_members(self._file, _LIMITS):
+            position += len(member.raw)
+            if member.entry is not None:
+                name = os.fsdecode(member.entry.path[1:])
+                what = member.entry.what
+                if isinstance(what, RegularFile):
+                    if name in self._regions:
+                        msg = f"two members are named {name!r}"
+                        raise ImageError(msg)
+                    self._regions[name] = (position, member.size)
+                elif isinstance(what, HardLink):
+                    self._links[name] = os.fsdecode(what.target[1:])
+                elif isinstance(what, Symlink):
+                    target = posixpath.join(posixpath.dirname(name), os.fsdecode(what.target))
+                    self._links[name] = posixpath.normpath(target)
+            position += member.size
+            if position > end:
+                msg = "it ends too early"
+                raise ImageError(msg, hint="copy or make the archive again")
+            if member.size:
+                self._file.seek(position)
+
+
+class _Region(io.RawIOBase):
+    """A stretch of an open file, with a position of its own."""
+
+    def __init__(self, handle: int, start: int, size: int) -> None:
+        super().__init__()
+        self._handle = handle
+        self._position = self._start = start
+        self._end = start + size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        self._position = min(max(base + offset, self._start), self._end)
+        return self._position - self._start
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        data = os.pread(self._handle, min(len(view), self._end - self._position), self._position)
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _open(path: str, scratch: Path) -> BinaryIO:
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 - the caller keeps it
+    except FileNotFoundError as error:
+        msg = f"there is no file {path}"
+        raise NotFoundError(msg) from error
+    except IsADirectoryError as error:
+        msg = f"{path} is a directory"
+        raise NotFoundError(msg, hint="for an image layout in a directory write oci:DIRECTORY:TAG") from error
+    except OSError as error:
+        msg = f"{path} cannot be opened: {error.strerror}"
+        raise TransportError(msg) from error
+    unpack = _unpacker(file.peek(6)[:6])
+    if unpack is None:
+        if not file.seekable():
+            file.close()
+            msg = f"{path} is not a regular file"
+            raise TransportError(msg)
+        return file
+    with file:
+        try:
+            return _unpacked(unpack(file), scratch)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+            msg = f"{path} cannot be decompressed: {error}"
+            raise ImageError(msg, hint="the archive is damaged; copy or make it again") from error
+
+
+def _unpacker(magic: bytes) -> Callable[[BinaryIO], BinaryIO] | None:
+    if magic.startswith(b"\x1f\x8b"):
+        return lambda file: cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    if magic.startswith(b"BZh"):
+        return lambda file: cast("BinaryIO", bz2.BZ2File(file))
+    if magic.startswith(b"\xfd7zXZ\0"):
+        return lambda file: cast("BinaryIO", lzma.LZMAFile(file))
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        return _zstd
+    return None
+
+
+def _zstd(file: BinaryIO) -> BinaryIO:
+    return cast(
+        "BinaryIO", zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file, read_across_frames=True)
+    )
+
+
+def _unpacked(source: BinaryIO, scratch: Path) -> BinaryIO:
+    with contextlib.ExitStack() as undo:
+        # the file has no name: nothing is left over however the run ends
+        out = cast("BinaryIO", undo.enter_context(tempfile.TemporaryFile(dir=scratch)))
+        total = 0
+        while data := source.read(_CHUNK):
+            total += len(data)
+            if total > UNPACKED_LIMIT:
+                msg = f"the archive is longer than {UNPACKED_LIMIT} bytes when it is unpacked"
+                raise LimitError(msg, limit_bytes=UNPACKED_LIMIT)
+            out.write(data)
+        out.flush()
+        out.seek(0)
+        undo.pop_all()
+    return out

@@ -1,0 +1,293 @@
+"""oras-py, and all of it: requests to one repository with token or basic authentication. No oras type leaves this file.
+
+Of oras come the registry client and its token exchange. Ours are timeouts, TLS, redirects, what counts as an error, and
+that no credential is kept in shared headers.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import oras.auth  # type: ignore[import-untyped]
+import oras.auth.utils  # type: ignore[import-untyped]
+import oras.logger  # type: ignore[import-untyped]
+import oras.provider  # type: ignore[import-untyped]
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from cfs_core.plugin import ServerError, TlsError, TransportError, UnauthorizedError
+from cfs_transport_registry.answers import error_of, network_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from cfs_transport_registry.credentials import Credentials
+
+_TOKEN_LIMIT = 256 * 1024
+_REDIRECTS = 5
+
+
+class OrasClient:
+    """Requests to one repository of one registry. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        plain_http: bool,
+        tls: Callable[[str], ssl.SSLContext],
+        credentials: Credentials | None,
+        timeouts: tuple[float, float],
+        user_agent: str,
+        encrypted_only: bool,
+    ) -> None:
+        oras.logger.logger.logger.disabled = True  # it has a coloured handler of its own; we log
+        scheme = "http" if plain_http else "https"
+        self.host = host
+        self.base = f"{scheme}://{host}"
+        self._session = _Session(timeouts, tls, encrypted_only=encrypted_only and not plain_http)
+        self._session.headers["User-Agent"] = user_agent
+        self._session.headers["Accept-Encoding"] = "identity"  # digests are over the bytes as stored
+        self._registry = oras.provider.Registry(hostname=host, insecure=plain_http)
+        self._registry.session = self._session
+        self._registry.auth = _Auth(self._session, credentials, host, plain_http=plain_http)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._session.close()
+
+    def request(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Iterable[bytes] | None = None,
+    ) -> requests.Response:
+        """Send one request, authenticated if the registry asks for it; the body of the answer is not read yet.
+
+        *path* is a path at this registry, or an absolute URL (then credentials go only to the registry itself).
+
+        Raises:
+            TransportError: no answer. Answers of any status are returned.
+        """
+        url = path if "://" in path else self.base + path
+        with network_errors(urlsplit(url).netloc):
+            if urlsplit(url)[:2] != urlsplit(self.base)[:2]:
+                return self._session.request(method, url, data=body, headers=dict(headers or {}), stream=True)
+            send = oras.provider.Registry.do_request.__wrapped__  # the decorated one retries everything, unbounded
+            response: requests.Response = send(
+                self._registry, url, method, data=body, headers=dict(headers or {}), stream=True
+            )
+            return response
+
+
+class _Session(requests.Session):
+    """A session that keeps credentials on their host, ignores netrc and cookies, and stays encrypted."""
+
+    def __init__(
+        self, timeouts: tuple[float, float], tls: Callable[[str], ssl.SSLContext], *, encrypted_only: bool
+    ) -> None:
+        super().__init__()
+        self._timeouts = timeouts
+        self._tls = tls
+        self._by_host: dict[tuple[str, str], HTTPAdapter] = {}
+        self._making = threading.Lock()
+        self.auth = lambda request: request  # keeps requests from reading ~/.netrc
+        self.max_redirects = _REDIRECTS
+        self._encrypted_only = encrypted_only
+
+    def get_adapter(self, url: str | bytes) -> HTTPAdapter:
+        """Return the adapter for a host; each has TLS settings of its own, so no client certificate reaches another."""
+        scheme, host = urlsplit(str(url))[:2]
+        with self._making:
+            if (scheme, host) not in self._by_host:
+                context = self._tls(host) if scheme == "https" else None
+                self._by_host[scheme, host] = _Adapter(self._timeouts, context)
+            return self._by_host[scheme, host]
+
+    def close(self) -> None:
+        """Close idle connections."""
+        for adapter in self._by_host.values():
+            adapter.close()
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Drop credentials when a redirect leaves the host; refuse one that leaves encryption."""
+        source, target = str(response.request.url), str(prepared_request.url)
+        if self._encrypted_only and urlsplit(target).scheme != "https":
+            msg = f"{urlsplit(source).netloc} redirects to {urlsplit(target).netloc} without encryption"
+            raise TlsError(msg, hint="mark the registry as insecure if that is meant to be")
+        if urlsplit(source)[:2] != urlsplit(target)[:2]:
+            prepared_request.headers.pop("Authorization", None)
+
+
+class _Adapter(HTTPAdapter):
+    """Timeouts on everything, and our own TLS settings in place of requests' bundled authorities."""
+
+    def __init__(self, timeouts: tuple[float, float], tls: ssl.SSLContext | None) -> None:
+        self._timeouts = timeouts
+        self._tls = tls
+        super().__init__(pool_connections=4, pool_maxsize=16, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed through
+        """Make the pool with our context."""
+        kwargs |= self._tls_arguments()
+        super().init_poolmanager(*args, **kwargs)
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed through
+        """Make the pool for connections through a proxy, with our context."""
+        kwargs |= self._tls_arguments()
+        return super().proxy_manager_for(proxy, **kwargs)
+
+    def _tls_arguments(self) -> dict[str, Any]:
+        if self._tls is None:
+            return {}
+        if self._tls.verify_mode == ssl.CERT_NONE:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the operator asked for it
+        names = None if self._tls.check_hostname else False
+        return {"ssl_context": self._tls, "cert_reqs": self._tls.verify_mode, "assert_hostname": names}
+
+    def build_connection_pool_key_attributes(  # type: ignore[override]
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str,  # noqa: FBT001 - as in the base
+        cert: str | tuple[str, str] | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Leave verification to the context."""
+        del verify, cert
+        parts = urlsplit(str(request.url))
+        return {"scheme": parts.scheme.lower(), "host": parts.hostname, "port": parts.port}, {}
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ANN401 - as in the base
+        """Leave verification to the context."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - passed through
+        """Send with timeouts."""
+        kwargs["timeout"] = self._timeouts
+        return super().send(request, *args, **kwargs)
+
+
+class _Auth(oras.auth.TokenAuth):  # type: ignore[misc]
+    """Answers challenges: oras' token exchange, plus basic authentication, refresh tokens and expired tokens."""
+
+    def __init__(
+        self, session: requests.Session, credentials: Credentials | None, host: str, *, plain_http: bool
+    ) -> None:
+        super().__init__()
+        self.session = session
+        self.prefix = "http" if plain_http else "https"
+        self._tls_verify = True
+        self._host = host
+        self._credentials = credentials
+        self._plain_http = plain_http
+        self._kind = "Bearer"
+        self._exchange = threading.Lock()
+        if credentials is not None and credentials.identity_token is None:
+            self.set_basic_auth(credentials.user, credentials.password)
+
+    def get_auth_header(self) -> dict[str, str]:
+        """Return the header for this host's requests; made anew for each of them."""
+        return {"Authorization": f"{self._kind} {self.token}"} if self.token else {}
+
+    def authenticate_request(
+        self,
+        original: requests.Response,
+        headers: dict[str, str],
+        refresh: bool = False,  # noqa: FBT001, FBT002 - oras' signature
+    ) -> tuple[dict[str, str], bool]:
+        """Answer a 401 or 403 with a fresh header.
+
+        Raises:
+            UnauthorizedError, ForbiddenError: there is nothing better to send.
+        """
+        challenge = original.headers.get("WWW-Authenticate", "")
+        request = original.request
+        sent = request.headers.get("Authorization")
+        at_home = urlsplit(str(request.url)).netloc == self._host
+        if not challenge or not at_home or refresh or isinstance(request.body, (bytes, str, type(None))) is False:
+            raise error_of(original, "this repository")
+        with original, self._exchange:
+            if self.token is None or sent == f"{self._kind} {self.token}":
+                self._renew(original, challenge, sent)
+        return {**headers, **self.get_auth_header()}, True
+
+    def _renew(self, original: requests.Response, challenge: str, sent: str | None) -> None:
+        kind = challenge.partition(" ")[0].lower()
+        if kind == "basic":
+            basic = getattr(self, "_basic_auth", None)
+            if basic is None or sent == f"Basic {basic}":
+                raise error_of(original, "this repository")
+            self._kind, self.token = "Basic", basic
+            return
+        if kind != "bearer":
+            msg = f"{self._host} wants authentication of kind {kind[:40]!r}"
+            raise UnauthorizedError(msg, hint="cfs knows basic and token authentication")
+        header = oras.auth.utils.parse_auth_header(challenge)
+        if not header.realm:
+            msg = f"{self._host} wants a token and does not say from where"
+            raise ServerError(msg)
+        if not header.realm.startswith("http"):
+            header.realm = f"{self.prefix}://{header.realm}"
+        if header.realm.startswith("http://") and not self._plain_http and self._credentials is not None:
+            msg = f"{self._host} wants credentials to be sent unencrypted to {urlsplit(header.realm).netloc}"
+            raise TlsError(msg, hint="this is not done for a registry that is reached by TLS")
+        self.token = None
+        self._kind, self.token = "Bearer", self._token(header)
+
+    def _token(self, header: Any) -> str:  # noqa: ANN401 - oras' own type
+        """Exchange credentials for a token: oras for a password or none, OAuth 2 for an identity token."""
+        answers = _Answers(self.session)
+        credentials = self._credentials
+        if credentials is not None and credentials.identity_token is not None:
+            form = {"grant_type": "refresh_token", "refresh_token": credentials.identity_token, "client_id": "cfs"}
+            form |= {"service": header.service or "", "scope": header.scope or ""}
+            response = answers.request("POST", header.realm, data=form, allow_redirects=False)
+            info = response.json() if response.status_code == requests.codes.ok else {}
+            token = info.get("access_token") or info.get("token")
+        else:
+            exchange = oras.auth.TokenAuth()
+            exchange.session = answers
+            exchange.prefix, exchange._tls_verify = self.prefix, True  # noqa: SLF001 - oras sets them this way too
+            if credentials is not None:
+                exchange.set_basic_auth(credentials.user, credentials.password)
+            token = exchange.request_token(header)
+        if not isinstance(token, str) or not token or not token.isprintable():
+            raise answers.refusal(self._host)
+        return token
+
+
+class _Answers(requests.Session):
+    """The session as the token exchange sees it: bounded answers, JSON objects or refusals, the last one remembered."""
+
+    def __init__(self, session: requests.Session) -> None:
+        super().__init__()
+        self._inner = session
+        self._last: requests.Response | None = None
+
+    def request(self, method: str | bytes, url: str | bytes, **kwargs: Any) -> requests.Response:  # type: ignore[override] # noqa: ANN401 - passed through
+        """Send through the session that has timeouts and TLS; read at most `_TOKEN_LIMIT` bytes."""
+        response = self._inner.request(method, url, **{**kwargs, "stream": True})
+        self._last = response
+        if response.status_code == requests.codes.ok:
+            raw = response.raw.read(_TOKEN_LIMIT + 1, decode_content=True)
+            response.close()
+            try:
+                good = len(raw) <= _TOKEN_LIMIT and isinstance(json.loads(raw), dict)
+            except (ValueError, RecursionError):
+                good = False
+            if not good:
+                msg = f"{urlsplit(str(url)).netloc} answers the request for a token with something else"
+                raise ServerError(msg, hint="is a proxy or a login page in between?")
+            response._content = raw  # noqa: SLF001 - what requests itself does when it reads a body
+        return response
+
+    def refusal(self, host: str) -> TransportError:
+        """Return the error for a token that was not given."""
+        if self._last is None or self._last.status_code == requests.codes.ok:
+            return ServerError(f"{host} gave no token")
+        return error_of(self._last, f"a token for {host}")

@@ -1,0 +1,34 @@
+"""What cfs-transport-registry offers to cfs: hook functions only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cfs_core.plugin import PluginContext, Transport, TransportProvider, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CFS_PLUGIN_API = (1, 0)
+
+
+def make(context: PluginContext) -> Transport:
+    """Make the transport from its settings and this process's environment."""
+    import os
+
+    from cfs_transport_registry.settings import Settings
+    from cfs_transport_registry.transport import RegistryTransport
+
+    return RegistryTransport(context, Settings.of(context.settings, os.environ, os.getuid()))
+
+
+@hookimpl
+def cfs_register_transports() -> Iterable[TransportProvider]:
+    """Offer registries as a place images come from and go to."""
+    yield TransportProvider(
+        name="registry",
+        summary="container registries: docker://HOST/NAME:TAG or registry:HOST/NAME@DIGEST",
+        factory=make,
+        schemes=("docker", "registry"),
+        can_write=True,
+    )

@@ -1,0 +1,87 @@
+"""What refers to an image: the referrers API, and the tag that stands in for it (distribution-spec 1.1)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from cfs_core.plugin import MANIFEST_LIMIT, Descriptor, Digest, ImageError, LimitError
+from cfs_transport_registry.answers import error_of
+from cfs_transport_registry.transfer import read_body
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cfs_transport_registry.oras_client import OrasClient
+
+_INDEX = "application/vnd.oci.image.index.v1+json"
+_PAGES = 32
+_OK, _NOT_FOUND = 200, 404
+
+
+def list_referrers(
+    client: OrasClient, path: str, digest: Digest, artifact_type: str | None, patience: float
+) -> tuple[Descriptor, ...]:
+    """Return descriptors of what refers to *digest*, of *artifact_type* if given.
+
+    Raises:
+        TransportError: no answer, or an answer other than yes or no.
+        ImageError: an index that is none.
+        LimitError: more pages than anybody needs.
+    """
+    query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
+    url: str | None = f"/v2/{path}/referrers/{digest}{query}"
+    found: list[Descriptor] = []
+    pages = 0
+    while url is not None:
+        pages += 1
+        if pages > _PAGES:
+            msg = f"{client.host} lists referrers of {digest} on more than {_PAGES} pages"
+            raise LimitError(msg)
+        raw, following = _page(client, url, patience)
+        if raw is None and pages == 1:
+            raw, following = _page(client, f"/v2/{path}/manifests/{digest.algorithm.value}-{digest.hex}", patience)
+        found += _descriptors(raw or b'{"manifests":[]}', artifact_type)
+        url = following
+    return tuple(found)
+
+
+def _page(client: OrasClient, url: str, patience: float) -> tuple[bytes | None, str | None]:
+    response = client.request(url, headers={"Accept": _INDEX})
+    if response.status_code == _NOT_FOUND:
+        response.close()
+        return None, None
+    if response.status_code != _OK:
+        raise error_of(response, "referrers")
+    link = re.match(r'\s*<([^>]*)>\s*;.*rel="?next"?', response.headers.get("Link", ""))
+    following = urljoin(client.base + url, link[1]) if link else None
+    if following is not None and urlsplit(following)[:2] != urlsplit(client.base)[:2]:
+        following = None
+    raw = read_body(response, client.host, patience, MANIFEST_LIMIT)
+    if len(raw) > MANIFEST_LIMIT:
+        msg = f"the list of referrers at {client.host} is longer than {MANIFEST_LIMIT} bytes"
+        raise LimitError(msg, limit_bytes=MANIFEST_LIMIT)
+    return raw, following.removeprefix(client.base) if following else None
+
+
+def _descriptors(raw: bytes, artifact_type: str | None) -> Iterator[Descriptor]:
+    try:
+        entries = json.loads(raw)["manifests"]
+        for entry in entries:
+            if artifact_type is None or entry.get("artifactType") == artifact_type:
+                yield _descriptor(entry)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        msg = "the list of referrers is not an image index"
+        raise ImageError(msg) from error
+
+
+def _descriptor(entry: dict[str, Any]) -> Descriptor:
+    annotations = entry.get("annotations") or {}
+    return Descriptor(
+        media_type=str(entry["mediaType"]),
+        digest=Digest.parse(entry["digest"]),
+        size=int(entry["size"]),
+        annotations={str(key): str(value) for key, value in annotations.items()},
+    )

@@ -1,0 +1,194 @@
+"""Container registries as a place images come from and go to (distribution-spec 1.1)."""
+
+from __future__ import annotations
+
+import re
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from cfs_core.plugin import (
+    MANIFEST_LIMIT,
+    CannotResumeError,
+    ContentTypeError,
+    Digest,
+    ImageError,
+    ServerError,
+    Transport,
+    TransportError,
+    VerificationError,
+)
+from cfs_transport_registry.answers import error_of
+from cfs_transport_registry.clients import Clients
+from cfs_transport_registry.credentials import CredentialStore
+from cfs_transport_registry.reference import parse
+from cfs_transport_registry.referrers import list_referrers
+from cfs_transport_registry.registries_conf import RegistriesConf
+from cfs_transport_registry.transfer import read_body, read_chunks
+from cfs_transport_registry.writer import RegistryWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import requests
+
+    from cfs_core.plugin import Descriptor, ImageReference, ImageWriter, PluginContext
+    from cfs_transport_registry.oras_client import OrasClient
+    from cfs_transport_registry.registries_conf import Endpoint
+    from cfs_transport_registry.settings import Settings
+
+T = TypeVar("T")
+
+_VAGUE_TYPES = frozenset({"", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain"})
+_OK, _PARTIAL, _BAD_RANGE = 200, 206, 416
+
+
+class RegistryTransport(Transport):
+    """Reads from mirrors and registries as registries.conf orders them; blobs from where the manifest was found."""
+
+    def __init__(self, context: PluginContext, settings: Settings) -> None:
+        self._patience = settings.read_timeout
+        self._log = context.log
+        self._conf = RegistriesConf.load(settings)
+        self._clients = Clients(settings, CredentialStore(settings, context.commands))
+        self._found_at: dict[str, Endpoint] = {}
+        self._lock = threading.Lock()
+
+    def parse(self, text: str) -> ImageReference:
+        """Turn ``docker://…`` or ``registry:…`` into a reference.
+
+        Raises:
+            UsageError: not in the grammar.
+        """
+        return parse(text, self._conf.aliases)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._clients.close()
+
+    def open_writer(self, reference: ImageReference) -> ImageWriter:
+        """Open *reference* for pushing.
+
+        Raises:
+            BlockedError: registries.conf forbids this registry.
+        """
+        endpoint = self._conf.destination(reference)
+        return RegistryWriter(self._clients.client(endpoint), endpoint.repository.path, reference)
+
+    def referrers(
+        self, reference: ImageReference, digest: Digest, artifact_type: str | None = None
+    ) -> tuple[Descriptor, ...]:
+        """List what refers to *digest*: the referrers API, or its tag where a registry has none.
+
+        Raises:
+            TransportError: the registry failed.
+        """
+
+        def ask() -> tuple[Descriptor, ...]:
+            return self._first(
+                reference,
+                lambda client, path: list_referrers(client, path, digest, artifact_type, self._patience),
+            )
+
+        return self.retrying(ask)
+
+    def _first(self, reference: ImageReference, ask: Callable[[OrasClient, str], T], *, note: bool = False) -> T:
+        """Ask one place after the other, first the one that had the manifest."""
+        endpoints = list(self._conf.endpoints(reference))
+        with self._lock:
+            known = self._found_at.get(reference.name)
+        if known in endpoints and not note:
+            endpoints.sort(key=lambda endpoint: endpoint != known)
+        errors: list[TransportError] = []
+        for endpoint in endpoints:
+            try:
+                answer = ask(self._clients.client(endpoint), endpoint.repository.path)
+            except TransportError as error:
+                errors.append(error)
+                if len(endpoints) > 1:
+                    self._log.warning("registry.place-failed", place=str(endpoint), code=error.code, reason=str(error))
+                continue
+            if note:
+                with self._lock:
+                    self._found_at[reference.name] = endpoint
+            return answer
+        raise next((error for error in errors if error.facts.get("transient")), errors[-1])
+
+    # --- manifests ----------------------------------------------------------------------------
+
+    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+        what = str(reference.digest or reference.tag)
+        return self._first(reference, lambda client, path: self._manifest(client, path, what, accept), note=True)
+
+    def _manifest(self, client: OrasClient, path: str, what: str, accept: Sequence[str]) -> tuple[str, bytes]:
+        response = client.request(f"/v2/{path}/manifests/{what}", headers={"Accept": ", ".join(accept)})
+        if response.status_code != _OK:
+            raise error_of(response, f"{path}:{what}" if ":" not in what else f"{path}@{what}")
+        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media_type not in _VAGUE_TYPES and media_type not in accept:
+            response.close()
+            msg = f"{client.host} answers with {media_type[:80]!r} instead of the manifest of {path}"
+            hint = "is a proxy or a login page in between?"
+            if media_type.startswith("application/vnd."):
+                hint = "this is not a container image of OCI or of docker's schema 2"
+            raise ContentTypeError(msg, hint=hint, host=client.host)
+        raw = read_body(response, client.host, self._patience, MANIFEST_LIMIT)
+        _check_stated_digest(response, raw, client.host)
+        return "" if media_type in _VAGUE_TYPES else media_type, raw
+
+    # --- blobs --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterator[bytes]]:
+        client, response = self._first(
+            reference, lambda client, path: (client, _begin_blob(client, path, descriptor.digest, offset))
+        )
+        with response:
+            chunks = read_chunks(response, client.host, self._patience)
+            yield _skip(chunks, offset) if response.status_code == _OK and offset else chunks
+
+
+def _begin_blob(client: OrasClient, path: str, digest: Digest, offset: int) -> requests.Response:
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    response = client.request(f"/v2/{path}/blobs/{digest}", headers=headers)
+    if response.status_code == _BAD_RANGE and offset:
+        response.close()
+        msg = f"{client.host} does not deliver {digest} from byte {offset}"
+        raise CannotResumeError(msg, host=client.host)
+    if response.status_code == _PARTIAL and offset:
+        begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        if begins is None or int(begins[1]) != offset:
+            response.close()
+            msg = f"{client.host} delivers another range of {digest} than was asked for"
+            raise CannotResumeError(msg, host=client.host)
+        return response
+    if response.status_code != _OK:
+        raise error_of(response, f"blob {digest} of {path}")
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        response.close()
+        msg = f"{client.host} encodes blobs as {encoding[:40]!r} without being asked to"
+        raise ServerError(msg, host=client.host)
+    return response
+
+
+def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
+    """Drop *count* bytes: the registry ignored the range and begins at the start."""
+    for chunk in chunks:
+        if count < len(chunk):
+            yield chunk[count:] if count else chunk
+        count = max(0, count - len(chunk))
+
+
+def _check_stated_digest(response: requests.Response, raw: bytes, host: str) -> None:
+    stated = response.headers.get("Docker-Content-Digest")
+    if stated is None:
+        return
+    try:
+        digest = Digest.parse(stated)
+    except ImageError as error:
+        msg = f"{host} states the digest {stated[:100]!r}"
+        raise ServerError(msg, host=host) from error
+    if len(raw) <= MANIFEST_LIMIT and Digest.of(raw, digest.algorithm) != digest:
+        msg = f"{host} sends another manifest than the one it states"
+        raise VerificationError(msg, expected=str(digest), found=str(Digest.of(raw, digest.algorithm)), host=host)

@@ -1,0 +1,224 @@
+"""TLS: authorities and client certificates of certs.d, and what happens without them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import ipaddress
+import socket
+import socketserver
+import threading
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cfs_core.plugin import ConfigError, TlsError, TransportError
+from cfs_testkit import faults
+from cfs_testkit.images import build_image
+from cfs_testkit.registry import Access, RegistryServer
+
+NOW = dt.datetime.now(dt.UTC)
+
+
+class Authority:
+    def __init__(self, folder, name):
+        self.folder = folder
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.certificate = self._build(self.name, self.key, ca=True)
+        self.path = self._write(f"{name}.crt", self.certificate)
+
+    def _build(self, subject, key, *, ca, address="127.0.0.1"):
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW - dt.timedelta(days=1))
+            .not_valid_after(NOW + dt.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
+        if not ca:
+            names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+            builder = builder.add_extension(names, critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+    def _write(self, name, certificate):
+        path = self.folder / name
+        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        return path
+
+    def issue(self, name, address="127.0.0.1"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._write(f"{name}.cert", self._build(subject, key, ca=False, address=address))
+        path = self.folder / f"{name}.key"
+        path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.TraditionalOpenSSL,
+                serialization.NoEncryption(),
+            )
+        )
+        return certificate, path
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path, "authority")
+
+
+@pytest.fixture
+def image():
+    return build_image([{"a": "b"}])
+
+
+def certs_d(tmp_path, host, *files):
+    folder = tmp_path / "home/.config/containers/certs.d" / host
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in files:
+        (folder / name).write_bytes(path.read_bytes())
+    return folder
+
+
+def fetch(transport, server):
+    return transport.fetch_manifest(transport.parse(f"docker://{server.host}/app:1"))[1]
+
+
+def test_an_unknown_authority_is_refused_until_certs_d_has_it(authority, make_transport, image, tmp_path):
+    with RegistryServer(tls=authority.issue("server")) as server:
+        image.publish(server, "app", "1")
+        strict = make_transport(tls_verify=None)
+        with pytest.raises(TlsError) as caught:
+            fetch(strict, server)
+        assert (caught.value.code, caught.value.exit_status) == ("transport.tls", 6)
+        assert "certs.d" in caught.value.hint
+        certs_d(tmp_path, server.host, ("ca.crt", authority.path))
+        assert fetch(make_transport(tls_verify=None), server) == image.manifest
+        assert fetch(make_transport(tls_verify=False), server) == image.manifest
+
+
+def test_a_certificate_for_another_host_is_refused(authority, make_transport, image, tmp_path):
+    with RegistryServer(tls=authority.issue("server", address="127.0.0.2")) as server:
+        image.publish(server, "app", "1")
+        certs_d(tmp_path, server.host, ("ca.crt", authority.path))
+        with pytest.raises(TlsError):
+            fetch(make_transport(tls_verify=None), server)
+
+
+def test_a_client_certificate_is_shown(authority, make_transport, image, tmp_path):
+    with RegistryServer(tls=authority.issue("server"), client_ca=authority.path) as server:
+        image.publish(server, "app", "1")
+        folder = certs_d(tmp_path, server.host, ("ca.crt", authority.path))
+        with pytest.raises(TransportError) as caught:
+            fetch(make_transport(tls_verify=None), server)
+        assert caught.value.code in ("transport.tls", "transport.unreachable")
+        certificate, key = authority.issue("client")
+        (folder / "client.cert").write_bytes(certificate.read_bytes())
+        (folder / "client.key").write_bytes(key.read_bytes())
+        assert fetch(make_transport(tls_verify=None), server) == image.manifest
+        assert fetch(make_transport(tls_verify=None, cert_dir=str(folder)), server) == image.manifest
+
+
+@pytest.mark.parametrize("name", ["client.cert", "client.key", "ca.crt"])
+def test_half_or_broken_files_are_errors_of_the_configuration(authority, make_transport, tmp_path, name):
+    with RegistryServer(tls=authority.issue("server")) as server:
+        folder = certs_d(tmp_path, server.host)
+        (folder / name).write_text("not pem")
+        with pytest.raises(ConfigError) as caught:
+            fetch(make_transport(tls_verify=None), server)
+        assert str(folder) in str(caught.value)
+
+
+def test_a_redirect_to_plain_http_is_refused(authority, make_transport, image, tmp_path):
+    with RegistryServer(tls=authority.issue("server")) as server, RegistryServer() as plain:
+        image.publish(server, "app", "1")
+        server.fault("/manifests/", faults.Redirect(plain.url("/v2/app/manifests/1")), forever=True)
+        certs_d(tmp_path, server.host, ("ca.crt", authority.path))
+        with pytest.raises(TlsError):
+            fetch(make_transport(tls_verify=None), server)
+        assert plain.seen == []
+
+
+def test_credentials_are_not_sent_to_a_plain_token_server(authority, make_transport, image, tmp_path):
+    with (
+        RegistryServer(tls=authority.issue("server")) as server,
+        RegistryServer(access=Access("token", "alice", "pw")) as plain,
+    ):
+        image.publish(server, "app", "1")
+        challenge = {"WWW-Authenticate": f'Bearer realm="{plain.url("/token")}",service="x",scope="y"'}
+        server.fault("/manifests/", faults.Status(401, challenge), forever=True)
+        certs_d(tmp_path, server.host, ("ca.crt", authority.path))
+        path = tmp_path / "auth.json"
+        path.write_text(f'{{"auths": {{"{server.host}": {{"auth": "YWxpY2U6cHc="}}}}}}')
+        with pytest.raises(TlsError):
+            fetch(make_transport(tls_verify=None, authfile=str(path)), server)
+        assert plain.seen == []
+
+
+def test_a_client_certificate_is_not_shown_to_a_redirects_target(authority, make_transport, image, tmp_path):
+    with (
+        RegistryServer(tls=authority.issue("server")) as server,
+        RegistryServer(tls=authority.issue("cdn"), client_ca=authority.path) as cdn,
+    ):
+        image.publish(server, "app", "1")
+        image.publish(cdn, "app", "1")
+        server.fault("/manifests/", faults.Redirect(cdn.url("/v2/app/manifests/1")), forever=True)
+        certificate, key = authority.issue("client")
+        certs_d(tmp_path, server.host, ("ca.crt", authority.path), ("client.cert", certificate), ("client.key", key))
+        with pytest.raises(TransportError) as caught:
+            fetch(make_transport(tls_verify=None), server)
+        assert caught.value.code in ("transport.tls", "transport.unreachable")
+        assert cdn.seen == []
+
+
+class _Tunnel(socketserver.BaseRequestHandler):
+    """An HTTP proxy that knows CONNECT."""
+
+    def handle(self):
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += self.request.recv(4096)
+        self.server.asked.append(head.split()[1].decode())
+        host, _, port = self.server.asked[-1].rpartition(":")
+        with socket.create_connection((host, int(port))) as other:
+            self.request.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            pairs = [(self.request, other), (other, self.request)]
+            threads = [threading.Thread(target=self.pump, args=pair, daemon=True) for pair in pairs]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(10)
+
+    @staticmethod
+    def pump(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_certs_d_counts_behind_a_proxy_too(authority, make_transport, image, tmp_path, monkeypatch):
+    with (
+        RegistryServer(tls=authority.issue("server")) as server,
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Tunnel) as proxy,
+    ):
+        proxy.daemon_threads = True
+        proxy.asked = []
+        threading.Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_address[1]}")
+        image.publish(server, "app", "1")
+        with pytest.raises(TlsError):
+            fetch(make_transport(tls_verify=None), server)
+        certs_d(tmp_path, server.host, ("ca.crt", authority.path))
+        transport = make_transport(tls_verify=None)
+        assert fetch(transport, server) == image.manifest
+        transport.close()
+        assert set(proxy.asked) == {server.host}
+        proxy.shutdown()
