@@ -1,0 +1,1 @@
+"""GPT, ext4 with offline fs-verity and FAT for cfs, without root."""

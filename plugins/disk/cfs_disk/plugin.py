@@ -1,0 +1,47 @@
+"""What cfs-disk offers to cfs: hook functions only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cfs_core.plugin import FilesystemProvider, LayoutProvider, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cfs_core.plugin import DiskLayout, Filesystem, PluginContext
+
+CFS_PLUGIN_API = (1, 0)
+
+
+@hookimpl
+def cfs_register_layouts() -> Iterable[LayoutProvider]:
+    """Offer the GUID partition table."""
+    yield LayoutProvider(name="gpt", summary="GUID partition table, written without host tools", factory=_make_gpt)
+
+
+@hookimpl
+def cfs_register_filesystems() -> Iterable[FilesystemProvider]:
+    """Offer ext4 and FAT."""
+    yield FilesystemProvider(
+        name="ext4", summary="ext4 with fs-verity written offline", factory=_make_ext4, verity=True
+    )
+    yield FilesystemProvider(name="vfat", summary="FAT32 for boot partitions", factory=_make_vfat)
+
+
+def _make_gpt(context: PluginContext) -> DiskLayout:
+    from cfs_disk.gpt import GptLayout
+
+    return GptLayout(context.settings)
+
+
+def _make_ext4(context: PluginContext) -> Filesystem:
+    from cfs_disk.ext4 import Ext4Filesystem
+
+    return Ext4Filesystem(context)
+
+
+def _make_vfat(context: PluginContext) -> Filesystem:
+    from cfs_disk.vfat import VfatFilesystem
+
+    return VfatFilesystem(context)
