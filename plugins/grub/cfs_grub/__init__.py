@@ -1,0 +1,1 @@
+"""GNU GRUB 2 for cfs."""

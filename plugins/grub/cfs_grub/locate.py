@@ -1,0 +1,146 @@
+"""Where images keep GRUB: prebuilt EFI programs, shim, modules. Found by looking, not by distribution name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfs_core.plugin import Architecture
+from cfs_grub.order import Sorting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cfs_core.plugin import Content, TreeReader
+
+EFI_TARGETS = {Architecture.AMD64: "x86_64-efi", Architecture.ARM64: "arm64-efi"}
+BIOS_TARGET = "i386-pc"
+BIOS_ARCHITECTURES = frozenset({Architecture.AMD64, Architecture.I386})
+PROGRAM_LIMIT = 64 * 1024 * 1024
+"""An EFI program of GRUB has 1 to 5 MiB; longer files (bytes) are not read."""
+
+_MODULE_ROOTS = ("/usr/lib/grub", "/usr/share/grub2", "/usr/lib/grub2", "/usr/lib64/grub", "/usr/share/grub")
+_VENDOR_ROOTS = ("/usr/lib/ostree-boot/efi/EFI", "/usr/lib/bootupd/updates/EFI", "/boot/efi/EFI")
+_PACKAGE_ROOT = "/usr/lib/efi"
+_PREFIX = re.compile(rb"\0(/EFI/[A-Za-z0-9_.+-]{1,40})\0")
+_BLS_MODULES = ((b"blsuki", Sorting.FILEVERCMP), (b"blscfg", Sorting.RPM))
+FILESYSTEM_MODULES = {
+    "ext4": "ext2",
+    "ext3": "ext2",
+    "ext2": "ext2",
+    "btrfs": "btrfs",
+    "xfs": "xfs",
+    "vfat": "fat",
+    "f2fs": "f2fs",
+}
+"""GRUB's module for a filesystem."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """An EFI program of an image that is ready to be started. ``companions`` are file names and contents beside it."""
+
+    path: str
+    content: Content
+    signed: bool
+    modules: frozenset[str]
+    """Which of the modules that matter to us it has built in."""
+
+    bls: Sorting | None
+    """How it sorts Boot Loader Specification entries, None where it cannot read them."""
+
+    prefixes: tuple[str, ...] = ()
+    """Directories of the ESP where it looks for ``grub.cfg`` by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modules:
+    """A directory of GRUB modules in an image, from which a program can be made."""
+
+    directory: str
+    target: str
+    names: frozenset[str]
+    bls: Sorting | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shim:
+    """shim, which starts a signed GRUB under Secure Boot, and its key manager where there is one."""
+
+    path: str
+    content: Content
+    manager: Content | None
+
+
+def find_program(image: TreeReader, architecture: Architecture) -> Program | None:
+    """Return the EFI program of *image* for *architecture*: a signed one, else the one with most of what we use."""
+    if architecture not in EFI_TARGETS:
+        return None
+    found = []
+    for path in _program_paths(image, architecture):
+        content = image.content(path)
+        if content is not None and content.size <= PROGRAM_LIMIT:
+            found.append(_examine(path, content, image.read(path, limit=PROGRAM_LIMIT) or b"", signed="signed" in path))
+    return max(found, key=lambda program: (program.signed, len(program.modules)), default=None)
+
+
+def _program_paths(image: TreeReader, architecture: Architecture) -> Iterator[str]:
+    name = f"grub{architecture.efi}.efi"
+    target = EFI_TARGETS[architecture]
+    machine = target.removesuffix("-efi").replace("arm64", "aarch64")
+    for root in _MODULE_ROOTS:
+        yield f"{root}/{target}-signed/{name}.signed"
+        yield f"{root}/{target}/monolithic/{name}"
+        yield f"{root}/{target}/grub.efi"
+    yield from (f"/usr/share/efi/{machine}/grub.efi", "/usr/lib64/efi/grub.efi")
+    for version in image.names(f"{_PACKAGE_ROOT}/grub2"):
+        base = f"{_PACKAGE_ROOT}/grub2/{version}/EFI"
+        yield from (f"{base}/{vendor}/{name}" for vendor in image.names(base))
+    for root in _VENDOR_ROOTS:
+        yield from (f"{root}/{vendor}/{name}" for vendor in image.names(root))
+
+
+def _examine(path: str, content: Content, data: bytes, *, signed: bool) -> Program:
+    prefixes = tuple(dict.fromkeys(match.decode("ascii") for match in _PREFIX.findall(data)))
+    vendor = re.search(r"/EFI/([A-Za-z0-9_.+-]+)/[^/]+$", path)
+    if vendor and vendor[1].upper() != "BOOT":
+        prefixes = tuple(dict.fromkeys([*prefixes, f"/EFI/{vendor[1]}"]))
+    wanted = {*FILESYSTEM_MODULES.values(), "chain", "linux", "search_fs_uuid", "loadenv", "test", "blscfg", "blsuki"}
+    modules = frozenset(name for name in wanted if b"\0" + name.encode() + b"\0" in data)
+    bls = next((sorting for name, sorting in _BLS_MODULES if name.decode() in modules), None)
+    return Program(path=path, content=content, signed=signed, modules=modules, bls=bls, prefixes=prefixes)
+
+
+def find_modules(image: TreeReader, target: str) -> Modules | None:
+    """Return the modules of *image* for *target* (``x86_64-efi``, ``i386-pc``)."""
+    for root in _MODULE_ROOTS:
+        directory = f"{root}/{target}"
+        files = frozenset(image.names(directory))
+        if {"kernel.img", "moddep.lst", "normal.mod"} <= files:
+            names = frozenset(name.removesuffix(".mod") for name in files if name.endswith(".mod"))
+            bls = next((sorting for name, sorting in _BLS_MODULES if name.decode() in names), None)
+            return Modules(directory=directory, target=target, names=names, bls=bls)
+    return None
+
+
+def find_shim(image: TreeReader, architecture: Architecture) -> Shim | None:
+    """Return the shim of *image*, if it has one."""
+    suffix = architecture.efi
+    target = EFI_TARGETS.get(architecture, "")
+    machine = target.removesuffix("-efi").replace("arm64", "aarch64")
+    folders = ["/usr/lib/shim", f"/usr/share/efi/{machine}"]
+    for version in image.names(f"{_PACKAGE_ROOT}/shim"):
+        base = f"{_PACKAGE_ROOT}/shim/{version}/EFI"
+        folders += [f"{base}/{vendor}" for vendor in image.names(base)]
+    for root in _VENDOR_ROOTS:
+        folders += [f"{root}/{vendor}" for vendor in image.names(root)]
+    for folder in folders:
+        for name in (f"shim{suffix}.efi.signed", f"shim{suffix}.efi", "shim.efi"):
+            content = image.content(f"{folder}/{name}")
+            if content is None:
+                continue
+            managers = (f"mm{suffix}.efi.signed", f"mm{suffix}.efi", "MokManager.efi")
+            manager = next((found for file in managers if (found := image.content(f"{folder}/{file}"))), None)
+            return Shim(path=f"{folder}/{name}", content=content, manager=manager)
+    return None

@@ -1,0 +1,47 @@
+"""GRUB keeps the contract of bootloaders: one disk that starts from UEFI and from BIOS, menus of every kind."""
+
+from types import MappingProxyType
+
+from cfs_core.plugin import Location, Volume
+from cfs_testkit.contracts import BootloaderContract
+
+BUILT_IN = b"".join(b"\0" + name + b"\0" for name in (b"ext2", b"fat", b"chain", b"linux", b"search_fs_uuid", b"test"))
+MODULES = """
+normal biosdisk part_gpt part_msdos ext2 fat search search_fs_uuid linux configfile test loadenv echo sleep gzio ls cat
+reboot halt all_video font gfxterm blscfg regexp probe boot minicmd serial terminal chain
+"""
+BIOS_FILES = {
+    "/usr/lib/grub/i386-pc/boot.img": b"\xeb\x63" + bytes(508) + b"\x55\xaa",
+    "/usr/lib/grub/i386-pc/diskboot.img": bytes(512),
+    "/usr/lib/grub/i386-pc/kernel.img": b"kernel",
+    "/usr/lib/grub/i386-pc/lzma_decompress.img": b"lzma",
+    "/usr/lib/grub/i386-pc/moddep.lst": "\n",
+} | {f"/usr/lib/grub/i386-pc/{name}.mod": name for name in MODULES.split()}
+
+
+def image(*modules):
+    built_in = BUILT_IN + b"".join(b"\0" + name + b"\0" for name in (b"loadenv", *modules))
+    program = b"MZ" + bytes(200) + built_in + b"\0/EFI/debian\0"
+    return MappingProxyType({"/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": program, **BIOS_FILES})
+
+
+class TestGrubWithEntryFiles(BootloaderContract):
+    provider = "grub"
+    image_files = image(b"blscfg")
+    foreign = MappingProxyType(
+        {
+            Location(Volume.ROOT, "/boot/loader/entries/other.conf"): b"title Other\nlinux /boot/vmlinuz-other\n",
+            Location(Volume.ROOT, "/boot/vmlinuz-other"): b"kernel of somebody else",
+        }
+    )
+
+
+class TestGrubWithGeneratedMenu(BootloaderContract):
+    provider = "grub"
+    image_files = image()
+
+
+class TestGrubWithSeparateBoot(BootloaderContract):
+    provider = "grub"
+    image_files = image(b"blscfg")
+    extra_volumes = frozenset({Volume.BOOT})

@@ -1,0 +1,153 @@
+"""systemd-boot as a bootloader of cfs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cfs_core.bls import read_file
+from cfs_core.plugin import (
+    Action,
+    BootError,
+    Bootloader,
+    CopyObject,
+    Effect,
+    Finding,
+    Firmware,
+    Location,
+    Severity,
+    Volume,
+    VolumeNeed,
+    WriteFile,
+)
+from cfs_systemd_boot import binary
+from cfs_systemd_boot.menu import UKI_KEY_SINCE, MenuPlan, boot_volume, read_menu
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cfs_core.plugin import BootArtifacts, BootFacts, BootMenu, Content, TargetView
+    from cfs_systemd_boot.binary import LoaderBinary
+
+_CLUSTER = 32 * 1024
+_OVERHEAD = 2 * 1024 * 1024
+"""Room on the ESP for directories, entries, loader.conf and FAT's own tables, in bytes."""
+
+_PACKAGES = "systemd-boot-efi (Debian), systemd-boot-unsigned (Fedora), systemd (Arch), systemd-boot (openSUSE)"
+
+
+class SystemdBoot(Bootloader):
+    """The loader of systemd: everything it reads is on the ESP (or XBOOTLDR)."""
+
+    def needs(self, facts: BootFacts) -> Sequence[VolumeNeed]:
+        """Ask for an ESP with room for the loader twice and one deployment's boot files."""
+        loader = self._find(facts)
+        files: list[Content] = [loader.content, loader.content] if loader else []
+        boot_files = _contents(facts.artifacts)
+        split = Volume.XBOOTLDR in facts.volumes
+        own = _OVERHEAD + _bytes(files if split else [*files, *boot_files])
+        needs = [
+            VolumeNeed(
+                volume=Volume.ESP, bytes_needed=own, filesystems=("vfat",), why="systemd-boot reads its files from it"
+            )
+        ]
+        if split:
+            size = _OVERHEAD + _bytes(boot_files)
+            why = "boot entries, kernels and initrds"
+            needs.append(VolumeNeed(volume=Volume.XBOOTLDR, bytes_needed=size, filesystems=("vfat",), why=why))
+        return needs
+
+    def check(self, facts: BootFacts) -> Sequence[Finding]:
+        """Check firmware and the loader's file."""
+        findings = []
+        if facts.firmware != {Firmware.UEFI}:
+            findings.append(
+                _error("boot.firmware-unsupported", "systemd-boot starts from UEFI only", "choose --firmware uefi")
+            )
+        if facts.image is None:
+            return findings
+        loader = self._find(facts)
+        if loader is None:
+            places = binary.candidates(facts.architecture)
+            message = f"the image has no systemd-boot for {facts.architecture}: {places[1]} is not there"
+            findings.append(_error("boot.loader-missing", message, f"install {_PACKAGES} in the image"))
+        elif loader.version is None:
+            message = f"{loader.path} of the image is not systemd-boot: it has no LoaderInfo"
+            findings.append(_error("boot.loader-damaged", message, "reinstall its package in the image"))
+        elif loader.machine is not facts.architecture:
+            message = f"{loader.path} of the image is not an EFI program for {facts.architecture}"
+            findings.append(_error("boot.loader-damaged", message, "reinstall its package in the image"))
+        return findings
+
+    def plan_install(self, target: TargetView, facts: BootFacts) -> Sequence[Action]:
+        """Copy the loader to its own place and to the removable-media path. One that is newer already is left.
+
+        Raises:
+            BootError: the image has no loader for this architecture.
+        """
+        loader = self._find(facts)
+        if loader is None:
+            message = f"the image has no systemd-boot for {facts.architecture}"
+            raise BootError(message, hint=f"install {_PACKAGES} in the image")
+        actions: list[Action] = []
+        for location in binary.places(facts.architecture):
+            there = read_file(target, location)
+            if there is not None and (binary.version(there) or 0) > (loader.version or 0):
+                continue
+            if there is not None and there == (
+                facts.image and facts.image.read(loader.path, limit=binary.LOADER_LIMIT)
+            ):
+                continue
+            effect = Effect.ADD if there is None else Effect.REPLACE
+            actions.append(CopyObject(location=location, source=loader.content, why="systemd-boot", effect=effect))
+        srel = Location(boot_volume(target, facts.volumes), "/loader/entries.srel")
+        if read_file(target, srel) is None:
+            actions.append(
+                WriteFile(location=srel, data=b"type1\n", why="says that boot entries of type 1 belong here")
+            )
+        return actions
+
+    def read_menu(self, target: TargetView) -> BootMenu:
+        """Read entry files, unified kernel images the loader finds by itself, and loader.conf."""
+        return read_menu(target)
+
+    def plan_menu(self, target: TargetView, current: BootMenu, wanted: BootMenu, facts: BootFacts) -> Sequence[Action]:
+        """Plan boot files, entries, loader.conf, then removals.
+
+        Raises:
+            BootError: see `Bootloader.plan_menu`.
+        """
+        del current  # entry files are read again, because what they say besides the menu is kept
+        volume = boot_volume(target, facts.volumes)
+        uki_key = "uki" if self._version(target, facts) >= UKI_KEY_SINCE else "efi"
+        return MenuPlan(target, wanted, volume, uki_key=uki_key, generic=facts.generic).actions()
+
+    def _find(self, facts: BootFacts) -> LoaderBinary | None:
+        return binary.find(facts.image, facts.architecture) if facts.image is not None else None
+
+    def _version(self, target: TargetView, facts: BootFacts) -> int:
+        """Return the lowest version among the loaders that may read the entries, 0 where it is unknown."""
+        versions = []
+        for location in binary.places(facts.architecture):
+            data = read_file(target, location)
+            if data is not None:
+                versions.append(binary.version(data) or 0)
+        if not versions:
+            loader = self._find(facts)
+            versions.append((loader.version if loader else None) or 0)
+        return min(versions)
+
+
+def _contents(artifacts: BootArtifacts | None) -> list[Content]:
+    if artifacts is None:
+        return []
+    files = [artifacts.kernel, artifacts.initrd, artifacts.uki, *(addon.content for addon in artifacts.addons)]
+    return [content for content in files if content is not None]
+
+
+def _bytes(contents: Sequence[Content]) -> int:
+    """Return what *contents* take on FAT with its largest usual clusters."""
+    return sum(-(-content.size // _CLUSTER) * _CLUSTER for content in contents)
+
+
+def _error(code: str, message: str, hint: str) -> Finding:
+    return Finding(severity=Severity.ERROR, code=code, message=message, hint=hint, origin="cfs-systemd-boot")

@@ -1,0 +1,271 @@
+"""Reading and planning the menu of systemd-boot: entry files, boot files, loader.conf."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cfs_core.bls import (
+    BootFiles,
+    EntryFile,
+    EntryName,
+    Files,
+    Place,
+    edit_entry,
+    entry_stem,
+    every,
+    first,
+    format_entry,
+    join_arguments,
+    list_names,
+    parse_entry,
+    plan_entries,
+    priorities,
+    read_file,
+    scan_entries,
+    sort_key,
+    split_arguments,
+)
+from cfs_core.plugin import (
+    Action,
+    BootEntry,
+    BootError,
+    BootMenu,
+    Effect,
+    EntryKind,
+    Location,
+    SetEfiVariable,
+    Volume,
+    WriteFile,
+)
+from cfs_systemd_boot.binary import installed_machines
+from cfs_systemd_boot.discovered import discovered
+from cfs_systemd_boot.order import Shown, chosen, in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cfs_core.plugin import TargetView
+
+ENTRIES = "/loader/entries"
+LOADER_CONF = Location(Volume.ESP, "/loader/loader.conf")
+LOADER_GUID = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+"""Vendor of the variables of the Boot Loader Interface."""
+
+OURS = "bootc_*"
+"""Pattern of loader.conf that means the best of our entries."""
+
+UKI_KEY_SINCE = 258
+"""Version of systemd-boot that knows the ``uki`` key; older ones start a unified kernel image by ``efi``."""
+
+DEFAULT_TIMEOUT = 5
+LAST_CHARACTER = "\uffff"
+"""systemd-boot 257 leaves out what UTF-16 needs two units for."""
+
+
+def boot_volume(target: TargetView, volumes: frozenset[Volume]) -> Volume:
+    """Return where entries and kernels go: XBOOTLDR where there is one, as the Boot Loader Specification wants it."""
+    return Volume.XBOOTLDR if Volume.XBOOTLDR in target.volumes() | volumes else Volume.ESP
+
+
+def scan(target: TargetView) -> tuple[EntryFile, ...]:
+    """Read the entry files on both volumes the loader looks at."""
+    places = tuple(Place(directory=Location(volume, ENTRIES)) for volume in (Volume.ESP, Volume.XBOOTLDR))
+    return scan_entries(target, tuple(place for place in places if place.directory.volume in target.volumes()))
+
+
+def read_menu(target: TargetView) -> BootMenu:
+    """Return what the loader will show, in its order. It does not show entries whose kernel or EFI file is missing."""
+    machines = installed_machines(target)
+    files = {
+        str(file.location): file
+        for file in scan(target)
+        if file.loader_files and target.exists(file.loader_files[0]) and _fits(file, machines)
+    }
+    shown = [Shown.of(key, file.name, file.fields) for key, file in files.items()]
+    entries = {key: _entry(file) for key, file in files.items()}
+    for entry, how in discovered(target):
+        entries[how.key] = entry
+        shown.append(how)
+    ordered = in_order(shown)
+    settings = parse_entry(read_file(target, LOADER_CONF) or b"")
+    default = chosen(ordered, first(settings, "default"))
+    unique: dict[tuple[bool, str], BootEntry] = {}
+    for how in ordered:
+        entry = entries[how.key]
+        unique.setdefault((entry.foreign, entry.deployment_id), entry)
+    timeout = first(settings, "timeout")
+    return BootMenu(
+        entries=tuple(unique.values()),
+        default=entries[default.key].deployment_id if default is not None and default is not ordered[0] else None,
+        timeout_seconds=int(timeout) if timeout is not None and timeout.isdecimal() else None,
+    )
+
+
+def _fits(file: EntryFile, machines: frozenset[str]) -> bool:
+    machine = first(file.fields, "architecture")
+    return machine is None or not machines or machine.lower() in machines
+
+
+def _entry(file: EntryFile) -> BootEntry:
+    options = [_unquoted(text) for text in every(file.fields, "options")]
+    return replace(file.entry(), arguments=split_arguments(" ".join(options)))
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+class MenuPlan:
+    """One change of the menu. ``actions`` is the result."""
+
+    def __init__(self, target: TargetView, wanted: BootMenu, volume: Volume, *, uki_key: str, generic: bool) -> None:
+        self._target = target
+        self._wanted = wanted
+        self._place = Place(directory=Location(volume, ENTRIES))
+        self._uki_key = uki_key
+        self._generic = generic
+        self._scanned = scan(target)
+
+    def actions(self) -> Sequence[Action]:
+        """Return files first, then entries and the default, and removals last.
+
+        Raises:
+            BootError: the menu cannot be expressed.
+        """
+        ours = [entry for entry in self._wanted.entries if not entry.foreign]
+        volume = self._place.directory.volume
+        linux = Location(volume, "/EFI/Linux")
+        boot_files = BootFiles(self._target, linux, linux / "bootc")
+        want: Files = {}
+        os_ids = {entry.os_id for entry in ours}
+        # Sort keys carry the OS id: entries of two systems would sort by it, so they then share bootc's own.
+        os_id = os_ids.pop() if len(os_ids) == 1 else "bootc"
+        for rank, (entry, priority) in enumerate(zip(ours, priorities(len(ours)), strict=True)):
+            old = self._current(entry)
+            text = self._new_text(entry, boot_files) if entry.artifacts is not None else self._kept_text(entry, old)
+            data = edit_entry(text, {"sort-key": sort_key(os_id, rank)})
+            version = first(parse_entry(data), "version") or entry.deployment_id
+            name = _counted(EntryName(stem=entry_stem(os_id, version, priority)), entry, old)
+            want[self._place.directory / str(name)] = (entry.deployment_id, data)
+        have = {file.location: (file.deployment_id or "", file.data) for file in self._scanned if file.ours}
+        writes, removals = plan_entries(have, want)
+        loader_conf = self._loader_conf(want)
+        texts = [data for _, data in want.values()] + self._kept_texts(set(have))
+        return [*boot_files.actions, *writes, *loader_conf, *self._once(want), *removals, *boot_files.removals(texts)]
+
+    def _current(self, entry: BootEntry) -> EntryFile | None:
+        files = [file for file in self._scanned if file.ours and file.deployment_id == entry.deployment_id]
+        return next((file for file in files if entry.name == f"{file.name.stem}.conf"), files[0] if files else None)
+
+    def _new_text(self, entry: BootEntry, boot_files: BootFiles) -> bytes:
+        paths = [self._place.spell(location) for location in boot_files.place(entry)]
+        fields = [("title", entry.title), ("version", entry.version or entry.deployment_id)]
+        if entry.kind is EntryKind.UKI:
+            _refuse_arguments(entry)
+            fields.append((self._uki_key, paths[0]))
+        else:
+            fields += [("linux", paths[0]), *(("initrd", path) for path in paths[1:])]
+            fields.append(("options", _options(entry)))
+        if entry.machine_id:
+            fields.append(("machine-id", entry.machine_id))
+        return format_entry(fields)
+
+    def _kept_text(self, entry: BootEntry, old: EntryFile | None) -> bytes:
+        if old is None:
+            message = f"the menu has no entry for deployment {entry.deployment_id[:16]}"
+            raise BootError(message, hint="run `cfs status` to see which deployments can be started")
+        if entry.kind is EntryKind.BLS and entry.arguments != _entry(old).arguments:
+            return edit_entry(old.data, {"options": _options(entry)})
+        return old.data
+
+    def _kept_texts(self, ours: set[Location]) -> list[bytes]:
+        texts = [file.data for file in self._scanned if file.location not in ours]
+        for volume in (Volume.ESP, Volume.XBOOTLDR):
+            staged = Location(volume, ENTRIES + ".staged")
+            texts += [read_file(self._target, staged / name) or b"" for name in list_names(self._target, staged)]
+        return texts
+
+    def _loader_conf(self, want: Files) -> list[Action]:
+        old = read_file(self._target, LOADER_CONF)
+        settings = parse_entry(old or b"")
+        changes: dict[str, str | None] = {}
+        timeout = self._wanted.timeout_seconds
+        if old is None or (timeout is not None and first(settings, "timeout") != str(timeout)):
+            changes["timeout"] = str(DEFAULT_TIMEOUT if timeout is None else timeout)
+        pattern = self._default_pattern(want, first(settings, "default"))
+        if pattern != first(settings, "default"):
+            changes["default"] = pattern
+        data = edit_entry(old or b"", changes)
+        if data == old:
+            return []
+        effect = Effect.ADD if old is None else Effect.REPLACE
+        return [WriteFile(location=LOADER_CONF, data=data, why="default entry and timeout of the menu", effect=effect)]
+
+    def _default_pattern(self, want: Files, pattern: str | None) -> str | None:
+        """Return the ``default`` of loader.conf that starts the wanted entry; the one there is, if it does."""
+        if not self._wanted.entries:
+            return pattern
+        goal = self._wanted.default or self._wanted.entries[0].deployment_id
+        shown = [_shown(location, deployment, data) for location, (deployment, data) in want.items()]
+        shown += [Shown.of(file.identity, file.name, file.fields) for file in self._scanned if not file.ours]
+        shown += [how for _, how in discovered(self._target)]
+        ordered = in_order(shown)
+        for candidate in (pattern, None, OURS):
+            taken = chosen(ordered, candidate)
+            if taken is not None and taken.key == goal:
+                return candidate
+        return self._entry(want, goal).id
+
+    def _entry(self, want: Files, goal: str) -> Shown:
+        for location, (deployment, data) in want.items():
+            if deployment == goal:
+                return _shown(location, deployment, data)
+        for file in self._scanned:
+            if not file.ours and file.identity == goal:
+                return Shown.of(goal, file.name, file.fields)
+        for _, how in discovered(self._target):
+            if how.key == goal:
+                return how
+        message = f"the menu has no entry {goal[:64]!r} that could be its default"
+        raise BootError(message, hint="choose one that `cfs status` shows", entry=goal)
+
+    def _once(self, want: Files) -> list[Action]:
+        if self._wanted.once is None:
+            return []
+        if self._generic:
+            message = "systemd-boot keeps the choice for the next boot in a firmware variable; a disk image has none"
+            raise BootError(message, hint="choose the default instead")
+        entry = self._entry(want, self._wanted.once)
+        data = (entry.id + "\0").encode("utf-16-le")
+        why = "entry for the next boot only"
+        return [SetEfiVariable(name="LoaderEntryOneShot", guid=LOADER_GUID, data=data, why=why)]
+
+
+def _shown(location: Location, deployment: str, data: bytes) -> Shown:
+    name = EntryName.parse(location.path.rpartition("/")[2]) or EntryName(stem="")
+    return Shown.of(deployment, name, parse_entry(data))
+
+
+def _counted(name: EntryName, entry: BootEntry, old: EntryFile | None) -> EntryName:
+    """Give *name* the wanted boot counter; one that has not changed keeps its count of failures."""
+    done = old.name.tries_done if old is not None and old.name.tries_left == entry.tries_left else 0
+    return replace(name, tries_left=entry.tries_left, tries_done=done)
+
+
+def _options(entry: BootEntry) -> str:
+    """Return the ``options`` of *entry*. systemd-boot takes quotes off a value that begins and ends with them."""
+    text = join_arguments(entry.arguments)
+    beyond = next((argument for argument in entry.arguments if max(argument, default="") > LAST_CHARACTER), None)
+    if beyond is not None:
+        message = f"systemd-boot drops characters of the kernel argument {beyond!r}: it knows those up to U+FFFF only"
+        raise BootError(message, hint="write the argument without them, or use a unified kernel image", argument=beyond)
+    return text if _unquoted(text) == text else f'"{text}"'
+
+
+def _refuse_arguments(entry: BootEntry) -> None:
+    artifacts = entry.artifacts
+    extra = [text for text in entry.arguments if artifacts is None or text not in artifacts.sealed_arguments]
+    if extra:
+        message = f"a unified kernel image carries its own command line: {extra[0]!r} cannot be added to it"
+        raise BootError(message, hint="build it into the image, or add it with a UKI addon", arguments=extra)

@@ -1,0 +1,35 @@
+"""What cfs-systemd-boot offers to cfs: hook functions only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cfs_core.plugin import Bootloader, PluginContext
+
+CFS_PLUGIN_API = (1, 0)
+
+
+def _make(_context: PluginContext) -> Bootloader:
+    from cfs_systemd_boot.bootloader import SystemdBoot
+
+    return SystemdBoot()
+
+
+@hookimpl
+def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
+    """Offer systemd-boot."""
+    return [
+        BootloaderProvider(
+            name="systemd-boot",
+            summary="systemd-boot: UEFI, Boot Loader Specification entries and unified kernel images",
+            factory=_make,
+            firmware=frozenset({Firmware.UEFI}),
+            entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
+            marker_paths=("/usr/lib/systemd/boot/efi/systemd-boot*.efi*",),
+        )
+    ]
