@@ -1,0 +1,174 @@
+"""Looks into an image's initramfs and says whether it can mount a composefs root."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cfs_core.plugin import Initramfs, InitramfsVerdict
+from cfs_initramfs.cpio import read_initramfs
+from cfs_initramfs.handlers import CFS, HANDLERS
+from cfs_initramfs.segments import UnknownCompressionError
+from cfs_initramfs.uki import initrd_section
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from cfs_core.plugin import BootArtifacts, TreeReader
+    from cfs_initramfs.handlers import Handler
+
+STORAGE = "composefs"
+CONFIG = "usr/lib/composefs/setup-root-conf.toml"
+MODULES = {"erofs": "kernel/fs/erofs/erofs.ko", "overlay": "kernel/fs/overlayfs/overlay.ko"}
+MODULE_PATH = re.compile(r"(?:usr/)?lib/modules/([^/]+)/(.*\.ko)(?:\.(?:xz|zst|gz))?")
+MOUNTS = frozenset({"none", "root", "bind", "overlay", "transient", "volatile"})
+
+
+@dataclass(slots=True)
+class Contents:
+    """What matters of an initramfs. ``modules`` are (kernel version, path below it), without compression suffixes."""
+
+    handlers: dict[str, bytes] = field(default_factory=dict)
+    hooks: set[str] = field(default_factory=set)
+    modules: set[tuple[str, str]] = field(default_factory=set)
+    versions: set[str] = field(default_factory=set)
+    config: bytes | None = None
+
+
+class EarlyBoot(Initramfs):
+    """Recognises cfs's own code, bootc's and composefs-rs's."""
+
+    def examine(self, artifacts: BootArtifacts, image: TreeReader, storage_format: str) -> InitramfsVerdict:
+        """Look into the initrd (or the UKI's .initrd) and say whether it can mount *storage_format*.
+
+        Raises:
+            ImageError: the initramfs is damaged or beyond a limit.
+        """
+        if storage_format != STORAGE:
+            return InitramfsVerdict(supported=None, reason=f"knows only {STORAGE}")
+        try:
+            contents = _read(artifacts)
+        except UnknownCompressionError as error:
+            return InitramfsVerdict(supported=False, reason=error.message, hint=error.hint)
+        if contents is None:
+            return InitramfsVerdict(
+                supported=False, reason="the image has no initramfs", hint="build one into /usr/lib/modules/VERSION/"
+            )
+        problems: list[InitramfsVerdict] = []
+        for handler in HANDLERS:
+            if handler.name not in contents.handlers:
+                continue
+            problem = _problem(handler, contents, artifacts, image)
+            if problem is None:
+                return InitramfsVerdict(supported=True, handler=handler.name, arguments=handler.arguments)
+            problems.append(problem)
+        return problems[0] if problems else InitramfsVerdict(supported=None)
+
+
+def _read(artifacts: BootArtifacts) -> Contents | None:
+    """Read the initramfs once; None where there is none."""
+    with ExitStack() as stack:
+        file: BinaryIO | None = None
+        if artifacts.initrd is not None:
+            file = stack.enter_context(artifacts.initrd.open())
+        elif artifacts.uki is not None:
+            file = initrd_section(artifacts.uki, stack.enter_context(artifacts.uki.open()))
+        return None if file is None else read_contents(file)
+
+
+def read_contents(file: BinaryIO) -> Contents:
+    """Read the initramfs *file*.
+
+    Raises:
+        ImageError: it is damaged, beyond a limit, or cannot be read here.
+    """
+    contents = Contents()
+    for entry in read_initramfs(file, _is_kept):
+        module = MODULE_PATH.fullmatch(entry.name)
+        if module:
+            contents.modules.add((module.group(1), module.group(2)))
+            contents.versions.add(module.group(1))
+        elif entry.name == CONFIG:
+            contents.config = entry.data
+        else:
+            for handler in HANDLERS:
+                if handler.program.fullmatch(entry.name):
+                    contents.handlers[handler.name] = entry.data or b""
+                elif any(hook.fullmatch(entry.name) for hook in handler.hooks):
+                    contents.hooks.add(handler.name)
+    return contents
+
+
+def _is_kept(name: str) -> bool:
+    return name == CONFIG or CFS.program.fullmatch(name) is not None
+
+
+def _problem(
+    handler: Handler, contents: Contents, artifacts: BootArtifacts, image: TreeReader
+) -> InitramfsVerdict | None:
+    """Say why *handler*, whose program is there, would not mount the root; None if it would."""
+    if handler.marker is not None and handler.marker not in contents.handlers[handler.name]:
+        return _refusal(
+            handler,
+            "the initramfs has an early-boot script of another version of cfs",
+            "run `cfs initramfs install` for the image and rebuild its initramfs",
+        )
+    if handler.name not in contents.hooks:
+        return _refusal(
+            handler,
+            f"the initramfs contains the early-boot code of {handler.name}, but nothing starts it",
+            f"rebuild the initramfs so that {handler.service} is wanted by initrd-root-fs.target; "
+            "the generator's module was perhaps added by hand",
+        )
+    version = artifacts.kernel_version
+    if contents.versions and version and version not in contents.versions:
+        return _refusal(
+            handler,
+            f"the initramfs has modules of kernel {', '.join(sorted(contents.versions))}, the image boots {version}",
+            f"rebuild the initramfs for {version}",
+        )
+    for name, path in MODULES.items():
+        if (version, path) not in contents.modules and not _is_builtin(image, version, path):
+            return _refusal(
+                handler,
+                f"the initramfs has no module {name}, and kernel {version} does not have it built in",
+                f"add the module {name} to the initramfs",
+            )
+    return _config_problem(handler, contents, image) if handler is CFS else None
+
+
+def _refusal(handler: Handler, reason: str, hint: str) -> InitramfsVerdict:
+    return InitramfsVerdict(supported=False, handler=handler.name, reason=reason, hint=hint)
+
+
+def _is_builtin(image: TreeReader, version: str, path: str) -> bool:
+    listing = image.read(f"/usr/lib/modules/{version}/modules.builtin")
+    return listing is not None and path.encode() in listing.split()
+
+
+def _config_problem(handler: Handler, contents: Contents, image: TreeReader) -> InitramfsVerdict | None:
+    """Say what the early-boot script would not understand in setup-root-conf.toml; it would stop the boot."""
+    data = contents.config if contents.config is not None else image.read(f"/{CONFIG}")
+    if data is None:
+        return None
+    try:
+        config = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return _refusal(handler, f"/{CONFIG} is not TOML: {error}", "correct it in the image")
+    if re.search(rb"(?m)^[^#\n]*=\s*\{", data):
+        return _refusal(
+            handler,
+            f"/{CONFIG} has an inline table, which the early-boot script cannot read",
+            "write [section] lines",
+        )
+    for section in ("etc", "var"):
+        table = config.get(section, {})
+        mount = table.get("mount", "bind") if isinstance(table, dict) else table
+        if mount not in MOUNTS:
+            return _refusal(
+                handler, f"/{CONFIG}: [{section}] mount = {mount!r}", "say none, bind, overlay or transient"
+            )
+    return None
