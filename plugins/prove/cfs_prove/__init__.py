@@ -1,0 +1,1 @@
+"""Boots a disk image in a virtual machine and says what it saw."""

@@ -1,0 +1,112 @@
+"""What a boot showed."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+
+class Stage(enum.StrEnum):
+    """Steps of a boot, in their order."""
+
+    FIRMWARE = "firmware"
+    LOADER = "loader"
+    KERNEL = "kernel"
+    ROOT = "root"
+    SYSTEM = "system"
+
+
+class FailureKind(enum.StrEnum):
+    """What stopped a boot, or kept it from being a proof."""
+
+    NOT_BOOTABLE = "not-bootable"
+    LOADER = "loader"
+    REFUSED = "refused"
+    PANIC = "panic"
+    ROOT_REFUSED = "root-refused"
+    EMERGENCY = "emergency"
+    CORRUPTED = "file-corrupted"
+    NOT_COMPOSEFS = "not-composefs"
+    NO_VERITY = "verity-not-required"
+    SYSTEM_STATE = "system-state"
+    UNPROVEN = "unproven"
+    RESET = "reset"
+    TIMEOUT = "timeout"
+    QEMU = "qemu"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """``message`` says what was seen."""
+
+    kind: FailureKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """``seconds`` since the machine was started, None where the stage was not reached or left no trace of when."""
+
+    stage: Stage
+    reached: bool
+    seconds: float | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RootFacts:
+    """The mounted root: what mountinfo says of ``/``. ``image_id`` is the hex digest in a composefs mount's source."""
+
+    filesystem: str
+    source: str
+    options: str
+    image_id: str | None
+    verity_required: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofReport:
+    """The result of one boot.
+
+    ``evidence`` says who told: a unit inside the system (``reporter``), or only its ``console``. ``findings`` are the
+    console's lines that tell of failure.
+    """
+
+    disk: str
+    firmware: str
+    architecture: str
+    accelerator: str
+    qemu_version: str
+    seconds: float
+    evidence: str
+    stages: tuple[StageReport, ...]
+    root: RootFacts | None
+    system_state: str | None
+    failed_units: tuple[str, ...]
+    os_name: str | None
+    kernel: str | None
+    loader: str | None
+    kernel_log: tuple[str, ...]
+    notes: tuple[str, ...]
+    failure: Failure | None
+    findings: tuple[str, ...]
+    console_tail: tuple[str, ...]
+
+    @property
+    def proven(self) -> bool:
+        """Whether everything was seen: loader, kernel, composefs root with verity required, a system that came up."""
+        return self.failure is None
+
+    def stage(self, stage: Stage) -> StageReport:
+        """Return one stage."""
+        return next(item for item in self.stages if item.stage == stage)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``--format json`` prints; the console's end only where the boot failed."""
+        facts = dataclasses.asdict(self)
+        facts["proven"] = self.proven
+        if self.proven:
+            del facts["console_tail"]
+        return facts

@@ -1,0 +1,234 @@
+"""Whole runs with a program in QEMU's place that writes what a guest would, and the command around them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cfs_core.plugin import Architecture, CommandError, Firmware, RefusedError
+from cfs_prove.proof import ProofOptions, prove
+from cfs_prove.report import FailureKind, Stage
+
+CFS = Path(sys.executable).with_name("cfs")
+ID = "5ab4" * 32
+ROOT = f"29 1 0:27 / / ro - overlay composefs:{ID} ro,metacopy=on,verity=require"
+REPORT = f"cfs-prove begin\ncfs-prove uptime 1\ncfs-prove kernel 6.12\ncfs-prove root {ROOT}\ncfs-prove firmware bios\n"
+LOGIN = f"Linux version 6.12\r\ncfs-setup-root: root is composefs {ID}, verity required\r\n\r\nhost login: "
+
+EMULATOR = """\
+#!{python}
+import json, os, sys, time
+if "--version" in sys.argv:
+    print("QEMU emulator version {version} (Debian)")
+    sys.exit()
+where = {{}}
+for word in sys.argv:
+    if word.startswith("file,id="):
+        fields = dict(item.split("=", 1) for item in word.split(",")[1:])
+        where[fields["id"]] = fields["path"]
+open({notes!r}, "a").write(json.dumps([os.getpid(), sys.argv]) + "\\n")
+accelerator = sys.argv[sys.argv.index("-accel") + 1]
+def write(name, text):
+    with open(where[name], "a") as file:
+        file.write(text)
+{acts}
+"""
+
+
+@pytest.fixture
+def emulator(tmp_path, monkeypatch):
+    """Put a program called qemu-system-x86_64 into PATH; a function that says what it does."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def make(acts, version="10.0.2"):
+        path = folder / "qemu-system-x86_64"
+        path.write_text(
+            EMULATOR.format(python=sys.executable, version=version, notes=str(tmp_path / "notes"), acts=acts)
+        )
+        path.chmod(0o755)
+
+    make.calls = lambda: [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
+    return make
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "a disk, with a comma.img"
+    path.write_bytes(b"\x55\xaa" * 512)
+    return path
+
+
+def run(disk, **options):
+    given = {
+        "firmware": Firmware.BIOS,
+        "accelerator": "tcg",
+        "timeout_seconds": 20,
+        "architecture": Architecture.AMD64,
+        "reporter_seconds": 0.3,
+    }
+    return prove(disk, ProofOptions(**(given | options)))
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_report_with_everything_is_a_proof(emulator, disk):
+    text = REPORT + "cfs-prove state degraded\ncfs-prove failed a.service\ncfs-prove uptime 2\ncfs-prove end\n"
+    emulator(f"write('console', {LOGIN!r})\nwrite('report', {text!r})\ntime.sleep(60)")
+    report = run(disk)
+    assert report.proven
+    assert report.evidence == "reporter"
+    assert report.root.image_id == ID
+    assert report.system_state == "degraded"
+    assert report.failed_units == ("a.service",)
+    assert [item.reached for item in report.stages] == [True] * 5
+    assert not alive(emulator.calls()[0][0])
+    assert disk.read_bytes() == b"\x55\xaa" * 512
+
+
+def test_the_disk_is_named_so_that_it_stays_as_it_is(emulator, disk):
+    emulator("sys.exit(0)")
+    run(disk)
+    drive = next(word for word in emulator.calls()[0][1] if "id=disk" in word)
+    assert "snapshot=on" in drive
+    assert str(disk).replace(",", ",,") in drive
+    assert "format=raw" in drive
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (ROOT.replace(",verity=require", ""), FailureKind.NO_VERITY),
+        ("29 1 8:1 / / rw - ext4 /dev/vda2 rw", FailureKind.NOT_COMPOSEFS),
+    ],
+)
+def test_another_root_is_no_proof(emulator, disk, line, kind):
+    text = f"cfs-prove begin\ncfs-prove root {line}\ncfs-prove state running\ncfs-prove end\n"
+    emulator(f"write('report', {text!r})\ntime.sleep(60)")
+    assert run(disk).failure.kind is kind
+    if kind is FailureKind.NO_VERITY:
+        assert run(disk, allow_missing_verity=True).proven
+
+
+def test_a_system_that_does_not_come_up_is_no_proof(emulator, disk):
+    text = REPORT + "cfs-prove state maintenance\ncfs-prove end\n"
+    emulator(f"write('report', {text!r})\ntime.sleep(60)")
+    assert run(disk).failure.kind is FailureKind.SYSTEM_STATE
+
+
+def test_damage_in_the_kernels_log_outweighs_a_good_report(emulator, disk):
+    text = (
+        REPORT
+        + "cfs-prove state running\ncfs-prove kernel-log fs-verity (vda, inode 1): FILE CORRUPTED!\ncfs-prove end\n"
+    )
+    emulator(f"write('report', {text!r})\ntime.sleep(60)")
+    assert run(disk).failure.kind is FailureKind.CORRUPTED
+
+
+def test_the_console_alone_is_said_to_be_alone(emulator, disk):
+    emulator(f"write('console', {LOGIN!r})\ntime.sleep(60)")
+    report = run(disk)
+    assert report.proven
+    assert report.evidence == "console"
+    assert report.root is None
+    assert any("console alone" in note for note in report.notes)
+
+
+def test_a_login_prompt_proves_nothing_about_the_root(emulator, disk):
+    emulator("write('console', 'Linux version 6.1\\r\\n\\r\\nhost login: ')\ntime.sleep(60)")
+    assert run(disk).failure.kind is FailureKind.UNPROVEN
+
+
+def test_time_runs_out(emulator, disk):
+    emulator("write('console', 'Linux version 6.1\\r\\n')\ntime.sleep(60)")
+    report = run(disk, timeout_seconds=1)
+    assert report.failure.kind is FailureKind.TIMEOUT
+    assert "kernel" in report.failure.message
+    assert report.stage(Stage.LOADER).reached
+    assert not report.stage(Stage.ROOT).reached
+    assert not alive(emulator.calls()[0][0])
+
+
+@pytest.mark.parametrize(("status", "kind"), [(0, FailureKind.RESET), (1, FailureKind.QEMU)])
+def test_an_end_before_the_report(emulator, disk, status, kind):
+    emulator(f"print('qemu: no such device', file=sys.stderr)\nsys.exit({status})")
+    report = run(disk)
+    assert report.failure.kind is kind
+    if status:
+        assert "no such device" in report.failure.message
+
+
+def test_a_panic_is_named_with_the_consoles_last_lines(emulator, disk, tmp_path):
+    emulator("write('console', 'one\\r\\nKernel panic - not syncing: oh\\r\\n')\ntime.sleep(60)")
+    started = time.monotonic()
+    report = run(disk, console_log=tmp_path / "log")
+    assert report.failure.kind is FailureKind.PANIC
+    assert report.console_tail == ("one", "Kernel panic - not syncing: oh")
+    assert (tmp_path / "log").read_text() == "one\r\nKernel panic - not syncing: oh\r\n".replace("\r\n", "\n")
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="no /dev/kvm to try")
+@pytest.mark.parametrize(
+    "failing",
+    ["os.abort()", "print('KVM internal error. Suberror: 1', file=sys.stderr, flush=True)\n    time.sleep(60)"],
+)
+def test_where_kvm_breaks_emulation_takes_over(emulator, disk, failing):
+    text = REPORT + "cfs-prove state running\ncfs-prove end\n"
+    emulator(f"if accelerator == 'kvm':\n    {failing}\nwrite('report', {text!r})\ntime.sleep(60)")
+    report = run(disk, accelerator="auto", architecture=None)
+    assert report.proven
+    assert report.accelerator == "tcg"
+    assert any("KVM" in note for note in report.notes)
+    assert run(disk, accelerator="kvm", architecture=None).failure.kind is FailureKind.QEMU
+
+
+def test_no_qemu(emulator, disk):
+    with pytest.raises(CommandError, match="is not installed"):
+        run(disk)
+
+
+def test_an_old_qemu_is_refused_for_emulation(emulator, disk):
+    emulator("sys.exit(0)", version="7.2.13")
+    with pytest.raises(CommandError, match=r"7\.2\.13 panics"):
+        run(disk)
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_no_disk(emulator, tmp_path, content):
+    path = tmp_path / "disk"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RefusedError):
+        run(path)
+
+
+def test_the_command_tells_programs_in_json_and_people_in_words(emulator, disk, tmp_path):
+    text = REPORT + "cfs-prove state running\ncfs-prove end\n"
+    emulator(f"write('report', {text!r})\ntime.sleep(60)")
+    argv = [CFS, "prove", disk, "--firmware", "bios", "--arch", "amd64", "--accelerator", "tcg"]
+    done = subprocess.run([*argv, "--format", "json"], capture_output=True, text=True, check=True)
+    facts = json.loads(done.stdout)
+    assert facts["proven"]
+    assert facts["root"]["image_id"] == ID
+    assert done.stderr == ""
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert "fs-verity required" in done.stdout
+    emulator("write('console', 'Kernel panic - not syncing: \\x1b[2Joh\\r\\n')\nsys.exit(0)")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 11
+    assert "NOT proven: panic" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
