@@ -1,0 +1,1 @@
+"""Judgements about images for cfs."""

@@ -1,0 +1,122 @@
+"""Where simple signatures are kept: registries.d, files, and plain web servers (containers-registries.d(5))."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+from cfs_core.plugin import ConfigError, TransportError
+from cfs_policies.scopes import docker_scopes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cfs_core.plugin import Digest
+    from cfs_policies.names import Named
+    from cfs_policies.places import Places
+
+_SIGNATURE_LIMIT = 4 * 1024 * 1024
+_SIGNATURES = 128
+_TIMEOUT_SECONDS = 15.0
+_NOT_FOUND = 404
+
+
+def signatures(named: Named, digest: Digest, places: Places) -> Iterator[bytes]:
+    """Yield the signatures of a manifest in a registry, in their order.
+
+    Raises:
+        ConfigError: registries.d is malformed.
+        TransportError: the server failed; that there are no more is not a failure.
+    """
+    base = _base(named, places)
+    path = named.name.partition("/")[2]
+    folder = f"{base.rstrip('/')}/{path}@{digest.algorithm.value}={digest.hex}"
+    for number in range(1, _SIGNATURES + 1):
+        found = _fetch(f"{folder}/signature-{number}")
+        if found is None:
+            return
+        yield found
+
+
+def _base(named: Named, places: Places) -> str:
+    default, namespaces = _load(places.registries_d)
+    for scope in docker_scopes(named):
+        if base := _url(namespaces.get(scope), scope):
+            return base
+    return _url(default, "default-docker") or f"file://{places.lookaside}"
+
+
+def _load(folder: Path) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
+    default: Mapping[str, Any] | None = None
+    namespaces: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+            msg = f"{path} cannot be read: {error!s:.200}"
+            raise ConfigError(msg) from error
+        if not isinstance(content, dict) or not isinstance(content.get("docker") or {}, dict):
+            msg = f"{path} is not a table of signature places"
+            raise ConfigError(msg)
+        if content.get("default-docker"):
+            if default is not None:
+                msg = f"default-docker is in more than one file of {folder}"
+                raise ConfigError(msg)
+            default = content["default-docker"]
+        for scope, value in (content.get("docker") or {}).items():
+            if scope in namespaces:
+                msg = f"{scope} is in more than one file of {folder}"
+                raise ConfigError(msg)
+            namespaces[scope] = value
+    return default, namespaces
+
+
+def _url(namespace: object, scope: str) -> str | None:
+    if namespace is None:
+        return None
+    if not isinstance(namespace, dict):
+        msg = f"{scope} in registries.d is not a table"
+        raise ConfigError(msg)
+    value = namespace.get("lookaside") or namespace.get("sigstore")
+    if value is not None and (not isinstance(value, str) or urlsplit(value).scheme not in ("file", "http", "https")):
+        msg = f"{scope} in registries.d has the signature place {value!r}"
+        raise ConfigError(msg, hint="write file:///PATH or https://HOST/PATH")
+    return value
+
+
+def _fetch(url: str) -> bytes | None:
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        try:
+            with Path(unquote(parts.path)).open("rb") as file:
+                return _bounded(file.read(_SIGNATURE_LIMIT + 1), url)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            msg = f"signature {url} cannot be read: {error.strerror}"
+            raise TransportError(msg) from error
+    request = urllib.request.Request(url, headers={"User-Agent": "cfs-policies"})  # noqa: S310 - schemes are checked
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310 - schemes are checked
+            return _bounded(answer.read(_SIGNATURE_LIMIT + 1), url)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == _NOT_FOUND:
+                return None
+            msg = f"{parts.netloc} answered {error.code} for a signature"
+            raise TransportError(msg) from error
+    except OSError as error:
+        msg = f"signatures cannot be fetched from {parts.netloc}: {error}"
+        raise TransportError(msg) from error
+
+
+def _bounded(data: bytes, url: str) -> bytes:
+    if len(data) > _SIGNATURE_LIMIT:
+        msg = f"signature {url} is longer than {_SIGNATURE_LIMIT} bytes"
+        raise TransportError(msg)
+    return data
