@@ -1,0 +1,1 @@
+"""Simulators and contracts for authors of cfs plugins."""

@@ -1,0 +1,117 @@
+"""Checks of what a machine that died, or somebody else, leaves behind for the loader."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from cfs_core.plugin import (
+    BootFacts,
+    Bootloader,
+    CfsError,
+    EntryKind,
+)
+from cfs_core.testing import MemoryTarget, first_k
+from cfs_testkit.contracts.bootloader_setting import BootloaderSetting
+from cfs_testkit.disks import files_of, put
+
+TRANSITIONS = (
+    ("", "a"),
+    ("", "ba"),
+    ("a", "ba"),
+    ("a", "b"),
+    ("ba", "ab"),
+    ("ab", "ba"),
+    ("ba", "b"),
+    ("ba", "a"),
+    ("ba", "cba"),
+    ("ba", "cb"),
+    ("cba", "acb"),
+    ("cba", "dc"),
+)
+"""Menus by the letters of their deployments, best first: what there is, what is wanted."""
+
+
+class CrashChecks(BootloaderSetting):
+    """After every single action, whatever starts by default is complete."""
+
+    def test_entries_of_others_stay(
+        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind
+    ) -> None:
+        """What somebody else put into the menu is shown as foreign, and kept byte for byte, wanted or not."""
+        if not self.foreign:
+            pytest.skip("no foreign entry is given")
+        self.change(made, disk, facts, self.wanted(made, disk, "a", kind))
+        for location, data in self.foreign.items():
+            put(disk, location, data)
+        before = [entry for entry in made.read_menu(disk).entries if entry.foreign]
+        assert before, "the entry given as foreign is not seen, or taken for one of ours"
+        for letters in ("ba", "cb", "c"):
+            self.change(made, disk, facts, self.wanted(made, disk, letters, kind))
+            after = made.read_menu(disk)
+            assert [entry for entry in after.entries if entry.foreign] == before
+            for location in self.foreign.keys() - self.shared_files:
+                assert disk.read(location) == self.foreign[location], f"{location} was changed"
+            default = self.default(made, disk)
+            assert default is not None
+            assert default.deployment_id[0] == letters[0], "the foreign entry took over"
+
+    def test_damaged_menus_are_no_crash(self, made: Bootloader, disk: MemoryTarget, facts: BootFacts) -> None:
+        """Menu files with damaged content are read as far as possible; errors are of class CfsError."""
+        kind = facts.artifacts.kind if facts.artifacts else EntryKind.BLS
+        menu = self.change(made, disk, facts, self.wanted(made, disk, "ba", kind))
+        boot_files = {location for entry in menu.entries for location in entry.files}
+        for location, data in files_of(disk).items():
+            if location in boot_files:
+                continue
+            for damage in (b"", b"\0\xff\xfe" * 50, data[: len(data) // 2], b"\n" * 9, b"{" * 99):
+                state = disk.copy()
+                put(state, location, damage)
+                with contextlib.suppress(CfsError):
+                    made.read_menu(state)
+
+    @pytest.mark.parametrize(("start", "end"), TRANSITIONS, ids=[f"{a or 'nothing'}-to-{b}" for a, b in TRANSITIONS])
+    @pytest.mark.parametrize("shared", [False, True], ids=["own-kernels", "shared-kernels"])
+    def test_after_every_action_the_default_is_complete(
+        self,
+        made: Bootloader,
+        disk: MemoryTarget,
+        facts: BootFacts,
+        kind: EntryKind,
+        start: str,
+        end: str,
+        *,
+        shared: bool,
+    ) -> None:
+        """Stop after the first k actions, for every k: what starts by default has all its files."""
+        for letter in reversed(start):
+            there = self.shown(made, disk)
+            self.change(made, disk, facts, self.wanted(made, disk, letter + there, kind, shared=shared))
+        actions = self.plan(made, disk, facts, self.wanted(made, disk, end, kind, shared=shared))
+        for count, crashed in first_k(actions, disk):
+            if not start and count < len(actions):
+                continue
+            default = self.default(made, crashed)
+            done = f"after {count} of {len(actions)} actions"
+            assert default is not None, f"{done} nothing starts by default"
+            problem = self.missing(crashed, default)
+            assert problem is None, f"{done} {problem}"
+            lost = set(start) & set(end) - set(self.shown(made, crashed))
+            assert not lost, f"{done} {lost} cannot be chosen any more"
+
+    @pytest.mark.parametrize(("start", "end"), TRANSITIONS, ids=[f"{a or 'nothing'}-to-{b}" for a, b in TRANSITIONS])
+    def test_a_second_run_finishes_what_a_crash_left(
+        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind, start: str, end: str
+    ) -> None:
+        """From wherever a run died, wanting the same again leads to it, and nothing is left over."""
+        for letter in reversed(start):
+            there = self.shown(made, disk)
+            self.change(made, disk, facts, self.wanted(made, disk, letter + there, kind))
+        actions = self.plan(made, disk, facts, self.wanted(made, disk, end, kind))
+        *crashes, (_, straight) = first_k(actions, disk)
+        for count, crashed in crashes:
+            self.change(made, crashed, facts, self.wanted(made, crashed, end, kind))
+            assert self.shown(made, crashed) == end
+            left = len(files_of(crashed)) - len(files_of(straight))
+            assert left <= 0, f"{left} files too many after a crash at action {count}"

@@ -1,0 +1,5 @@
+from cfs_testkit.contracts import LayoutContract
+
+
+class TestMutant(LayoutContract):
+    provider = "mutant"
