@@ -1,0 +1,208 @@
+"""The rules of the house, read from the source: who imports whom, where things are, how long they get."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "cfs_core"
+PLUGINS = sorted(path.parent for path in (ROOT / "plugins").rglob("pyproject.toml") if ".venv" not in path.parts)
+KIT = "cfs_testkit"
+
+STABLE = {"cfs_core.plugin", "cfs_core.tar", "cfs_core.bls"}
+"""What a plugin may import of core. The kit may also import `cfs_core.testing`."""
+
+LAYERS = [
+    {"errors", "model", "strict_json"},
+    {"hookspecs", "interfaces", "tar_fields", "zstd_frames"},
+    {"decompress"},
+    {"plugin", "tar", "bls"},
+    {"config", "image", "pluginhost", "report", "system", "target"},
+    {"install", "lifecycle"},
+    {"testing"},
+    {"cli", "__main__"},
+]
+"""Rooms of core; one imports only from those above it in this list."""
+
+NEIGHBOURS = {("__main__", "cli"), ("hookspecs", "interfaces"), ("model", "errors"), ("strict_json", "errors")}
+"""Imports inside one layer that are meant, importer first."""
+
+CEILING = 450
+LONGER = {
+    "cfs_core/plugin.py": "a list of names, once for type checkers and once for the interpreter",
+}
+"""Source files past the ceiling, and why that is better than two files."""
+
+
+@cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+def imported(path):
+    """Yield every module that *path* imports, those for type checkers only included."""
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            assert node.level == 0, f"{path}: relative import in {package}"
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names if base in {"cfs_core", "cfs_core.cli"})
+
+
+def sources(folder):
+    return sorted(path for path in folder.rglob("*.py") if "tests" not in path.relative_to(folder).parts)
+
+
+def package_of(plugin):
+    (package,) = [path for path in plugin.glob("cfs_*") if path.is_dir()]
+    return package
+
+
+def plugin_name(plugin):
+    return plugin.relative_to(ROOT / "plugins").as_posix()
+
+
+def room(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "cfs_core" else None
+
+
+def test_the_list_of_rooms_is_complete():
+    rooms = {path.stem for path in CORE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - {"__init__"} <= set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("path", sources(CORE), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_core_imports_one_way_and_no_plugin(path):
+    rank = {name: number for number, names in enumerate(LAYERS) for name in names}
+    here = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    wrong = []
+    for module in imported(path):
+        assert not re.match(r"cfs_(?!core)", module), f"core imports the plugin {module}"
+        there = room(module)
+        if there not in rank or here in {there, "__init__"}:
+            continue
+        if rank[there] > rank[here] or (rank[there] == rank[here] and (here, there) not in NEIGHBOURS):
+            wrong.append(module)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=plugin_name)
+def test_a_plugin_imports_the_stable_modules_of_core_and_no_other_plugin(plugin):
+    own = package_of(plugin).name
+    allowed = STABLE | ({"cfs_core.testing"} if own == KIT else set())
+    wrong = {}
+    for path in sources(plugin):
+        for module in imported(path):
+            if (module.startswith("cfs_core") and module not in allowed) or (
+                re.match(r"cfs_(?!core)", module) and module.split(".")[0] != own
+            ):
+                wrong.setdefault(path.relative_to(ROOT).as_posix(), set()).add(module)
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=plugin_name)
+def test_every_plugin_folder_looks_the_same(plugin):
+    package = package_of(plugin)
+    names = {"pyproject.toml", "README.md", f"{package.name}/__init__.py", f"{package.name}/py.typed"}
+    names |= {f"{package.name}/{'pytest_plugin' if package.name == KIT else 'plugin'}.py"}
+    assert {name for name in names if not (plugin / name).exists()} == set()
+    assert list((plugin / "tests").glob("test_*.py"))
+    project = (plugin / "pyproject.toml").read_text()
+    assert '"cfs-core>=0.1,<0.2"' in project
+    assert 'build-backend = "hatchling.build"' in project
+
+
+@pytest.mark.parametrize("plugin", [p for p in PLUGINS if package_of(p).name != KIT], ids=plugin_name)
+def test_the_plugin_module_is_light(plugin):
+    """Hook functions and small makers only; whatever costs time is imported when a provider is chosen."""
+    path = package_of(plugin) / "plugin.py"
+    tree = parsed(path)
+    at_load = [
+        module
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+    ]
+    assert set(at_load) <= {"__future__", "typing", "cfs_core.plugin", "functools"}
+    assert not [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+
+
+def test_every_hook_is_documented():
+    tree = parsed(CORE / "hookspecs.py")
+    hooks = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert len(hooks) >= 11
+    for hook in hooks:
+        assert hook.name.startswith("cfs_")
+        assert ast.get_docstring(hook)
+        assert hook.returns is not None
+        assert all(argument.annotation for argument in hook.args.args)
+
+
+def test_every_interface_method_is_documented():
+    for path in sources(CORE / "interfaces"):
+        for node in ast.walk(parsed(path)):
+            if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
+                continue
+            assert ast.get_docstring(node), (path.name, node.name)
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and not re.fullmatch(r"__.*__|_[a-z_]*", method.name):
+                    assert ast.get_docstring(method), (path.name, node.name, method.name)
+
+
+def test_oras_stays_in_one_file():
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for folder in (CORE, ROOT / "plugins")
+        for path in sources(folder)
+        if any(module.split(".")[0] == "oras" for module in imported(path))
+    }
+    assert users == {"plugins/transports/registry/cfs_transport_registry/oras_client.py"}
+
+
+def test_only_the_command_line_prints_or_exits():
+    wrong = []
+    for path in [*sources(CORE), *(source for plugin in PLUGINS for source in sources(plugin))]:
+        if path.is_relative_to(CORE / "cli") or path.name == "commands.py":
+            continue
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called in {"print", "exit", "quit", "sys.exit", "os._exit", "click.echo"}:
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {called}")
+    assert wrong == []
+
+
+def test_files_stay_short():
+    files = [*sources(CORE), *(source for plugin in PLUGINS for source in sources(plugin))]
+    long = {
+        path.relative_to(ROOT).as_posix(): count
+        for path in files
+        if (count := path.read_text().count("\n")) > CEILING and path.relative_to(ROOT).as_posix() not in LONGER
+    }
+    assert long == {}
+
+
+def test_every_module_says_in_a_line_what_it_holds():
+    missing = [
+        path.relative_to(ROOT).as_posix()
+        for path in [*sources(CORE), *(source for plugin in PLUGINS for source in sources(plugin))]
+        if not (ast.get_docstring(parsed(path)) or "").strip()
+    ]
+    assert missing == []
+
+
+def test_no_global_state():
+    """Module level holds constants and definitions: no mutable list, dictionary or set that something is put into."""
+    wrong = []
+    for path in [*sources(CORE), *(source for plugin in PLUGINS for source in sources(plugin))]:
+        wrong += [
+            f"{path.relative_to(ROOT)}:{node.lineno}" for node in ast.walk(parsed(path)) if isinstance(node, ast.Global)
+        ]
+    assert wrong == []

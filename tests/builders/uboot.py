@@ -1,0 +1,159 @@
+"""A small arm64 system for U-Boot: Debian's kernel and busybox, cfs's early boot, and a program that says it runs."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+HOST_SETUP = CHECKOUT / "scripts/host-setup"
+SETUP_ROOT = CHECKOUT / "plugins/initramfs/cfs_initramfs/boot/cfs-setup-root"
+MODULES = ("virtio_blk", "virtio_pci", "virtio_mmio", "ext4", "erofs", "overlay", "loop")
+EPOCH = 1_750_000_000
+KERNEL = "linux-image-cloud-arm64"
+
+DIRECTORIES = "boot dev etc proc run sys sysroot tmp usr usr/bin usr/sbin usr/lib usr/lib/modules var"
+INITRAMFS = """
+    bin dev proc sys run usr usr/lib usr/lib/cfs usr/lib/modules
+    usr/lib/dracut usr/lib/dracut/hooks usr/lib/dracut/hooks/pre-pivot
+"""
+APPLETS = """
+    sh mount umount mkdir cat insmod sleep switch_root poweroff printf readlink tr dmesg modprobe rm chmod ln echo uname
+"""
+
+INIT = """#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs run /run
+modules=/usr/lib/modules/$(uname -r)
+for module in $(cat $modules/order); do insmod $modules/$module; done
+mkdir -p /sysroot
+for try in 1 2 3 4 5 6 7 8 9; do [ -b /dev/vda2 ] && break; sleep 1; done
+mount -t ext4 -o ro /dev/vda2 /sysroot && sh /usr/lib/cfs/cfs-setup-root && exec switch_root /sysroot /usr/sbin/init
+echo initramfs-failed
+poweroff -f
+"""
+SYSTEM = """#!/usr/bin/busybox sh
+echo "the system runs: $(/usr/bin/busybox cat /usr/lib/test-marker)"
+/usr/bin/busybox poweroff -f
+"""
+
+
+def download(folder: Path, suite: str, *packages: str) -> str | None:
+    """Unpack arm64 packages of a Debian suite, and its cloud kernel, into *folder*; return what kept it from it."""
+    work = folder.with_name(f"{folder.name}-debs")
+    work.mkdir(parents=True, exist_ok=True)
+    config = work / "apt.conf"
+    config.write_text('APT::Architecture "arm64";\nAPT::Architectures { "arm64"; };\nDir::State::status "/dev/null";\n')
+
+    def fetch(*names: str) -> str | None:
+        done = subprocess.run(
+            [HOST_SETUP, "download", suite, work, *names],
+            env=os.environ | {"APT_CONFIG": str(config)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.stderr[-300:] if done.returncode != 0 else None
+
+    why = fetch(*packages, KERNEL)
+    if why is None:
+        meta = next(work.glob(f"{KERNEL}_*.deb"))
+        said = subprocess.run(["dpkg-deb", "-f", meta, "Depends"], capture_output=True, text=True, check=True).stdout
+        why = fetch(said.split()[0].rstrip(","))
+    if why is None:
+        for package in work.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+    shutil.rmtree(work)
+    return why
+
+
+def kernel_package(folder: Path) -> str | None:
+    """Return the version of the kernel below *folder*."""
+    return next((path.name.removeprefix("vmlinuz-") for path in (folder / "boot").glob("vmlinuz-*")), None)
+
+
+def rootfs(tree: Path, marker: str) -> bytes:
+    """Return the tar of a system made of unpacked packages."""
+    version = kernel_package(tree)
+    assert version is not None
+    busybox = next(path for path in (tree / "usr/bin/busybox", tree / "bin/busybox") if path.exists()).read_bytes()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in (*DIRECTORIES.split(), f"usr/lib/modules/{version}"):
+            _add(tar, name, None)
+        _add(tar, f"usr/lib/modules/{version}/vmlinuz", (tree / f"boot/vmlinuz-{version}").read_bytes())
+        _add(tar, f"usr/lib/modules/{version}/initramfs.img", _initramfs(tree, version, busybox))
+        _add(tar, "usr/bin/busybox", busybox, 0o755)
+        _add(tar, "usr/sbin/init", SYSTEM.encode(), 0o755)
+        _add(tar, "usr/lib/os-release", b'ID=uboot-test\nPRETTY_NAME="U-Boot test system"\nVERSION_ID=1\n')
+        _add(tar, "usr/lib/test-marker", f"{marker}\n".encode() * 10)
+    return out.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes | None, mode: int = 0o644) -> None:
+    info = tarfile.TarInfo(name)
+    info.mtime = EPOCH
+    if data is None:
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(info)
+    else:
+        info.size, info.mode = len(data), mode
+        tar.addfile(info, io.BytesIO(data))
+
+
+def _initramfs(tree: Path, version: str, busybox: bytes) -> bytes:
+    """Return an initramfs (newc, uncompressed) with busybox, what the root needs, and cfs's script."""
+    files: dict[str, tuple[int, bytes]] = dict.fromkeys(INITRAMFS.split(), (0o040755, b""))
+    files[f"usr/lib/modules/{version}"] = (0o040755, b"")
+    files["bin/busybox"] = (0o100755, busybox)
+    files |= {f"bin/{applet}": (0o120777, b"busybox") for applet in APPLETS.split()}
+    files["init"] = (0o100755, INIT.encode())
+    files["usr/lib/cfs/cfs-setup-root"] = (0o100755, SETUP_ROOT.read_bytes())
+    # Where cfs looks for what calls the script; here it is /init that does.
+    files["usr/lib/dracut/hooks/pre-pivot/50-pre-pivot.sh"] = (0o100755, b"/usr/lib/cfs/cfs-setup-root\n")
+    base = tree / "usr/lib/modules" / version
+    names = []
+    for path in _modules(base):
+        name = path.relative_to(base).as_posix().removesuffix(".xz")
+        names.append(name)
+        for parent in reversed(Path(name).parents[:-1]):
+            files.setdefault(f"usr/lib/modules/{version}/{parent}", (0o040755, b""))
+        files[f"usr/lib/modules/{version}/{name}"] = (0o100644, lzma.decompress(path.read_bytes()))
+    files[f"usr/lib/modules/{version}/order"] = (0o100644, "\n".join(names).encode())
+    return _cpio(files)
+
+
+def _modules(base: Path) -> list[Path]:
+    """Return module files in the order they must be loaded in."""
+    depends = {path.name.split(".")[0].replace("-", "_"): path for path in base.rglob("*.ko.xz")}
+    order: list[Path] = []
+
+    def load(name: str) -> None:
+        path = depends.get(name.replace("-", "_"))
+        if path is None or path in order:
+            return
+        data = lzma.decompress(path.read_bytes())
+        for field in data.split(b"\0"):
+            if field.startswith((b"depends=", b"softdep=pre: ")):
+                names = field.partition(b"=")[2].decode().removeprefix("pre: ").replace(",", " ").split()
+                for other in names:
+                    load(other)
+        order.append(path)
+
+    for name in MODULES:
+        load(name)
+    return order
+
+
+def _cpio(files: dict[str, tuple[int, bytes]]) -> bytes:
+    out = bytearray()
+    for number, (name, (mode, data)) in enumerate([*files.items(), ("TRAILER!!!", (0, b""))], start=1):
+        fields = (number, mode, 0, 0, 1, EPOCH, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+        out += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        out += bytes(-len(out) % 4) + data
+        out += bytes(-len(out) % 4)
+    return bytes(out)

@@ -1,0 +1,258 @@
+import contextlib
+import hashlib
+import random
+import struct
+import zlib
+
+import pytest
+from builders.pe import AMD64, addon_bytes, pe_bytes, uki_bytes
+
+from cfs_core.errors import ImageError, LimitError
+from cfs_core.image.architecture import kernel_architecture, userspace_architecture
+from cfs_core.image.artifacts import find_artifacts, parse_os_release
+from cfs_core.image.pe import SECTIONS_LIMIT, read_pe
+from cfs_core.image.reader import ImageReader
+from cfs_core.image.sealed import parse_words, sealed_digests, sealed_words
+from cfs_core.model.boot import Architecture, EntryKind
+from cfs_core.model.content import BytesContent, read_all
+from cfs_core.model.digest import HashAlgorithm
+from cfs_core.model.tree import Directory, RegularFile, Symlink
+
+HEX256, HEX512 = "ab" * 32, "cd" * 64
+OS_RELEASE = b'ID=debian\nPRETTY_NAME="Debian GNU/Linux 13"\nVERSION_ID=13\n'
+
+
+def image(files) -> ImageReader:
+    root = Directory(0o755)
+    for path, data in files.items():
+        *parents, last = path.encode().split(b"/")
+        here = root
+        for name in parents:
+            here = here.entries.setdefault(name, Directory(0o755))
+        node = Symlink(0o777, target=data.encode()) if isinstance(data, str) else RegularFile(0o644)
+        if isinstance(node, RegularFile):
+            node.size, node.data = len(data), data
+        here.entries[last] = node
+    return ImageReader(root, lambda _: BytesContent(b""))
+
+
+def bls(version, *, kernel=b"K", initrd=b"I"):
+    files = {f"usr/lib/modules/{version}/vmlinuz": kernel, f"usr/lib/modules/{version}/initramfs.img": initrd}
+    return {name: data for name, data in files.items() if data is not None}
+
+
+def test_a_kernel_with_its_initramfs():
+    (found,) = find_artifacts(image(bls("6.12.1") | {"usr/lib/os-release": OS_RELEASE}))
+    assert (found.kind, found.kernel_version) == (EntryKind.BLS, "6.12.1")
+    assert (read_all(found.kernel), read_all(found.initrd)) == (b"K", b"I")
+    assert found.boot_digest == hashlib.sha256(b"KI").hexdigest()
+    assert found.release("PRETTY_NAME") == "Debian GNU/Linux 13"
+    assert sealed_digests(found) == ()
+
+
+def test_the_newest_complete_kernel_is_first():
+    files = bls("6.9.12-1") | bls("6.12.0-2") | bls("6.13.0-1", initrd=None) | {"usr/lib/modules/6.14/modules.dep": b""}
+    assert [found.kernel_version for found in find_artifacts(image(files))] == ["6.12.0-2", "6.9.12-1", "6.13.0-1"]
+    assert find_artifacts(image({"etc/x": b""})) == ()
+
+
+def test_a_kernel_behind_a_link():
+    files = {"usr/lib/modules/6.1/vmlinuz": "../../../../boot/vmlinuz-6.1", "boot/vmlinuz-6.1": b"K"}
+    (found,) = find_artifacts(image(files))
+    assert read_all(found.kernel) == b"K"
+
+
+def test_a_uki_with_its_addons():
+    uki = uki_bytes(f'quiet composefs={HEX512} a="b c"')
+    files = bls("6.12.1") | {
+        "boot/EFI/Linux/os.efi": uki,
+        "boot/EFI/Linux/os.efi.extra.d/debug.addon.efi": addon_bytes("debug"),
+        "boot/EFI/Linux/other.efi.extra.d/no.addon.efi": addon_bytes("no"),
+        "boot/loader/addons/all.addon.efi": addon_bytes("all"),
+    }
+    found, kernel = find_artifacts(image(files))
+    assert (found.kind, kernel.kind) == (EntryKind.UKI, EntryKind.BLS)
+    assert (found.uki_name, found.kernel_version) == ("os.efi", "6.12.1")
+    assert read_all(found.uki) == uki
+    assert found.boot_digest == hashlib.sha256(b"kernelinitrd").hexdigest()
+    assert found.sealed_arguments == ("quiet", f"composefs={HEX512}", 'a="b c"')
+    assert found.release("PRETTY_NAME") == "Test OS 1"
+    assert [(addon.name, addon.is_global) for addon in found.addons] == [
+        ("debug.addon.efi", False),
+        ("all.addon.efi", True),
+    ]
+    assert sealed_digests(found) == (HEX512,)
+
+
+def test_ukis_beside_the_modules_and_by_version():
+    files = {
+        "usr/lib/modules/6.9.1/a.efi": uki_bytes(version="6.9.1"),
+        "usr/lib/modules/6.12.1/deep/er/b.efi": uki_bytes(None, version="", initrd=None),
+    }
+    first, second = find_artifacts(image(files))
+    assert (first.kernel_version, first.uki_name, first.sealed_arguments) == ("6.12.1", "b.efi", ())
+    assert first.boot_digest == hashlib.sha256(b"kernel").hexdigest()
+    assert second.kernel_version == "6.9.1"
+
+
+def test_the_seal_may_be_in_an_addon():
+    files = {
+        "boot/EFI/Linux/os.efi": uki_bytes("quiet"),
+        "boot/EFI/Linux/os.efi.extra.d/seal.addon.efi": addon_bytes(f"composefs=?{HEX256}"),
+    }
+    (found,) = find_artifacts(image(files))
+    (word,) = sealed_words(found)
+    assert (word.hex, word.algorithm, word.verity_optional) == (HEX256, HashAlgorithm.SHA256, True)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"boot/loader/entries/a.conf": b"title x"}, "boot entries of its own: /boot/loader/entries/a.conf"),
+        ({"boot/EFI/Linux/a.efi": b"no PE"}, "a.efi is not a usable UKI"),
+        ({"boot/EFI/Linux/a.efi": pe_bytes([(".text", b"x")])}, "no .linux section"),
+        ({"boot/EFI/Linux/a.efi": pe_bytes([(".linux", b"a"), (".linux", b"b")])}, "2 sections named .linux"),
+        ({"boot/EFI/Linux/a.efi": "nowhere"}, "not a regular file"),
+        ({"boot/EFI/Linux/a.efi": uki_bytes()[:-600]}, "outside of the file"),
+        (
+            {"boot/EFI/Linux/a.efi": uki_bytes(), "boot/EFI/Linux/a.efi.extra.d/b.addon.efi": b"x"},
+            "a.efi is not a usable UKI",
+        ),
+    ],
+)
+def test_what_is_refused(files, message):
+    with pytest.raises(ImageError, match=message) as caught:
+        find_artifacts(image(files))
+    assert caught.value.hint or "regular" in message
+
+
+def test_pe_sections():
+    pe = read_pe(BytesContent(pe_bytes([(".cmdline", b"a"), (".linux", b"L" * 700), (".empty", b"")])))
+    assert pe.architecture is Architecture.AMD64
+    content = pe.section(".linux")
+    assert content.size == 700
+    with content.open() as file:
+        file.seek(690)
+        assert file.read() == b"L" * 10
+        file.seek(0)
+        assert file.read(5) == b"LLLLL"
+    assert pe.section(".none") is None
+
+
+def test_profiles():
+    sections = [
+        (".linux", b"L"),
+        (".cmdline", b"base"),
+        (".profile", b"ID=a"),
+        (".cmdline", b"one"),
+        (".profile", b"ID=b"),
+    ]
+    pe = read_pe(BytesContent(pe_bytes(sections)))
+    assert read_all(pe.section(".cmdline")) == b"base"
+    assert pe.texts(".cmdline") == ("base", "one")
+
+
+def test_pe_files_that_are_none():
+    good = pe_bytes([(".linux", b"x" * 600)])
+    for cut in (0, 1, 63, 64, 80, 190, 230):
+        with pytest.raises(ImageError):
+            read_pe(BytesContent(good[:cut]))
+    far = good[:0x3C] + struct.pack("<I", 0xFFFFFFF0) + good[0x40:]
+    with pytest.raises(ImageError):
+        read_pe(BytesContent(far))
+    with pytest.raises(LimitError):
+        read_pe(BytesContent(pe_bytes((f".{i}", b"") for i in range(SECTIONS_LIMIT + 1))))
+    with pytest.raises(LimitError):
+        read_pe(BytesContent(pe_bytes([(".cmdline", b"x" * 100)]))).texts(".cmdline", limit=99)
+
+
+def test_mutated_ukis_never_raise_anything_else():
+    generator = random.Random(20)
+    good = uki_bytes(f"composefs={HEX256}")
+    for _ in range(1500):
+        data = bytearray(good)
+        for _ in range(generator.randint(1, 8)):
+            data[generator.randrange(400 if generator.random() < 0.8 else len(data))] = generator.randrange(256)
+        with contextlib.suppress(ImageError):
+            for found in find_artifacts(image({"boot/EFI/Linux/a.efi": bytes(data)})):
+                sealed_digests(found)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        (f"composefs={HEX256}", (HEX256, HashAlgorithm.SHA256, False, None)),
+        (f"composefs=?{HEX512}", (HEX512, HashAlgorithm.SHA512, True, None)),
+        (f'composefs="{HEX512}"', (HEX512, HashAlgorithm.SHA512, False, None)),
+        (f"composefs.digest=v1-sha512-12:{HEX512}", (HEX512, HashAlgorithm.SHA512, False, "v1")),
+        (f"composefs.digest=?v2-sha256-12:{HEX256}", (HEX256, HashAlgorithm.SHA256, True, "v2")),
+    ],
+)
+def test_seal_words(word, expected):
+    (found,) = parse_words(["quiet", word, "composefs.other=1", "composefsx=1"])
+    assert (found.hex, found.algorithm, found.verity_optional, found.version) == expected
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "composefs=",
+        "composefs=abc",
+        "composefs=" + "AB" * 32,
+        f"composefs.digest=v1-sha256-12:{HEX512}",
+        "composefs.digest=x",
+    ],
+)
+def test_seal_words_that_are_none(word):
+    with pytest.raises(ImageError, match="names no composefs image"):
+        list(parse_words([word]))
+
+
+def test_os_release():
+    text = 'ID=debian\nNAME=\'A B\'\nX="a \\"q\\" \\$b"\n# c\nbad line\n1X=1\nY="open\nID=last\n'
+    assert dict(parse_os_release(text)) == {"ID": "last", "NAME": "A B", "X": 'a "q" $b'}
+
+
+def header(size=0x300, **fields):
+    data = bytearray(size)
+    for offset, value in fields.values():
+        data[offset : offset + len(value)] = value
+    return bytes(data)
+
+
+def elf(machine, bits=2):
+    return b"\x7fELF" + bytes([bits, 1]) + bytes(12) + struct.pack("<H", machine) + bytes(44)
+
+
+ARM_IMAGE = header(a=(0x38, b"ARM\x64"))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (pe_bytes([], AMD64), Architecture.AMD64),
+        (pe_bytes([], 0xAA64), Architecture.ARM64),
+        (pe_bytes([], 0x5064), Architecture.RISCV64),
+        (pe_bytes([], 0x14C), Architecture.I386),
+        (pe_bytes([], 0x1C2), None),
+        (ARM_IMAGE, Architecture.ARM64),
+        (zlib.compress(ARM_IMAGE, wbits=31), Architecture.ARM64),
+        (zlib.compress(pe_bytes([], 0xAA64), wbits=31), Architecture.ARM64),
+        (header(a=(0x38, b"RSC\x05")), Architecture.RISCV64),
+        (header(a=(0x202, b"HdrS"), b=(0x236, b"\x01")), Architecture.AMD64),
+        (header(a=(0x202, b"HdrS")), Architecture.I386),
+        (elf(62), Architecture.AMD64),
+        (elf(62, 1), None),
+        (elf(183), Architecture.ARM64),
+        (b"\x1f\x8bgarbage", None),
+        (b"", None),
+        (b"MZ", None),
+    ],
+)
+def test_kernel_architectures(data, expected):
+    assert kernel_architecture(BytesContent(data)) is expected
+
+
+def test_userspace_architecture():
+    assert userspace_architecture(image({"usr/bin/bash": elf(183)})) is Architecture.ARM64
+    assert userspace_architecture(image({"usr/bin/bash": b"#!/bin/x"})) is None

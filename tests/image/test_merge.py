@@ -1,0 +1,104 @@
+import io
+
+import pytest
+from builders.oci import Dir, File, Hard, Link, raw_header, tar_bytes
+
+from cfs_core.errors import ImageError, LimitError
+from cfs_core.image.merge import merge_layers
+from cfs_core.model.tree import Directory, Symlink, walk
+from cfs_core.tar import read_members
+
+
+def entries(tree, *, parents=False):
+    source = io.BytesIO(tree if isinstance(tree, bytes) else tar_bytes(tree, parents=parents))
+    for member in read_members(source):
+        source.read(member.size)
+        if member.entry is not None:
+            yield member.entry
+
+
+def merged(*layers, **kwargs):
+    return merge_layers((entries(tree) for tree in layers), **kwargs)
+
+
+def paths(root):
+    return [path.decode() for path, _ in walk(root)]
+
+
+BASE = {"a": Dir(0o700), "a/b": "1", "a/c": Dir(), "a/c/d": "2", "l": Link("a"), "e": "3"}
+
+
+def test_no_layers_make_an_empty_root():
+    root = merge_layers([])
+    assert (root.mode, root.uid, root.gid, root.mtime_sec, root.entries) == (0, 0, 0, 0, {})
+
+
+def test_layers_cover_each_other():
+    root = merged(BASE, {"a": Dir(0o755, uid=7), "a/b": File("new", 0o600), "a/c": "now a file", "e": Dir()})
+    assert paths(root) == ["/", "/a", "/a/b", "/a/c", "/e", "/l"]
+    assert (root.entries[b"a"].mode, root.entries[b"a"].uid) == (0o755, 7)
+    assert root.entries[b"a"].entries[b"b"].mode == 0o600
+    assert isinstance(root.entries[b"e"], Directory)
+
+
+def test_root_metadata():
+    root = merged({"a": "1"}, {"./": Dir(0o751, 3, 4)})
+    assert (root.mode, root.uid, root.gid) == (0o751, 3, 4)
+    assert paths(root) == ["/", "/a"]
+    with pytest.raises(ImageError, match="is not a directory"):
+        merged(raw_header(b"."))
+
+
+def test_whiteouts():
+    assert paths(merged(BASE, {"a/.wh.b": "", ".wh.l": "", ".wh.nothing": ""})) == ["/", "/a", "/a/c", "/a/c/d", "/e"]
+    assert paths(merged(BASE, {".wh.a": ""})) == ["/", "/e", "/l"]
+    assert paths(merged(BASE, {"a/.wh..wh..opq": "", "a/n": ""})) == ["/", "/a", "/a/n", "/e", "/l"]
+    assert paths(merged(BASE, {".wh..wh..opq": ""})) == ["/"]
+    # an opaque mark counts where it stands: earlier entries of its own layer go too
+    assert paths(merged(BASE, {"a/n": "", "a/.wh..wh..opq": "", "a/m": ""})) == ["/", "/a", "/a/m", "/e", "/l"]
+
+
+def test_what_is_removed_is_not_written_to():
+    with pytest.raises(ImageError, match="layer 2: '/a/c/x' is in '/a/c', which does not exist"):
+        merged(BASE, {"a/c/y": "", "a/.wh.c": "", "a/c/x": ""})
+    with pytest.raises(ImageError, match="does not exist"):
+        merged(BASE, {"a/c/y": "", "a/.wh..wh..opq": "", "a/c/x": ""})
+    with pytest.raises(ImageError, match="not a directory"):
+        merged(BASE, {"a/c/y": "", "a/c": "", "a/c/x": ""})
+
+
+def test_hard_links():
+    root = merged(BASE, {"h": Hard("a/b"), "a/c/h": Hard("h")})
+    assert root.entries[b"h"] is root.entries[b"a"].entries[b"b"]
+    assert root.entries[b"h"] is root.entries[b"a"].entries[b"c"].entries[b"h"]
+    root = merged(BASE, {"h": Hard("l"), "a/b": "other"})
+    assert isinstance(root.entries[b"h"], Symlink)
+    root = merged({"x": "1", "y": Hard("x")}, {"x": "2"})
+    assert root.entries[b"x"] is not root.entries[b"y"]
+    assert paths(merged(BASE, {"a/b": Hard("a/b")})) == paths(merged(BASE))
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"x/y": "1"}, "'/x/y' is in '/x', which does not exist"),
+        ({"e/y": "1"}, "'/e/y' is in '/e', where 'e' is not a directory"),
+        ({"l/y": "1"}, "'/l/y' is in '/l', where 'l' is not a directory"),
+        ({"x/.wh.y": "1"}, "does not exist"),
+        ({"x/.wh..wh..opq": "1"}, "does not exist"),
+        ({"h": Hard("nothing")}, "hard link to '/nothing', which does not exist"),
+        ({"h": Hard("a")}, "hard link to the directory '/a'"),
+        ({"h": Hard("/")}, "hard link to the directory '/'"),
+        ({"h": Hard("l/b")}, "not a directory"),
+    ],
+)
+def test_layers_that_do_not_fit(tree, message):
+    with pytest.raises(ImageError, match=message) as caught:
+        merged(BASE, tree)
+    assert caught.value.facts["layer"] == 2
+
+
+def test_the_number_of_entries_is_limited():
+    assert merged(BASE, entry_limit=6)
+    with pytest.raises(LimitError, match="more than 5 entries"):
+        merged(BASE, entry_limit=5)

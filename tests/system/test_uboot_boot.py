@@ -1,0 +1,83 @@
+"""An arm64 system on a board without EFI: U-Boot reads the example plugin's extlinux.conf and starts the kernel."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import shutil
+import subprocess
+import threading
+
+import pytest
+from builders import uboot
+from builders.outsiders import CHECKOUT, EXAMPLES, Outside, core_and_default_plugins
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
+
+QEMU = "qemu-system-aarch64"
+FIRMWARE = "usr/lib/u-boot/qemu_arm64/u-boot.bin"
+KEPT = CHECKOUT / ".cache/demo/uboot-arm64"
+BOOT_SECONDS = 240
+
+
+@pytest.fixture(scope="module")
+def debian():
+    """Kernel, busybox and U-Boot of Debian, unpacked, kept between runs."""
+    if not shutil.which(QEMU):
+        pytest.skip(f"{QEMU} is not installed (package qemu-system-arm)")
+    if not KEPT.is_dir():
+        fresh = KEPT.with_name(f"{KEPT.name}.fresh")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        why = uboot.download(fresh, "trixie", "u-boot-qemu", "busybox-static")
+        if why is not None:
+            pytest.skip(f"Debian's arm64 packages cannot be had: {why}")
+        fresh.rename(KEPT)
+    return KEPT
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory):
+    projects = [*core_and_default_plugins(), EXAMPLES / "cfs-extlinux", EXAMPLES / "cfs-transport-http-tarball"]
+    return Outside.make(tmp_path_factory.mktemp("uboot") / "outside", projects)
+
+
+@pytest.fixture(scope="module")
+def disk(debian, outside, tmp_path_factory):
+    """A disk installed from a tar file on a web server."""
+    folder = tmp_path_factory.mktemp("uboot-disk")
+    (folder / "www").mkdir()
+    data = uboot.rootfs(debian, "marker-of-this-test")
+    (folder / "www/rootfs.tar").write_bytes(data)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder / "www")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http-tarball:http://127.0.0.1:{server.server_port}/rootfs.tar@sha256:{hashlib.sha256(data).hexdigest()}"
+        try:
+            outside.ok(
+                "cfs", "install", "to-disk", "--source-imgref", url, "--architecture", "arm64",
+                "--bootloader", "extlinux", "--composefs-native", "--karg", "console=ttyAMA0", "--yes",
+                "--seed", "uboot", "--repo", folder / "repo", folder / "disk.img",
+            )  # fmt: skip
+        finally:
+            server.shutdown()
+            thread.join()
+    return folder / "disk.img"
+
+
+def test_uboot_reads_the_menu_and_the_root_is_verified(debian, disk, tmp_path):
+    log = tmp_path / "console"
+    subprocess.run(
+        [QEMU, "-M", "virt", "-cpu", "cortex-a57", "-smp", "2", "-m", "1024", "-accel", "tcg", "-nodefaults",
+         "-display", "none", "-serial", f"file:{log}", "-no-reboot", "-bios", debian / FIRMWARE,
+         "-drive", f"if=none,id=disk,file={disk},format=raw,snapshot=on", "-device", "virtio-blk-pci,drive=disk"],
+        stdin=subprocess.DEVNULL, check=True, timeout=BOOT_SECONDS,
+    )  # fmt: skip
+    text = log.read_text(errors="replace")
+    assert "with extlinux" in text, text[-3000:]
+    assert "1:\tU-Boot test system" in text
+    assert "cfs-setup-root: root is composefs" in text, text[-3000:]
+    assert "verity required" in text
+    assert "the system runs: marker-of-this-test" in text
