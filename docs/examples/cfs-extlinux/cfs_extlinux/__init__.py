@@ -1,0 +1,1 @@
+"""extlinux.conf for U-Boot boards."""

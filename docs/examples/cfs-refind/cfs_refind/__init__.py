@@ -1,0 +1,1 @@
+"""rEFInd for cfs."""

@@ -1,0 +1,1 @@
+"""Root filesystems as tar files on web servers."""

@@ -1,0 +1,1 @@
+"""Pages of the reference and man pages, made from the code."""

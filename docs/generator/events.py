@@ -1,0 +1,123 @@
+"""Every event, finding and problem in the source, found by reading it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+MAKER = re.compile(r"(finding|problem|error|warning|note)\Z", re.IGNORECASE)
+"""Names of what makes findings and problems."""
+
+CODE = re.compile(r"[a-z0-9]+(-[a-z]+)*(\.[a-zA-Z-]+)+\Z")
+
+
+def sources() -> Iterator[Path]:
+    """Yield the modules of core and of our plugins."""
+    for folder in (ROOT / "cfs_core", ROOT / "plugins"):
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).parts
+            if not {"tests", "templates", "cfs_testkit", ".venv"} & set(parts):
+                yield path
+
+
+def every_event() -> dict[str, dict[str, set[str]]]:
+    """Return events by name, each with the module that emits it and the facts it has."""
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: {"modules": set(), "facts": set()})
+    for path in sources():
+        module = module_name(path)
+        for scope in _scopes(ast.parse(path.read_text(encoding="utf-8"))):
+            tables = _dictionaries(scope)
+            for call in _calls(scope):
+                name, facts = _event(call, tables)
+                if name is not None:
+                    found[name]["modules"].add(module)
+                    found[name]["facts"] |= facts
+    return dict(sorted(found.items()))
+
+
+def every_code() -> dict[str, set[str]]:
+    """Return codes of findings and problems, each with the modules that make it."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in sources():
+        for call in _calls(ast.parse(path.read_text(encoding="utf-8"))):
+            code = _code(call)
+            if code is not None:
+                found[code].add(module_name(path))
+    return dict(sorted(found.items()))
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a source file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    first = next(index for index, part in enumerate(parts) if part.startswith("cfs_"))
+    return ".".join(parts[first:])
+
+
+def _scopes(tree: ast.Module) -> Iterator[ast.AST]:
+    yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+def _calls(scope: ast.AST) -> Iterator[ast.Call]:
+    yield from (node for node in ast.walk(scope) if isinstance(node, ast.Call))
+
+
+def _dictionaries(scope: ast.AST) -> dict[str, set[str]]:
+    """Return the keys of dictionaries that are assigned to a name."""
+    return {
+        target.id: _keys(node.value)
+        for node in ast.walk(scope)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def _keys(node: ast.Dict) -> set[str]:
+    return {str(key.value) for key in node.keys if isinstance(key, ast.Constant)}
+
+
+def _event(call: ast.Call, tables: dict[str, set[str]]) -> tuple[str | None, set[str]]:
+    called = _called(call)
+    named = {word.arg: word.value for word in call.keywords if word.arg}
+    if called == "Event" and isinstance(named.get("name"), ast.Constant):
+        facts = named.get("facts")
+        known = _keys(facts) if isinstance(facts, ast.Dict) else set()
+        if isinstance(facts, ast.Name):
+            known = tables.get(facts.id, set())
+        return str(named["name"].value), known  # type: ignore[attr-defined]
+    if (
+        called == "event"
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.func, ast.Attribute)
+    ):
+        return str(call.args[0].value), set(named)
+    return None, set()
+
+
+def _code(call: ast.Call) -> str | None:
+    """Return the first argument of a maker that looks like a code."""
+    if not MAKER.search(_called(call)):
+        return None
+    named = [word.value for word in call.keywords if word.arg == "code"]
+    texts = [_constant(node) for node in (*named, *call.args)]
+    return next((text for text in texts if CODE.match(text)), None)
+
+
+def _constant(node: ast.expr) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "VOLUME" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _called(call: ast.Call) -> str:
+    if isinstance(call.func, ast.Name):
+        return call.func.id
+    return call.func.attr if isinstance(call.func, ast.Attribute) else ""

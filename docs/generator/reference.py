@@ -1,0 +1,235 @@
+"""The generated pages: commands, settings, events, errors, interfaces."""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import cfs_core.plugin as surface
+from cfs_core.cli.main import INTERRUPTED
+from cfs_core.config.keys import KEYS, Kind
+from cfs_core.config.settings import RANKS
+from generator import hooks, prose
+from generator.commands import OptionFacts, every_command
+from generator.errors import distribution, every_error, exit_statuses, summary
+from generator.events import every_code, every_event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+GROUPS = {
+    "Interfaces": ("cfs_core.interfaces",),
+    "Facts": ("cfs_core.model", "cfs_core.strict_json"),
+    "Errors": ("cfs_core.errors",),
+    "The rest": ("cfs_core",),
+}
+"""Sections of the interface page, and the modules whose names are in each; the first that fits."""
+
+
+def every_page() -> dict[str, str]:
+    """Return the generated pages by file name."""
+    return {
+        "hooks.md": hooks.page(),
+        "commands.md": _joined(_commands()),
+        "settings.md": _joined(_settings()),
+        "events.md": _joined(_events()),
+        "errors.md": _joined(_errors()),
+        "interfaces.md": _joined(_interfaces()),
+    }
+
+
+def write_pages(folder: Path) -> None:
+    """Write all pages into *folder*; files that are right already stay untouched, so that builds stay quick."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in every_page().items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def option_text(option: OptionFacts) -> str:
+    """Return what there is to say about an option, on one line."""
+    parts = [option.help]
+    if option.default is not None:
+        parts.append(f"Default: {option.default}.")
+    if option.environment:
+        parts.append(f"Also from the environment: {option.environment}.")
+    if option.repeatable and "repeatable" not in option.help:
+        parts.append("May be given several times.")
+    return " ".join(part for part in parts if part)
+
+
+def _joined(lines: Iterator[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Escape text for a table; angle brackets would be HTML."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("\n", " ")
+
+
+def _code(text: str) -> str:
+    return f"`{text}`".replace("|", "\\|")
+
+
+def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(headings)} |"
+    yield f"|{'---|' * len(headings)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _commands() -> Iterator[str]:
+    yield prose.COMMANDS
+    for command in every_command():
+        yield ""
+        yield f"## `{command.name}`"
+        yield ""
+        yield _cell(" ".join(command.paragraphs))
+        if command.distribution != "cfs-core":
+            yield ""
+            yield f"Comes with `{command.distribution}`."
+        if command.arguments:
+            yield ""
+            yield f"Arguments: {', '.join(_code(argument) for argument in command.arguments)}"
+        if command.children:
+            yield ""
+            yield from _table(
+                ("Command", "What it does"),
+                [(_code(f"{command.name} {name}"), _cell(summary)) for name, summary in command.children],
+            )
+        if command.options:
+            yield ""
+            yield from _table(("Option", "Meaning"), [_option_row(option) for option in command.options])
+        if command.examples:
+            yield ""
+            yield "```sh"
+            yield from command.examples
+            yield "```"
+
+
+def _option_row(option: OptionFacts) -> tuple[str, str]:
+    names = ", ".join(_code(f"{name} {option.value}".strip()) for name in option.names)
+    return names, _cell(("Required. " if option.required else "") + option_text(option))
+
+
+def _settings() -> Iterator[str]:
+    yield prose.SETTINGS.format(ranks=", ".join(RANKS))
+    rows = [
+        (
+            _code(key.name),
+            key.kind.value,
+            "" if key.default in (None, ()) else _code(_shown(key.default)),
+            "" if key.kind is Kind.TABLE else _code(variable(key.name)),
+            "yes" if key.image else "",
+            _cell(key.summary),
+        )
+        for key in KEYS
+    ]
+    yield from _table(("Setting", "Value", "Default", "Environment", "Image may advise", "Meaning"), rows)
+    yield prose.ENVIRONMENT
+
+
+def _shown(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return "CFS_" + name.upper().replace(".", "_").replace("-", "_")
+
+
+def _events() -> Iterator[str]:
+    yield prose.EVENTS
+    rows = [
+        (
+            _code(name),
+            ", ".join(_code(fact) for fact in sorted(facts["facts"])),
+            ", ".join(_code(m) for m in sorted(facts["modules"])),
+        )
+        for name, facts in every_event().items()
+    ]
+    yield from _table(("Event", "Facts", "Emitted by"), rows)
+    yield prose.CODES
+    codes = [
+        (_code(code), ", ".join(_code(module) for module in sorted(where))) for code, where in every_code().items()
+    ]
+    yield from _table(("Code", "Made by"), codes)
+
+
+def _errors() -> Iterator[str]:
+    yield prose.ERRORS
+    rows = [("0", "", "Success.")]
+    rows += [(str(status), _code(code), _cell(meaning)) for status, code, meaning in exit_statuses()]
+    rows += [(str(INTERRUPTED), "", "Interrupted by a signal, after cleaning up.")]
+    yield from _table(("Status", "Codes begin with", "Meaning"), rows)
+    yield ""
+    yield "## Classes"
+    yield ""
+    classes = [
+        (_code(kind.code), _code(kind.__name__), str(kind.exit_status), _code(distribution(kind)), _cell(summary(kind)))
+        for kind in every_error()
+    ]
+    yield from _table(("Code", "Class", "Status", "Package", "Meaning"), classes)
+    yield ""
+    yield "A `PreflightError` carries the code of the first [finding](events.md) that stopped the install."
+
+
+def _interfaces() -> Iterator[str]:
+    yield prose.INTERFACES.format(api=".".join(map(str, surface.API_VERSION)))
+    by_section: dict[str, list[str]] = defaultdict(list)
+    constants: list[str] = []
+    for name in surface.__all__:
+        value = getattr(surface, name)
+        home = str(getattr(value, "__module__", ""))
+        if not home.startswith("cfs_core") or not (inspect.isclass(value) or inspect.isfunction(value)):
+            constants.append(name)
+            continue
+        section = next(title for title, prefixes in GROUPS.items() if home.startswith(prefixes))
+        by_section[section].append(name)
+    for title in GROUPS:
+        yield from ("", f"## {title}")
+        for home, names in groupby(sorted(by_section[title], key=_home), key=_home):
+            yield from ("", f"### From `{home}`", "", "```{eval-rst}")
+            for name in names:
+                yield from _directive(name)
+            yield "```"
+    yield from ("", "## Other names", "")
+    yield from _table(("Name", "Value"), [(_code(name), _cell(_constant(name))) for name in constants])
+
+
+def _home(name: str) -> str:
+    return str(getattr(surface, name).__module__)
+
+
+def _constant(name: str) -> str:
+    value = getattr(surface, name)
+    if name == "hookimpl":
+        return "marks hook implementations"
+    text = str(value).replace("cfs_core.model.action.", "").replace("cfs_core.model.tree.", "")
+    return f"`{text}`"
+
+
+def _directive(name: str) -> Iterator[str]:
+    value = getattr(surface, name)
+    if inspect.isfunction(value):
+        yield from (f".. autofunction:: {value.__module__}.{value.__name__}", "")
+        return
+    target = f"{value.__module__}.{value.__qualname__}"
+    yield f".. autoclass:: {target}"
+    yield "   :members:"
+    yield "   :show-inheritance:"
+    yield "   :exclude-members: pause"
+    private = [
+        key
+        for key, member in vars(value).items()
+        if key.startswith("_") and not key.startswith("__") and inspect.isfunction(member) and member.__doc__
+    ]
+    if private:
+        yield f"   :private-members: {', '.join(private)}"
+    yield ""
+    yield f"   Exported as ``cfs_core.plugin.{name}``."
+    yield ""
