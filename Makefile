@@ -1,0 +1,66 @@
+# Two commands do everything: `make demo` and `make test`. Both install what they need.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JUDGES := .cache/judges
+# Tests that kill processes and boot emulated machines depend on a shared machine's mood: one more try, and it is told.
+AGAIN := --reruns 1 -rR
+PLUGINS := disk grub initramfs policies prove systemd_boot storage/composefs testkit \
+           transports/containers_storage transports/oci_dir transports/registry
+EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e plugins/$(plugin))
+TOOLS := hypothesis mypy pytest pytest-rerunfailures pytest-timeout pytest-xdist ruff types-PyYAML types-requests
+DOC_TOOLS := editables furo hatchling myst-parser sphinx
+
+.PHONY: help demo test test-quick lint bench docs man clean host-demo host-test venv
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: host-demo $(BIN)/cfs  ## Build a small Debian image, install it to a disk image, boot it, say what was seen
+	PATH="$(CURDIR)/$(BIN):$$PATH" demo/run
+
+test: export CFS_JUDGES := $(CURDIR)/$(JUDGES)/bin
+test: host-test venv lint  ## Everything: unit tests, judges, virtual machines
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(AGAIN) -m "not vm"
+	$(BIN)/python -m pytest -q $(AGAIN) -m vm
+
+test-quick: venv  ## Unit tests only, in seconds
+	$(BIN)/python -m pytest -q -n 2 -m "not vm and not slow and not judge"
+
+lint: venv  ## ruff and mypy --strict
+	$(BIN)/ruff check -q .
+	$(BIN)/ruff format -q --check .
+	$(BIN)/mypy
+
+bench: venv  ## Benchmarks against the peers that are installed
+	$(BIN)/python -m benchmarks
+
+docs: venv  ## Build the documentation (docs/_build/html); warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+man: venv  ## Write the man pages again, after commands or options changed
+	PYTHONPATH=docs $(BIN)/python -m generator
+
+host-demo:
+	scripts/host-setup
+
+host-test: host-demo
+	scripts/test-setup $(JUDGES)
+
+venv: $(VENV)/.editable
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV) || { scripts/host-setup && $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install -q --upgrade pip
+
+$(BIN)/cfs: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install -q .
+	@touch $@
+
+$(VENV)/.editable: $(VENV)/bin/python pyproject.toml hatch_metadata.py $(foreach plugin,$(PLUGINS),plugins/$(plugin)/pyproject.toml)
+	CFS_CORE_ONLY=1 $(BIN)/python -m pip install -q $(EDITABLE) $(TOOLS) $(DOC_TOOLS)
+	@touch $@ $(BIN)/cfs
+
+clean:  ## Remove what was built here
+	rm -rf $(VENV) .cache build dist docs/_build docs/reference/generated

@@ -1,0 +1,248 @@
+"""Pulling from an OCI directory into a new repository: ``cfs image pull``, and ``cfsctl oci pull`` where installed.
+
+    python benchmarks/bench_pull.py [--megabytes 1000] [--compression gzip|zstd|none] [--double] [--scratch DIR]
+
+The image is made of files of this machine's /usr (below 2 MB each: as many per MB as distributions have), in four
+layers. ``--double`` pulls one twice as large, too. Both programs start with an empty directory on the same filesystem
+and end with everything synced, plain and bootable image made. Times are of whole processes, children that they waited
+for included; memory is the peak of the largest of them. Memory grows with the number of files (the tree and its
+image), not with their size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zstandard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LAYERS = 4
+CHUNK = 1 << 20
+LARGEST = 2_000_000
+OCI = "application/vnd.oci.image"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one process took."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_megabytes: float
+    status: int
+
+
+def measured(argv: list[str]) -> Run:
+    """Run a program to its end."""
+    begun = time.monotonic()
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - begun
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, process.returncode)
+
+
+def chosen_files(size: int) -> Iterator[tuple[str, int]]:
+    """Yield readable files of /usr until they have *size* bytes together."""
+    for directory, names, files in os.walk("/usr"):
+        names.sort()
+        for name in sorted(files):
+            path = f"{directory}/{name}"
+            with contextlib.suppress(OSError):
+                bytes_here = os.lstat(path).st_size
+                if bytes_here > LARGEST or os.path.islink(path) or not os.access(path, os.R_OK):  # noqa: PTH114 - a million of them
+                    continue
+                yield path, bytes_here
+                size -= bytes_here
+                if size <= 0:
+                    return
+
+
+def parents(path: str) -> list[str]:
+    """Return the directories above a path, topmost first."""
+    parts = path.strip("/").split("/")[:-1]
+    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def tar_of(files: list[str], seen: set[str], scratch: Path) -> Path:
+    """Pack files and the directories above them that no layer has so far."""
+    names = []
+    for path in files:
+        for parent in parents(path):
+            if parent not in seen:
+                seen.add(parent)
+                names.append(parent)
+        names.append(path.lstrip("/"))
+    listed = scratch / "names"
+    listed.write_bytes(b"\0".join(os.fsencode(name) for name in names))
+    out = scratch / "layer.tar"
+    argv = ["tar", "-C", "/", "--format=pax", "--no-recursion", "--null", "-T", str(listed), "-cf", str(out)]
+    subprocess.run(argv, check=True, capture_output=True)
+    return out
+
+
+def compressor(kind: str) -> tuple[str, Callable[[bytes], bytes], Callable[[], bytes]]:
+    """Return media type suffix and the two steps of a compression."""
+    if kind == "gzip":
+        gzip = zlib.compressobj(1, wbits=31)
+        return "+gzip", gzip.compress, gzip.flush
+    if kind == "zstd":
+        zstd = zstandard.ZstdCompressor(level=3).compressobj()
+        return "+zstd", zstd.compress, zstd.flush
+    return "", lambda data: data, lambda: b""
+
+
+class Layout:
+    """An OCI layout in the making."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.blobs = directory / "blobs" / "sha256"
+        self.blobs.mkdir(parents=True)
+        self.layers: list[dict[str, object]] = []
+        self.diff_ids: list[str] = []
+
+    def put(self, data: bytes) -> str:
+        """Write a blob and return its digest."""
+        name = hashlib.sha256(data).hexdigest()
+        (self.blobs / name).write_bytes(data)
+        return f"sha256:{name}"
+
+    def add_layer(self, tar: Path, kind: str) -> None:
+        """Compress and add a layer."""
+        suffix, compress, flush = compressor(kind)
+        whole, blob = hashlib.sha256(), hashlib.sha256()
+        size = 0
+        made = self.directory / "blob"
+        with tar.open("rb") as source, made.open("wb") as out:
+            while True:
+                chunk = source.read(CHUNK)
+                whole.update(chunk)
+                packed = compress(chunk) if chunk else flush()
+                blob.update(packed)
+                size += out.write(packed)
+                if not chunk:
+                    break
+        made.rename(self.blobs / blob.hexdigest())
+        media = f"{OCI}.layer.v1.tar{suffix}"
+        self.layers.append({"mediaType": media, "digest": f"sha256:{blob.hexdigest()}", "size": size})
+        self.diff_ids.append(f"sha256:{whole.hexdigest()}")
+
+    def finish(self) -> None:
+        """Write config, manifest and index."""
+        rootfs = {"type": "layers", "diff_ids": self.diff_ids}
+        config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
+        config_entry = {"mediaType": f"{OCI}.config.v1+json", "digest": self.put(config), "size": len(config)}
+        media = f"{OCI}.manifest.v1+json"
+        manifest = json.dumps(
+            {"schemaVersion": 2, "mediaType": media, "config": config_entry, "layers": self.layers}
+        ).encode()
+        entry = {
+            "mediaType": media,
+            "digest": self.put(manifest),
+            "size": len(manifest),
+            "annotations": {"org.opencontainers.image.ref.name": "bench"},
+        }
+        (self.directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+        (self.directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+
+def base_layer() -> bytes:
+    """Return a tar of the directories that a bootable image has."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("usr", "boot", "sysroot", "etc", "var"):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(info)
+    return out.getvalue()
+
+
+def make_image(directory: Path, megabytes: int, kind: str) -> tuple[int, int]:
+    """Make the layout; return files and bytes of its layers before compression."""
+    layout = Layout(directory)
+    seen = {"usr"}
+    tar = directory / "base.tar"
+    tar.write_bytes(base_layer())
+    layout.add_layer(tar, kind)
+    tar.unlink()
+    pending: list[str] = []
+    count = total = size = 0
+    share = megabytes * 1_000_000 // LAYERS
+
+    def flush() -> None:
+        nonlocal total
+        made = tar_of(pending, seen, directory)
+        total += made.stat().st_size
+        layout.add_layer(made, kind)
+        made.unlink()
+        pending.clear()
+
+    for path, bytes_here in chosen_files(megabytes * 1_000_000):
+        pending.append(path)
+        count += 1
+        size += bytes_here
+        if size >= share:
+            flush()
+            size = 0
+    if pending:
+        flush()
+    layout.finish()
+    return count, total
+
+
+def contenders(layout: Path, scratch: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield names and commands; repositories are made before the clock starts."""
+    source = f"oci:{layout}:bench"
+    cfs = [str(Path(sys.executable).with_name("cfs"))]
+    for number in range(2):
+        yield "cfs image pull", [*cfs, "image", "pull", source, "--repo", str(scratch / f"cfs{number}")]
+        if cfsctl := shutil.which("cfsctl"):
+            repository = str(scratch / f"cfsctl{number}")
+            subprocess.run([cfsctl, "init", "--insecure", repository], check=True, capture_output=True)
+            yield "cfsctl oci pull", [cfsctl, "--repo", repository, "oci", "pull", "--bootable", source, "bench"]
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--compression", choices=("gzip", "zstd", "none"), default="gzip")
+    parser.add_argument("--double", action="store_true")
+    parser.add_argument("--scratch", type=Path)
+    arguments = parser.parse_args()
+    sizes = [arguments.megabytes, arguments.megabytes * 2] if arguments.double else [arguments.megabytes]
+    with tempfile.TemporaryDirectory(prefix="bench-pull-", dir=arguments.scratch) as below:
+        for megabytes in sizes:
+            scratch = Path(below) / str(megabytes)
+            scratch.mkdir()
+            files, total = make_image(scratch / "layout", megabytes, arguments.compression)
+            print(f"{files} files, {total / 1e6:.0f} MB in {LAYERS + 1} layers, {arguments.compression}")
+            for name, argv in contenders(scratch / "layout", scratch):
+                run = measured(argv)
+                print(
+                    f"  {name:16} {run.seconds:7.2f} s  {run.cpu_seconds:7.2f} s CPU  "
+                    f"{total / 1e6 / run.seconds:6.0f} MB/s  peak {run.peak_megabytes:5.0f} MB"
+                    + (f"  FAILED ({run.status})" if run.status else "")
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The matrix: every package alone with core and the kit, on every Python, with the lowest and the newest dependencies.
+
+nox -l lists the sessions; nox -s "plugin-3.11(package='grub', versions='lowest')" runs one of them.
+A Python that is not installed is skipped by name. Results are added to .cache/matrix.tsv; `nox -s table` shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import nox
+
+ROOT = Path(__file__).parent
+CACHE = ROOT / ".cache" / "matrix"
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+PLUGINS = {
+    path.parent.relative_to(ROOT / "plugins").as_posix(): path.parent
+    for path in sorted((ROOT / "plugins").glob("**/pyproject.toml"))
+}
+TOOLS = ["hypothesis>=6.100", "pytest-timeout>=2.3"]
+CORE_TESTS = ["tests/unit", "tests/bls", "tests/image"]
+QUICK = "not vm and not slow and not judge"
+
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["core", "plugin"]
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("versions", ["lowest", "newest"])
+def core(session: nox.Session, versions: str) -> None:
+    """Test cfs-core with nothing but itself and the kit."""
+    _install(session, versions, [ROOT, PLUGINS["testkit"]])
+    _test(session, "core", versions, CORE_TESTS)
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("versions", ["lowest", "newest"])
+@nox.parametrize("package", list(PLUGINS))
+def plugin(session: nox.Session, package: str, versions: str) -> None:
+    """Test one plugin with nothing but core, itself and the kit."""
+    _install(session, versions, list(dict.fromkeys([ROOT, PLUGINS["testkit"], PLUGINS[package]])))
+    _test(session, package, versions, [f"plugins/{package}/tests"])
+
+
+@nox.session(python=False)
+def table(session: nox.Session) -> None:
+    """Show the results so far: tests passed by package, Python and versions."""
+    found: dict[str, dict[str, str]] = {}
+    file = CACHE.with_suffix(".tsv")
+    for line in file.read_text().splitlines() if file.exists() else ():
+        package, python, versions, result = line.split("\t")
+        found.setdefault(package, {})[f"{python} {versions}"] = result
+    columns = sorted({column for results in found.values() for column in results})
+    rows = [("package", *columns), ("---", *("---" for _ in columns))]
+    rows += [(package, *(results.get(column, "") for column in columns)) for package, results in sorted(found.items())]
+    session.log("\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
+
+
+def _install(session: nox.Session, versions: str, projects: list[Path]) -> None:
+    wheels = [_wheel(session, project) for project in projects]
+    limits = []
+    if versions == "lowest":
+        file = CACHE / f"lowest-{'-'.join(project.name for project in projects)}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(_lowest(projects)) + "\n")
+        limits = ["--constraint", str(file)]
+    session.install(*wheels, *TOOLS, *limits)
+
+
+def _wheel(session: nox.Session, project: Path) -> str:
+    """Build a wheel once per run of nox; core's without the default plugins."""
+    folder = CACHE / f"wheels-{os.getpid()}" / project.name
+    if not folder.exists():
+        session.run(
+            "python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(project),
+            env={"CFS_CORE_ONLY": "1"}, silent=True,
+        )  # fmt: skip
+    (wheel,) = folder.glob("*.whl")
+    return str(wheel)
+
+
+def _lowest(projects: list[Path]) -> list[str]:
+    """Return the lower bounds of all dependencies as exact versions."""
+    bounds: dict[str, str] = {}
+    for project in projects:
+        stated = tomllib.loads((project / "pyproject.toml").read_text())["project"].get("dependencies", [])
+        if project == ROOT:
+            source = (ROOT / "hatch_metadata.py").read_text()
+            stated = re.findall(r'^    "([a-z0-9-]+>=[0-9.]+)",$', source, re.MULTILINE)
+        for dependency in stated:
+            name, _, version = dependency.partition(">=")
+            if version and not name.startswith("cfs-"):
+                lowest = version.partition(",")[0]
+                bounds[name] = max(bounds.get(name, "0"), lowest, key=_numbers)
+    return [f"{name}=={version}" for name, version in sorted(bounds.items())]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _test(session: nox.Session, package: str, versions: str, paths: list[str]) -> None:
+    results = Path(tempfile.mkdtemp(prefix="cfs-nox-")) / "results.xml"
+    report = results.with_name("report.json")
+    started = time.monotonic()
+    try:
+        session.run(
+            "pytest", "-q", "-m", QUICK, "-p", "no:cacheprovider", "--junitxml", str(results),
+            "--cfs-report", str(report), *paths, *session.posargs,
+        )  # fmt: skip
+    finally:
+        if results.exists():
+            _note(session, package, versions, results, report, time.monotonic() - started)
+        shutil.rmtree(results.parent, ignore_errors=True)
+
+
+def _note(session: nox.Session, package: str, versions: str, results: Path, report: Path, took: float) -> None:
+    (suite,) = ET.parse(results).getroot().iter("testsuite")  # noqa: S314 - pytest wrote it
+    count = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
+    bad = count["failures"] + count["errors"]
+    text = f"{count['tests'] - bad - count['skipped']}" + (f", {bad} failed" if bad else "")
+    contracts = json.loads(report.read_text())["contracts"] if report.exists() else []
+    if contracts:
+        text += f", {sum(contract['conforms'] for contract in contracts)}/{len(contracts)} conform"
+    session.log(f"{package} {session.python} {versions}: {text} ({took:.0f} s)")
+    with CACHE.with_suffix(".tsv").open("a") as file:
+        file.write(f"{package}\t{session.python}\t{versions}\t{text}\n")
