@@ -13,9 +13,14 @@ import mutants_storage
 import mutants_transport
 import pytest
 
+import cfs_core.plugin
 from cfs_core.cli.scaffold import KINDS, write_project
 
 pytest_plugins = ["pytester"]
+
+# pytester forgets modules that a run imported. What core imports on demand would then be there twice, as different classes.
+for _name in cfs_core.plugin.__all__:
+    getattr(cfs_core.plugin, _name)
 
 MUTANTS = {
     "bootloader": mutants_bootloader,
@@ -48,7 +53,7 @@ def make(pytester, kind, mutant=None):
         shutil.copytree(REFERENCES / kind, package)
         (package / "__init__.py").touch()
         test.parent.mkdir()
-        (package / "test_contract.py").rename(test)
+        (package / "contract.py").rename(test)
     for file, old, new in (*mutant.base, *mutant.edits) if mutant else ():
         path = test if file == "test" else package / file
         text = path.read_text()

@@ -19,6 +19,7 @@ from cfs_core.plugin import (
     VolumeNeed,
 )
 from cfs_core.testing import families
+from cfs_testkit.compare import file_difference
 from cfs_testkit.contracts.base import Contract
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class LayoutContract(Contract):
         with again.open("wb") as file:
             file.truncate(path.stat().st_size)
         made.write(again, partitions, seed="testkit")
-        assert _written(again) == _written(path)
+        assert file_difference(again, path) is None
 
     def test_every_lost_sector_is_found(self, made: DiskLayout, disk: tuple[Path, tuple[Partition, ...]]) -> None:
         """Any one sector of the tables that is overwritten with zeros does not pass the check."""
@@ -205,7 +206,7 @@ class LayoutContract(Contract):
             file.write(bytes(SECTOR))
         before = _written(path)
         self._complains(made, path)
-        assert _written(path) == before
+        assert _written(path).items() ^ before.items() == set()
 
     @pytest.mark.parametrize("content", [b"", b"\0" * MEBIBYTE, b"\xff" * MEBIBYTE, b"x" * 700])
     def test_no_table_is_a_disk_error(self, made: DiskLayout, tmp_path: Path, content: bytes) -> None:

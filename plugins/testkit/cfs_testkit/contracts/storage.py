@@ -32,6 +32,7 @@ from cfs_core.plugin import (
 )
 from cfs_core.testing import ImageReader, MemoryTarget, merged_tree, open_layer
 from cfs_core.testing import families as all_families
+from cfs_testkit.compare import difference
 from cfs_testkit.contracts.base import Contract
 from cfs_testkit.folders import DirectoryReader, files_no_larger_than, materialize, snapshot
 from cfs_testkit.images import build_image
@@ -136,7 +137,7 @@ class StorageContract(Contract):
         for entry, content in zip(entries, FILES.values(), strict=True):
             if isinstance(entry.what, RegularFile):
                 wanted = content.encode() if isinstance(content, str) else content
-                assert _bytes(repository, entry.what) == wanted
+                assert difference(_bytes(repository, entry.what), wanted) is None
 
     def test_importing_again_changes_nothing(
         self, repository: Repository, transport: MemoryTransport, path: Path
@@ -243,7 +244,7 @@ class StorageContract(Contract):
             out = io.BytesIO()
             made.write_image(each, out, self.options)
             outputs.append(out.getvalue())
-        assert outputs[0] == outputs[1]
+        assert difference(*outputs) is None
 
     def test_a_dump_comes_back(self, made: StorageFormat, repository: Repository, transport: MemoryTransport) -> None:
         """A tree written as text and read again is the same tree."""
@@ -252,7 +253,7 @@ class StorageContract(Contract):
         first, second = io.BytesIO(), io.BytesIO()
         made.write_dump(tree, first, self.options)
         made.write_dump(made.read_dump(io.BytesIO(first.getvalue())), second, self.options)
-        assert second.getvalue() == first.getvalue()
+        assert difference(second.getvalue(), first.getvalue()) is None
         assert first.getvalue()
 
     @pytest.mark.parametrize("dump", [b"", b"nonsense\n", b"\xff\x00\n", b"/ 1 2 3\n"])
@@ -294,7 +295,7 @@ class StorageContract(Contract):
                 node = lookup(tree, name.encode())
                 if isinstance(node, RegularFile):
                     wanted = content.encode() if isinstance(content, str) else content
-                    assert _bytes(repository, node) == wanted, name
+                    assert difference(_bytes(repository, node), wanted) is None, name
                 elif isinstance(content, str) and content.startswith("-> "):
                     assert isinstance(node, Symlink)
                     assert node.target == content[3:].encode()
