@@ -1,7 +1,7 @@
 """Where two pieces of data differ, in a line.
 
-pytest explains ``assert one == other`` with a diff whose time grows with the square of the data: hours for two disks, and
-that in CI only, where it does not cut explanations short. What may be large is compared with these.
+pytest explains ``assert one == other`` with a diff whose time grows with the square of the data: hours for two disks,
+and that in CI only, where it does not cut explanations short. What may be large is compared with these.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from cfs_core.cli.scaffold import KINDS, write_project
 
 pytest_plugins = ["pytester"]
 
-# pytester forgets modules that a run imported. What core imports on demand would then be there twice, as different classes.
+# pytester forgets modules that a run imported; what core imports on demand would be there twice, as different classes.
 for _name in cfs_core.plugin.__all__:
     getattr(cfs_core.plugin, _name)
 
