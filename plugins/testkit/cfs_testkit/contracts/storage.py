@@ -136,7 +136,7 @@ class StorageContract(Contract):
         assert [os.fsdecode(entry.path).strip("/") for entry in entries] == list(FILES)
         for entry, content in zip(entries, FILES.values(), strict=True):
             if isinstance(entry.what, RegularFile):
-                wanted = content.encode() if isinstance(content, str) else content
+                wanted = content.encode() if isinstance(content, str) else content or b""
                 assert difference(_bytes(repository, entry.what), wanted) is None
 
     def test_importing_again_changes_nothing(
@@ -294,7 +294,7 @@ class StorageContract(Contract):
             for name, content in {**FILES, **MORE}.items():
                 node = lookup(tree, name.encode())
                 if isinstance(node, RegularFile):
-                    wanted = content.encode() if isinstance(content, str) else content
+                    wanted = content.encode() if isinstance(content, str) else content or b""
                     assert difference(_bytes(repository, node), wanted) is None, name
                 elif isinstance(content, str) and content.startswith("-> "):
                     assert isinstance(node, Symlink)

@@ -308,8 +308,8 @@ class TransportContract(Contract):
         assert transport.fetch_manifest(reference)[1] == image.manifest
         found = resolve(transport, reference, AMD64)
         for descriptor in (found.manifest.config, *found.manifest.layers):
-            found = b"".join(transport.iter_blob(reference, descriptor))
-            assert difference(found, image.blobs[str(descriptor.digest)]) is None
+            stored = b"".join(transport.iter_blob(reference, descriptor))
+            assert difference(stored, image.blobs[str(descriptor.digest)]) is None
 
     @optional(lambda provider: provider.can_write, "can_write")
     def test_writing_again_replaces_or_refuses(self, transport: Transport, destination: str, image: Image) -> None:
