@@ -14,6 +14,7 @@ from cfs_core.install.choose import (
     choose_architecture,
     choose_artifacts,
     choose_bootloader,
+    choose_filesystem,
     choose_firmware,
 )
 from cfs_core.install.command_line import check_root, check_seal, check_sealed
@@ -76,8 +77,9 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
     provider = registry.get(choice.value)
     section = settings.section("bootloader", choice.value)
     bootloader: Bootloader = services.make(families.BOOTLOADERS, choice.value, section, seed=request.seed)
-    filesystem_name = request.filesystem or str(settings.value("install.filesystem"))
-    root_filesystem = services.host.collect(families.FILESYSTEMS).get(filesystem_name)
+    known = services.host.collect(families.FILESYSTEMS)
+    filesystem_name = choose_filesystem(request, settings, known).value
+    root_filesystem = known.get(filesystem_name)
     verity = root_filesystem.verity
     facts = BootFacts(
         architecture=architecture,

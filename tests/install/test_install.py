@@ -129,6 +129,21 @@ def test_what_would_not_boot_is_refused_before_anything_is_written(case, cfs, tm
     assert cfs.litter() == []
 
 
+def test_an_image_that_advises_a_filesystem_nobody_has_is_told_apart_from_a_mistake(cfs, tmp_path):
+    advice = {"usr/lib/bootc/install/00-x.toml": File('[install.filesystem.root]\ntype = "xfs"\n')}
+    source = bootable.layout(tmp_path / "oci", latest=bootable.image(**advice)) + ":latest"
+    done = cfs.install(source, tmp_path / "disk.img")
+    assert done.returncode == 4
+    assert "image:/usr/lib/bootc/install/00-x.toml asks for it" in done.stderr
+    assert "hint: pass --filesystem ext4" in done.stderr
+    assert "pip install" not in done.stderr
+    assert cfs.plan(source, "--filesystem", "ext4")["partitions"][1]["filesystem"] == "ext4"
+
+
+def test_bootc_s_name_of_systemd_boot_is_known(cfs, source):
+    assert cfs.plan(source, "--bootloader", "systemd")["bootloader"]["name"] == "systemd-boot"
+
+
 def test_missing_host_tools_are_named_with_their_package(cfs, source, tmp_path):
     script = (
         "import sys; import cfs_core.system.command as c; c.SYSTEM_DIRECTORIES = ();"
