@@ -82,6 +82,7 @@ NAMES = [
     "MakeSpecial",
     "MakeSymlink",
     "Manifest",
+    "MetadataReader",
     "Node",
     "NotFoundError",
     "ObjectId",
