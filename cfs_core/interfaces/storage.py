@@ -281,3 +281,11 @@ class StorageFormat(abc.ABC):
     @abc.abstractmethod
     def check_files(self, files: FileReader, root: str) -> Iterable[Problem]:
         """Check the repository at *root* of a filesystem that is not mounted, file by file, and yield what is wrong."""
+
+    def has_file(self, files: FileReader, root: str, content: Content) -> bool:
+        """Return whether an image in the repository at *root*, as in `check_files`, has a file of this very content.
+
+        False where the format cannot tell.
+        """
+        del files, root, content
+        return False
