@@ -153,6 +153,8 @@ def _planned(
             seed=request.seed,
         )
     )
+    if request.boot_volume and all(partition.volume is not Volume.BOOT for partition in partitions):
+        findings.append(_no_boot_volume(choice.value))
     filesystems = _filesystems(partitions, services, root, request.seed)
     findings += preflight.check_hosts(filesystems)
     findings += preflight.check_fits({Volume.ROOT: root_bytes + extra}, partitions)
@@ -331,6 +333,11 @@ def _filesystems(
 
 def _default_firmware(offered: frozenset[Firmware]) -> frozenset[Firmware]:
     return frozenset({Firmware.UEFI}) if Firmware.UEFI in offered else offered
+
+
+def _no_boot_volume(bootloader: str) -> Finding:
+    message = f"--separate-boot: {bootloader} puts nothing on a boot partition of its own"
+    return preflight.error("disk.no-boot-volume", message, "leave the option out, or choose another --bootloader")
 
 
 def _no_verity(filesystem: str, *, sealed: bool) -> Finding:
