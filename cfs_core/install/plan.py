@@ -156,10 +156,17 @@ def _planned(
     if request.boot_volume and all(partition.volume is not Volume.BOOT for partition in partitions):
         findings.append(_no_boot_volume(choice.value))
     filesystems = _filesystems(partitions, services, root, request.seed)
-    findings += preflight.check_hosts(filesystems)
+    missing = list(preflight.check_hosts(filesystems))
+    findings += missing
     findings += preflight.check_fits({Volume.ROOT: root_bytes + extra}, partitions)
     boot_bytes = sum(need.bytes_needed for need in needs[:-1])
-    findings += preflight.check_space(request.disk.absolute().parent, root_bytes + extra + boot_bytes)
+    scratch_bytes = 0 if missing else root.scratch_needed(contents)
+    findings += preflight.check_space(
+        [
+            (request.disk.absolute().parent, root_bytes + extra + boot_bytes, "for the disk image"),
+            (services.scratch, scratch_bytes, "for temporary files"),
+        ]
+    )
     arguments, entry, argument_findings = _entry(request, image, facts, partitions, own, verity=verity)
     findings += argument_findings
     target = MemoryTarget(

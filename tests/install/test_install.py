@@ -206,20 +206,43 @@ def test_missing_host_tools_are_named_with_their_package(cfs, source, tmp_path):
     assert not disk.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
-def test_a_host_without_room_is_refused_before_anything_is_written(cfs, source, tmp_path):
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=False, capture_output=True)
+@pytest.fixture
+def small(tmp_path):
+    """A filesystem of 1 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=False, capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("cannot mount a tmpfs here")
-    try:
-        done = cfs.install(source, small / "disk.img")
-        assert done.returncode == 11
-        assert "disk.host-space" in done.stderr
-        assert list(small.iterdir()) == []
-    finally:
-        subprocess.run(["umount", small], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_host_without_room_is_refused_before_anything_is_written(cfs, source, small):
+    done = cfs.install(source, small / "disk.img")
+    assert done.returncode == 11
+    assert "disk.host-space" in done.stderr
+    assert list(small.iterdir()) == []
+
+
+def test_a_scratch_directory_without_room_is_refused_before_anything_is_written(cfs, source, small, tmp_path):
+    done = cfs.install(source, tmp_path / "disk.img", env={"TMPDIR": str(small)})
+    assert done.returncode == 11
+    assert "disk.host-space" in done.stderr
+    assert "for temporary files" in done.stderr
+    assert not (tmp_path / "disk.img").exists()
+
+
+def test_a_full_scratch_directory_is_named(cfs, source, small, tmp_path):
+    (small / "filler").write_bytes(bytes((1 << 20) - 16384))
+    done = cfs.install(source, tmp_path / "disk.img", env={"TMPDIR": str(small)})
+    assert done.returncode == 10
+    assert f"the scratch directory {small}" in done.stderr
+    assert "e2fsprogs" not in done.stderr
 
 
 def test_an_existing_disk_is_kept_unless_confirmed(cfs, source, tmp_path):
