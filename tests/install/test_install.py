@@ -136,6 +136,20 @@ def test_ssh_keys_reach_the_deployment(cfs, source, tmp_path):
     assert "holds no key" in done.stderr
 
 
+def test_two_root_arguments_are_pointed_out(cfs, source, tmp_path):
+    done = cfs.install(source, tmp_path / "disk.img", "--karg", "root=/dev/sda1")
+    assert done.returncode == 11
+    assert "[boot.karg-conflict]" in done.stderr
+    assert "[boot.karg-root]" in done.stderr
+    assert not (tmp_path / "disk.img").exists()
+    source = (
+        bootable.layout(tmp_path / "own", latest=bootable.image(labels={"containers.cfs.kargs": "root=/dev/sda1"}))
+        + ":latest"
+    )
+    findings = {(finding["code"], finding["severity"]) for finding in cfs.plan(source)["findings"]}
+    assert findings == {("boot.karg-conflict", "warning")}
+
+
 REFUSALS = {
     "initramfs": ({"capable": False}, (), "boot.initramfs", 11),
     "loader": ({"loader": False}, ("--bootloader", "systemd-boot"), "loader", 11),
@@ -148,7 +162,6 @@ REFUSALS = {
     "bootloader": ({}, ("--bootloader", "lilo"), "plugin", 4),
     "composefs argument": ({}, ("--karg", "composefs=" + "0" * 128), "boot.karg-composefs", 11),
     "quoted composefs argument": ({}, ("--karg", '"composefs=' + "0" * 128 + '"'), "boot.karg-composefs", 11),
-    "another root": ({}, ("--karg", "root=/dev/sda1"), "boot.karg-root", 11),
     "another root filesystem": ({}, ("--karg", "rootfstype=xfs"), "boot.karg-root", 11),
 }
 
@@ -253,6 +266,46 @@ def test_an_existing_disk_is_kept_unless_confirmed(cfs, source, tmp_path):
     assert disk.read_bytes() == b"precious"
     assert cfs.install(source, disk, "--yes").returncode == 0
     assert disk.stat().st_size > 1 << 20
+
+
+def test_a_sealed_uki_is_installed_and_a_wrong_one_refused(cfs, tmp_path):
+    base = bootable.image()
+    plain = bootable.layout(tmp_path / "base", latest=base) + ":latest"
+    identity = cfs.ok("image", "digest", plain, "--bootable").stdout.strip()
+    good = bootable.with_uki(base, f"quiet composefs={identity}")
+    bad = bootable.with_uki(base, "quiet composefs=" + "ab" * 64)
+    bootable.layout(tmp_path / "uki", good=good, bad=bad)
+    done = cfs.install(f"oci:{tmp_path}/uki:good", tmp_path / "good.img", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["image_id"] == identity
+    done = cfs.install(f"oci:{tmp_path}/uki:bad", tmp_path / "bad.img")
+    assert done.returncode == 7
+    assert "sealed for" in done.stderr
+    assert not (tmp_path / "bad.img").exists()
+    assert cfs.ok("repo", "fsck", "--disk", tmp_path / "good.img").stdout == "clean\n"
+
+
+def test_a_uki_sealed_for_the_old_layout_is_honoured(cfs, tmp_path):
+    base = bootable.image()
+    plain = bootable.layout(tmp_path / "base", latest=base) + ":latest"
+    identity = cfs.ok("image", "digest", plain, "--bootable", "--format", "v2").stdout.strip()
+    source = bootable.layout(tmp_path / "uki", v2=bootable.with_uki(base, f"composefs={identity}")) + ":v2"
+    done = cfs.install(source, tmp_path / "v2.img", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["image_id"] == identity
+
+
+def test_a_uki_sealed_with_the_other_hash_is_honoured(cfs, tmp_path):
+    base = bootable.image()
+    plain = bootable.layout(tmp_path / "base", latest=base) + ":latest"
+    identity = cfs.ok("image", "digest", plain, "--bootable", "--hash", "sha256").stdout.strip()
+    sealed = bootable.with_uki(base, f"composefs.digest=v1-sha256-12:{identity}")
+    source = bootable.layout(tmp_path / "uki", other=sealed) + ":other"
+    done = cfs.install(source, tmp_path / "other.img", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["image_id"] == identity
+    done = cfs.install(source, tmp_path / "again.img", "--repo", tmp_path / "cache/cfs/repo")
+    assert done.returncode == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
