@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-JUDGES := .cache/judges
+# Built once per user, not per checkout: cfsctl takes ten minutes.
+JUDGES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cfs-judges
 # Tests that kill processes and boot emulated machines depend on a shared machine's mood: one more try, and it is told.
 AGAIN := --reruns 1 -rR
 PLUGINS := disk grub initramfs policies prove systemd_boot storage/composefs testkit \
@@ -20,7 +21,7 @@ help:  ## Show this list
 demo: host-demo $(BIN)/cfs  ## Build a small Debian image, install it to a disk image, boot it, say what was seen
 	PATH="$(CURDIR)/$(BIN):$$PATH" demo/run
 
-test: export CFS_JUDGES := $(CURDIR)/$(JUDGES)/bin
+test: export CFS_JUDGES := $(abspath $(JUDGES))/bin
 test: host-test venv lint  ## Everything: unit tests, judges, virtual machines
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(AGAIN) -m "not vm"
 	$(BIN)/python -m pytest -q $(AGAIN) -m vm
