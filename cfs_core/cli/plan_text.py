@@ -34,7 +34,7 @@ def show_plan(
         return
     if full:
         click.echo(f"image     {image.resolved.reference} ({image.resolved.manifest.digest})")
-        click.echo(f"identity  {plan.image_id}" + (" (sealed)" if image.sealed else ""))
+        click.echo(f"identity  {plan.image_id}" + (" (sealed)" if image.seal is not None else ""))
         click.echo(f"storage   {image.storage_name} ({image.storage_origin})")
         click.echo(f"loader    {prepared.bootloader_choice.value} ({prepared.bootloader_choice.origin})")
         click.echo(f"disk      {request.disk}\n")
@@ -120,7 +120,7 @@ def _record(image: PreparedImage, prepared: PreparedInstall, request: InstallReq
             "reference": str(image.resolved.reference),
             "manifest_digest": image.resolved.manifest.digest,
             "image_id": plan.image_id,
-            "sealed": image.sealed,
+            "sealed": image.seal is not None,
         },
         "storage": {"name": image.storage_name, "origin": image.storage_origin},
         "bootloader": {"name": prepared.bootloader_choice.value, "origin": prepared.bootloader_choice.origin},

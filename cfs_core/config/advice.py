@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 BOOTC_FOLDER = "/usr/lib/bootc/install"
 CFS_FOLDER = "/usr/lib/cfs/install.d"
+ADVICE = "image:"
+"""Starts the origin of every setting that an image advises."""
 
 
 def image_advice(image: TreeReader) -> tuple[Layer, ...]:
@@ -27,8 +29,8 @@ def image_advice(image: TreeReader) -> tuple[Layer, ...]:
             path = f"{folder}/{name}"
             data = image.read(path)
             if data:
-                table = parse_toml(data, f"image:{path}")
-                layers.append(layer_from_table(translate(table) if translate else table, f"image:{path}", "image"))
+                table = parse_toml(data, f"{ADVICE}{path}")
+                layers.append(layer_from_table(translate(table) if translate else table, f"{ADVICE}{path}", "image"))
     return tuple(layers)
 
 

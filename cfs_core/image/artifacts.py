@@ -17,7 +17,6 @@ from cfs_core.model.tree import Directory, lookup
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cfs_core.image.pe import PeFile
     from cfs_core.interfaces.storage import TreeReader
     from cfs_core.model.content import Content
 
@@ -118,22 +117,17 @@ def _uki(file: _EfiFile, addons: tuple[UkiAddon, ...]) -> BootArtifacts:
             read_pe(addon.content)
         return BootArtifacts(
             kind=EntryKind.UKI,
-            kernel_version=_first_text(pe, ".uname", 1024).strip() or file.kernel_version,
+            kernel_version=pe.text(".uname", limit=1024).strip() or file.kernel_version,
             boot_digest=_digest(linux, initrd),
             uki=file.content,
             uki_name=file.name,
             addons=addons,
-            sealed_arguments=tuple(word for text in pe.texts(".cmdline") for word in split_words(text)),
-            os_release=parse_os_release(_first_text(pe, ".osrel", _OS_RELEASE_LIMIT)),
+            sealed_arguments=split_words(pe.text(".cmdline")),
+            os_release=parse_os_release(pe.text(".osrel", limit=_OS_RELEASE_LIMIT)),
         )
     except ImageError as error:
         msg = f"{file.path} is not a usable UKI: {error.message}"
         raise ImageError(msg, hint="build it again with ukify, or remove it from the image") from error
-
-
-def _first_text(pe: PeFile, name: str, limit: int) -> str:
-    texts = pe.texts(name, limit=limit)
-    return texts[0] if texts else ""
 
 
 def _kernels(image: TreeReader) -> list[BootArtifacts]:

@@ -32,6 +32,9 @@ _OURS = frozenset({"composefs", "composefs.digest"})
 _SINGLE = frozenset(
     {"root", "rootfstype", "rootflags", "init", "rdinit", "systemd.unit", "selinux", "enforcing", "fips"}
 )
+_OF_ROOT = frozenset({"rootfstype", "rootflags"})
+"""How the root is mounted. Which partition it is, ``root=``, is judged where the partitions are known."""
+
 _OPPOSITES = ({"ro", "rw"},)
 
 
@@ -127,8 +130,8 @@ def collect_arguments(
     upper = [*own, *map(_quoted, added)]
     removed: list[KernelArgument] = []
     for text in deleted:
-        gone = [argument for argument in lower if _matches(argument, text)]
-        lower = [argument for argument in lower if not _matches(argument, text)]
+        gone = [argument for argument in lower if matches(argument, text)]
+        lower = [argument for argument in lower if not matches(argument, text)]
         removed += gone
         if not gone:
             findings.append(_undeletable(text, own))
@@ -180,19 +183,25 @@ def _quoted(argument: KernelArgument) -> KernelArgument:
     return KernelArgument(text=quote(argument.text), origin=argument.origin)
 
 
-def _matches(argument: KernelArgument, text: str) -> bool:
+def matches(argument: KernelArgument, text: str) -> bool:
+    """Return whether ``--karg-delete`` *text*, a key or ``key=value``, means *argument*."""
     if "=" in text:
         return argument.text in {text, quote(text)}
     return _key(argument) == text.replace("-", "_")
 
 
+def unquoted(argument: KernelArgument) -> KernelArgument:
+    """Return *argument* as programs see it: double quotes only group (kernel, lib/cmdline.c)."""
+    return KernelArgument(text=argument.text.replace('"', ""), origin=argument.origin)
+
+
 def _key(argument: KernelArgument) -> str:
     """Return the key as the kernel compares it (kernel/params.c: dash and underscore are the same)."""
-    return argument.key.replace("-", "_")
+    return unquoted(argument).key.replace("-", "_")
 
 
 def _undeletable(text: str, own: Sequence[KernelArgument]) -> Finding:
-    kept = next((argument for argument in own if _matches(argument, text)), None)
+    kept = next((argument for argument in own if matches(argument, text)), None)
     if kept is not None:
         message = (
             f"--karg-delete {text}: {kept.text!r} comes from {kept.origin} and the system does not start without it"
@@ -207,7 +216,7 @@ def _contradictions(arguments: Sequence[KernelArgument], own: frozenset[str]) ->
     for argument in arguments:
         keys.setdefault(_key(argument), []).append(argument)
     for argument in arguments:
-        if argument.key in _OURS and argument.text not in own:
+        if unquoted(argument).key in _OURS and argument.text not in own:
             message = f"{argument.text!r} of {argument.origin} would mount another image than the one that is installed"
             yield _finding(Severity.ERROR, "boot.karg-composefs", message, "remove it there; cfs adds the right one")
     for pair in _OPPOSITES:
@@ -216,13 +225,16 @@ def _contradictions(arguments: Sequence[KernelArgument], own: frozenset[str]) ->
             yield _conflict(both)
     for key in _SINGLE & keys.keys():
         if len({argument.text for argument in keys[key]}) > 1:
-            yield _conflict(keys[key])
+            overridden = any(argument.text in own for argument in keys[key]) and keys[key][-1].text not in own
+            fatal = overridden and key in _OF_ROOT
+            yield _conflict(keys[key], Severity.ERROR if fatal else Severity.WARNING)
 
 
-def _conflict(found: Sequence[KernelArgument]) -> Finding:
+def _conflict(found: Sequence[KernelArgument], severity: Severity = Severity.WARNING) -> Finding:
     listed = ", ".join(f"{argument.text!r} of {argument.origin}" for argument in found)
     message = f"kernel arguments contradict each other: {listed}; the last one counts"
-    return _finding(Severity.WARNING, "boot.karg-conflict", message, "take the others away with --karg-delete")
+    hint = "leave out the last one" if severity is Severity.ERROR else "take the others away with --karg-delete"
+    return _finding(severity, "boot.karg-conflict", message, hint)
 
 
 def _finding(severity: Severity, code: str, message: str, hint: str | None = None) -> Finding:

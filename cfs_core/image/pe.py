@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cfs_core.errors import ImageError, LimitError
 from cfs_core.model.boot import Architecture
+from cfs_core.model.content import read_all
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -68,28 +69,37 @@ class PeFile:
         Raises:
             ImageError: two of that name, of which firmware and stub may take different ones.
         """
-        found = [section for section in self.base if section.name == name]
+        return self._only(name, self.base)
+
+    @property
+    def first_profile(self) -> tuple[Section, ...]:
+        """The sections of profile 0, which starts where a boot menu names none; they override the base's."""
+        starts = [number for number, section in enumerate(self.sections, 1) if section.name == ".profile"]
+        return self.sections[starts[0] : starts[1] - 1 if len(starts) > 1 else None] if starts else ()
+
+    def text(self, name: str, *, limit: int = 1 << 20) -> str:
+        """Return the text of a section as systemd-stub takes it by default: profile 0's, else the base's, else "".
+
+        It ends at its first NUL.
+
+        Raises:
+            LimitError: longer than *limit* bytes.
+            ImageError: two of that name.
+        """
+        content = self._only(name, self.first_profile) or self._only(name, self.base)
+        if content is None:
+            return ""
+        if content.size > limit:
+            msg = f"the section {name} of a UKI has {content.size} bytes, more than {limit}"
+            raise LimitError(msg, limit_bytes=limit)
+        return read_all(content).partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+    def _only(self, name: str, sections: tuple[Section, ...]) -> Content | None:
+        found = [section for section in sections if section.name == name]
         if len(found) > 1:
             msg = f"a UKI has {len(found)} sections named {name}"
             raise ImageError(msg)
         return SectionContent(self.content, found[0].offset, found[0].size) if found else None
-
-    def texts(self, name: str, *, limit: int = 1 << 20) -> tuple[str, ...]:
-        """Return the text of every section of that name, those of all profiles included.
-
-        Raises:
-            LimitError: longer than *limit* bytes.
-        """
-        found = []
-        for section in self.sections:
-            if section.name != name:
-                continue
-            if section.size > limit:
-                msg = f"the section {name} of a UKI has {section.size} bytes, more than {limit}"
-                raise LimitError(msg, limit_bytes=limit)
-            with SectionContent(self.content, section.offset, section.size).open() as file:
-                found.append(file.read().rstrip(b"\0").decode("utf-8", "surrogateescape"))
-        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

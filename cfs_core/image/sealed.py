@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from cfs_core.errors import ImageError
 from cfs_core.image.kernel_arguments import split_words
 from cfs_core.image.pe import read_pe
+from cfs_core.model.boot import KernelArgument
 from cfs_core.model.digest import HashAlgorithm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cfs_core.model.boot import BootArtifacts
+    from cfs_core.model.content import Content
 
 _PLAIN = re.compile(r"composefs=(\??)([0-9a-f]{64}|[0-9a-f]{128})\Z")
 _QUALIFIED = re.compile(
@@ -33,24 +35,49 @@ class SealedDigest:
     version: str | None = None
 
 
-def sealed_digests(artifacts: BootArtifacts) -> tuple[str, ...]:
-    """Return the hex identities that a UKI and its addons demand; empty: not sealed.
+def sealed_arguments(artifacts: BootArtifacts) -> tuple[KernelArgument, ...]:
+    """Return the words a UKI starts with: its own, then those of its addons by file name, as systemd-stub joins them.
+
+    Raises:
+        ImageError: an addon is no PE file.
+    """
+    words = [KernelArgument(text=text, origin=artifacts.uki_name or "the UKI") for text in artifacts.sealed_arguments]
+    for addon in sorted(artifacts.addons, key=lambda addon: addon.name):
+        words += [KernelArgument(text=word, origin=addon.name) for word in command_line(addon.content)]
+    return tuple(words)
+
+
+def command_line(uki: Content) -> tuple[str, ...]:
+    """Return the words of a UKI's or an addon's command line.
+
+    Raises:
+        ImageError: not a PE file, or malformed.
+    """
+    return split_words(read_pe(uki).text(".cmdline"))
+
+
+def sealed_words(artifacts: BootArtifacts) -> tuple[SealedDigest, ...]:
+    """Return the identities that the command line of a UKI and its addons names, in its order; empty: not sealed.
 
     Raises:
         ImageError: a malformed ``composefs=`` argument, which the initramfs would stumble over.
     """
-    return tuple(dict.fromkeys(found.hex for found in sealed_words(artifacts)))
+    return tuple(parse_words(argument.text for argument in sealed_arguments(artifacts)))
 
 
-def sealed_words(artifacts: BootArtifacts) -> tuple[SealedDigest, ...]:
-    """As `sealed_digests`, with all that is said; ``composefs.digest=`` first, as the initramfs looks for it first."""
-    if artifacts.uki is None:
-        return ()
-    words = list(artifacts.sealed_arguments)
-    for addon in artifacts.addons:
-        for text in read_pe(addon.content).texts(".cmdline"):
-            words += split_words(text)
-    return tuple(sorted(parse_words(words), key=lambda found: found.version is None))
+def effective(found: Iterable[SealedDigest], algorithm: HashAlgorithm | None) -> SealedDigest | None:
+    """Return the identity that the initramfs mounts from a repository of *algorithm*, None where it finds none.
+
+    The first ``composefs.digest=`` of that algorithm counts, else the first ``composefs=``, whatever its length
+    (formats E.6).
+    """
+    plain: SealedDigest | None = None
+    for word in found:
+        if word.version is None:
+            plain = plain or word
+        elif word.algorithm is algorithm:
+            return word
+    return plain
 
 
 def parse_words(words: Iterable[str]) -> Iterator[SealedDigest]:

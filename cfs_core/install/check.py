@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import CfsError, DiskError
+from cfs_core.install.command_line import check_entry
 from cfs_core.install.state import recorded_files
 from cfs_core.model.deployment import Problem
 from cfs_core.model.digest import Digest
@@ -82,3 +83,4 @@ def _check_menus(services: Services, disk: DiskImage) -> Iterator[Problem]:
                 if not disk.exists(location):
                     message = f"is named by the boot entry {entry.title!r} and missing"
                     yield Problem(code="boot.menu", where=str(location), message=message)
+            yield from check_entry(disk, entry)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cfs_core.config.keys import BY_NAME
 from cfs_core.errors import ImageError, PluginError, UsageError
 from cfs_core.model.boot import Architecture, BootArtifacts, EntryKind, Firmware
 from cfs_core.pluginhost import families
@@ -13,8 +14,12 @@ if TYPE_CHECKING:
     from cfs_core.config.settings import Settings
     from cfs_core.image.reader import ImageReader
     from cfs_core.install.request import InstallRequest
-    from cfs_core.interfaces.provider import BootloaderProvider
+    from cfs_core.interfaces.provider import BootloaderProvider, FilesystemProvider
     from cfs_core.pluginhost.registry import Registry
+
+
+BOOTC_NAMES = {"systemd": "systemd-boot"}
+"""Bootloaders that bootc calls something else (bootc-install-config(5))."""
 
 
 class Choice(NamedTuple):
@@ -98,14 +103,13 @@ def choose_bootloader(
     Raises:
         PluginError: none is installed, or none fits.
     """
-    if request.bootloader:
-        registry.get(request.bootloader)
-        return Choice(request.bootloader, "command line")
     setting = settings.get("install.bootloader")
-    if setting.value:
-        name = {"systemd": "systemd-boot"}.get(str(setting.value), str(setting.value))
-        registry.get(name)
-        return Choice(name, setting.origin)
+    name = request.bootloader or setting.value
+    if name:
+        origin = "command line" if request.bootloader else setting.origin
+        asked = Choice(BOOTC_NAMES.get(str(name), str(name)), origin)
+        _provider(registry, asked, "name another with --bootloader")
+        return asked
     fitting = [
         provider
         for provider in registry
@@ -124,6 +128,31 @@ def choose_bootloader(
     raise PluginError(
         msg, hint="name one with --bootloader, or add its files to the image", family=families.BOOTLOADERS.name
     )
+
+
+def choose_filesystem(request: InstallRequest, settings: Settings, registry: Registry[FilesystemProvider]) -> Choice:
+    """Return the root filesystem: command line, or settings, image advice included.
+
+    Raises:
+        PluginError: none of that name is installed; the message says who asked for it.
+    """
+    setting = settings.get("install.filesystem")
+    asked = Choice(request.filesystem or str(setting.value), "command line" if request.filesystem else setting.origin)
+    default = str(BY_NAME["install.filesystem"].default)
+    _provider(registry, asked, f"pass --filesystem {default}" if default in registry else None)
+    return asked
+
+
+def _provider(registry: Registry[Any], asked: Choice, instead: str | None) -> None:
+    """Look the provider up; where settings or an image ask for one that is missing, the error says so."""
+    try:
+        registry.get(asked.value)
+    except PluginError as cause:
+        if asked.origin == "command line":
+            raise
+        hint = "; or ".join(filter(None, (instead, cause.hint)))
+        msg = f"{cause.message}; {asked.origin} asks for it"
+        raise PluginError(msg, hint=hint, **cause.facts, origin=asked.origin) from cause
 
 
 def _specificity(provider: BootloaderProvider, image: ImageReader) -> int:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.image.kernel_arguments import collect_arguments
+from cfs_core.config.advice import ADVICE
+from cfs_core.image.kernel_arguments import collect_arguments, image_arguments
+from cfs_core.image.sealed import parse_words, sealed_arguments
 from cfs_core.install import preflight
 from cfs_core.install.choose import (
     Choice,
     choose_architecture,
     choose_artifacts,
     choose_bootloader,
+    choose_filesystem,
     choose_firmware,
 )
+from cfs_core.install.command_line import check_root, check_seal, check_sealed
 from cfs_core.install.state import REPOSITORY, ROOT, DeploymentState, label_of, plan_state
 from cfs_core.interfaces.bootloader import BootFacts
 from cfs_core.interfaces.layout import LayoutRequest
@@ -73,8 +77,9 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
     provider = registry.get(choice.value)
     section = settings.section("bootloader", choice.value)
     bootloader: Bootloader = services.make(families.BOOTLOADERS, choice.value, section, seed=request.seed)
-    filesystem_name = request.filesystem or str(settings.value("install.filesystem"))
-    root_filesystem = services.host.collect(families.FILESYSTEMS).get(filesystem_name)
+    known = services.host.collect(families.FILESYSTEMS)
+    filesystem_name = choose_filesystem(request, settings, known).value
+    root_filesystem = known.get(filesystem_name)
     verity = root_filesystem.verity
     facts = BootFacts(
         architecture=architecture,
@@ -93,8 +98,8 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
     if unplannable:
         preflight.refuse_errors(findings)
     if not verity and services.host.collect(families.STORAGE).get(image.storage_name).needs_verity:
-        findings.append(_no_verity(filesystem_name, sealed=image.sealed))
-    own = list(image.repository.kernel_arguments(image.committed, verity=verity))
+        findings.append(_no_verity(filesystem_name, sealed=image.seal is not None and not image.seal.verity_optional))
+    own: list[KernelArgument] = []
     if verdict is not None:
         own += [KernelArgument(text=text, origin=f"initramfs ({verdict.handler})") for text in verdict.arguments]
     contributed = services.host.contribute("cfs_kernel_arguments", KernelArgument, facts=facts)
@@ -153,7 +158,7 @@ def _planned(
     findings += preflight.check_fits({Volume.ROOT: root_bytes + extra}, partitions)
     boot_bytes = sum(need.bytes_needed for need in needs[:-1])
     findings += preflight.check_space(request.disk.absolute().parent, root_bytes + extra + boot_bytes)
-    arguments, entry, argument_findings = _entry(request, image, facts, partitions, own)
+    arguments, entry, argument_findings = _entry(request, image, facts, partitions, own, verity=verity)
     findings += argument_findings
     target = MemoryTarget(
         partitions,
@@ -202,34 +207,45 @@ def _entry(
     facts: BootFacts,
     partitions: Sequence[Partition],
     own: list[KernelArgument],
+    *,
+    verity: bool,
 ) -> tuple[list[KernelArgument], BootEntry, list[Finding]]:
     """Bring the kernel arguments of all origins together, and make the menu entry."""
     artifacts = facts.artifacts
     assert artifacts is not None  # noqa: S101 - set by make_plan
     root = next(partition for partition in partitions if partition.volume is Volume.ROOT)
-    settings_arguments = [
+    configured = [
         KernelArgument(text=text, origin=setting.origin)
         for setting in image.settings.every("install.kargs")
         for text in setting.value  # type: ignore[attr-defined]  # a list of strings, checked when it was read
     ]
     asked = [KernelArgument(text=text, origin="--karg") for text in request.kargs]
+    labels = image.resolved.config.labels
+    needed = image.repository.kernel_arguments(image.committed, verity=verity)
     findings: list[Finding] = []
     if artifacts.kind is EntryKind.UKI:
-        findings += preflight.check_uki_arguments(artifacts, [*asked, *settings_arguments])
-        arguments = [KernelArgument(text=text, origin="the UKI") for text in artifacts.sealed_arguments]
+        arguments = list(sealed_arguments(artifacts))
+        of_image = [argument for argument in configured if argument.origin.startswith(ADVICE)]
+        advised = [*image_arguments(image.merged, labels, facts.architecture), *of_image, *own]
+        demanded = [*asked, *(argument for argument in configured if argument not in of_image)]
+        findings += check_sealed(arguments, demanded=demanded, advised=advised, deleted=request.karg_deletes)
+        if any(parse_words(argument.text for argument in needed)):
+            words = [argument.text for argument in arguments]
+            findings += check_seal(words, image.committed.id, artifacts.uki_name or "the UKI")
     else:
         root_argument = KernelArgument(text=f"root=UUID={root.fs_uuid}", origin="disk layout")
         collected = collect_arguments(
             image.merged,
-            image.resolved.config.labels,
+            labels,
             facts.architecture,
-            own=[root_argument, *own],
-            settings=settings_arguments,
+            own=[root_argument, *needed, *own],
+            settings=configured,
             added=asked,
             deleted=request.karg_deletes,
         )
         arguments = list(collected.arguments)
         findings += collected.findings
+    findings += check_root(arguments, root, sealed=artifacts.kind is EntryKind.UKI)
     release = dict(artifacts.os_release)
     entry = BootEntry(
         deployment_id=image.committed.id,

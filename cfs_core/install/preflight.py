@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cfs_core.install.services import Services
     from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.initramfs import InitramfsVerdict
-    from cfs_core.model.boot import Architecture, BootArtifacts, KernelArgument
+    from cfs_core.model.boot import Architecture, BootArtifacts
     from cfs_core.model.disk import Partition, Volume
 
 
@@ -123,12 +123,3 @@ def check_fits(volume_bytes: Mapping[Volume, int], partitions: Sequence[Partitio
             yield error(
                 f"disk.too-small.{partition.volume.value}", message, f"make it larger (--{partition.volume.value}-size)"
             )
-
-
-def check_uki_arguments(artifacts: BootArtifacts, extra: Sequence[KernelArgument]) -> Iterator[Finding]:
-    """A UKI carries its command line; arguments from elsewhere cannot be added."""
-    if artifacts.uki is None:
-        return
-    for argument in extra:
-        message = f"{argument.text!r} of {argument.origin} cannot be added: a UKI's command line is sealed"
-        yield error("boot.karg-sealed", message, "build it into the UKI, or ship a UKI addon in the image")

@@ -13,7 +13,7 @@ from cfs_core.image.artifacts import find_artifacts
 from cfs_core.image.pull import merged_tree, pull_layers, tag_of
 from cfs_core.image.reader import ImageReader
 from cfs_core.image.resolve import resolve
-from cfs_core.image.sealed import sealed_words
+from cfs_core.image.sealed import effective, sealed_words
 from cfs_core.model.deployment import FormatOptions, FormatVersion
 from cfs_core.model.digest import HashAlgorithm
 from cfs_core.model.event import Event
@@ -49,7 +49,9 @@ class PreparedImage:
     """The tree that will be mounted."""
 
     artifacts: tuple[BootArtifacts, ...]
-    sealed: bool
+    seal: SealedDigest | None
+    """What the UKI's command line makes the initramfs mount; None where the image is not sealed."""
+
     storage_name: str
     storage_origin: str
     settings: Settings
@@ -76,7 +78,7 @@ def prepare(request: InstallRequest, services: Services) -> Iterator[PreparedIma
         tree, reader = _pulled(transport, image, repository, services)
         artifacts = find_artifacts(reader)
         sealed = sealed_words(artifacts[0]) if artifacts else ()
-        wanted = _other_hash(sealed, repository)
+        wanted = _other_hash(sealed, repository.options.algorithm)
         if wanted is not None and request.repo is None:
             repository = stack.enter_context(_local_repository(request, services, storage, wanted))
             tree, reader = _pulled(transport, image, repository, services)
@@ -84,11 +86,11 @@ def prepare(request: InstallRequest, services: Services) -> Iterator[PreparedIma
         settings = services.settings
         for layer in image_advice(reader):
             settings = settings.with_layer(layer)
-        expected = tuple(found.hex for found in sealed)
-        options = _matching_options(tree, repository, expected) if expected else None
+        seal = effective(sealed, repository.options.algorithm) or next(iter(sealed), None)
+        options = _matching_options(tree, repository, seal) if seal is not None else None
         tag = tag_of(request.source)
         committed = repository.commit(merged_tree(repository, image), image, options=options, name=tag)
-        done = Event(name="image.committed", facts={"image_id": committed.id, "sealed": bool(expected)})
+        done = Event(name="image.committed", facts={"image_id": committed.id, "sealed": seal is not None})
         services.emit(done)
         yield PreparedImage(
             resolved=image,
@@ -97,9 +99,9 @@ def prepare(request: InstallRequest, services: Services) -> Iterator[PreparedIma
             merged=reader,
             deployed=repository.open_tree(committed.id),
             artifacts=artifacts,
-            sealed=bool(expected),
+            seal=seal,
             storage_name=name,
-            storage_origin="the image is sealed" if expected else origin,
+            storage_origin=origin if seal is None else "the image is sealed",
             settings=settings,
             verified=verified,
         )
@@ -113,10 +115,12 @@ def _pulled(
     return tree, ImageReader(tree, repository.content)
 
 
-def _other_hash(sealed: tuple[SealedDigest, ...], repository: Repository) -> HashAlgorithm | None:
-    """Return the hash an image is sealed with, if it is none that *repository* has."""
-    algorithms = {found.algorithm for found in sealed}
-    return min(algorithms) if algorithms and repository.options.algorithm not in algorithms else None
+def _other_hash(sealed: tuple[SealedDigest, ...], algorithm: HashAlgorithm | None) -> HashAlgorithm | None:
+    """Return the hash an image is sealed with, if a repository of *algorithm* cannot have what it names."""
+    found = effective(sealed, algorithm)
+    if not sealed or (found is not None and found.algorithm is algorithm):
+        return None
+    return next((word.algorithm for word in sealed if word.algorithm is not algorithm), None)
 
 
 def _judge(image: ResolvedImage, transport: Transport, services: Services) -> tuple[str, ...]:
@@ -180,22 +184,29 @@ def _local_repository(
         yield repository
 
 
-def _matching_options(tree: Directory, repository: Repository, expected: tuple[str, ...]) -> FormatOptions:
-    """Find under which choices this tree has one of the identities a UKI was sealed with.
+def _matching_options(tree: Directory, repository: Repository, seal: SealedDigest) -> FormatOptions:
+    """Find under which choices this tree has the identity a UKI was sealed with.
 
     Raises:
-        VerificationError: none of them.
+        VerificationError: under none.
     """
     algorithm = repository.options.algorithm
+    if seal.algorithm is not algorithm:
+        msg = f"the UKI of this image is sealed with {seal.algorithm}, and the repository keeps {algorithm}"
+        hint = "leave --repo out, or name a repository with that hash"
+        raise VerificationError(msg, hint=hint, expected=seal.hex)
     candidates = [
         FormatOptions(version=version, algorithm=algorithm, keep_user_xattrs=keep)
         for keep, version in product((False, True), (FormatVersion.V1, FormatVersion.V2, FormatVersion.V0))
     ]
     for options in candidates:
         (found,) = repository.image_ids(tree, [options], bootable=True)
-        if found in expected:
+        if found == seal.hex:
             return options
     (ours,) = repository.image_ids(tree, candidates[:1], bootable=True)
-    msg = f"the UKI of this image is sealed for {expected[0]:.16}…, but its files make {ours:.16}…"
-    hint = "build the UKI again for this image: `cfs image digest --bootable` prints the digest it must carry"
-    raise VerificationError(msg, hint=hint, expected=list(expected), found=ours)
+    msg = f"the UKI of this image is sealed for {seal.hex:.16}…, but its files make {ours:.16}…"
+    hint = (
+        "build the UKI again for this image: `cfs image digest --bootable` prints the digest it must carry, and the "
+        "first composefs= of its command line counts"
+    )
+    raise VerificationError(msg, hint=hint, expected=seal.hex, found=ours)

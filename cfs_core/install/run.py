@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.install.plan import PreparedInstall, make_plan
 from cfs_core.install.preflight import refuse_errors
 from cfs_core.install.prepare import PreparedImage, prepare
+from cfs_core.install.target_reference import one_line, target_reference
 from cfs_core.install.verify import verify
 from cfs_core.model.event import Event
 from cfs_core.target.image import ImageTarget
@@ -38,8 +39,16 @@ class InstallResult:
 
 @contextmanager
 def planned(request: InstallRequest, services: Services) -> Iterator[tuple[PreparedImage, PreparedInstall]]:
-    """Do everything short of writing, and hand over the plan."""
+    """Do everything short of writing, and hand over the plan.
+
+    Raises:
+        CfsError: as `install`.
+    """
     ImageTarget.check_destination(request.disk, replace=request.replace)
+    if request.target_imgref is None:
+        one_line(request.source, "--source-imgref")
+    else:
+        request = replace(request, target_imgref=target_reference(request.target_imgref))
     with prepare(request, services) as image:
         services.emit(Event(name="plan.started"))
         yield image, make_plan(request, image, services)

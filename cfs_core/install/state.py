@@ -100,7 +100,9 @@ def origin_text(state: DeploymentState) -> str:
         "[image]",
         f"manifest_digest = {state.manifest_digest}",
     ]
-    ours = [f"verified = {'; '.join(state.verified)}"] if state.verified else []
+    # What a policy verified may quote what somebody else signed.
+    verified = "".join(sign if sign.isprintable() else "?" for sign in "; ".join(state.verified))
+    ours = [f"verified = {verified}"] if verified else []
     ours += [f"file.{number} = {hexes} {location}" for number, (location, hexes) in enumerate(state.boot_files)]
     lines += ["[cfs]", *ours] if ours else []
     return "\n".join(lines) + "\n"

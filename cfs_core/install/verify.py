@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import BootError
+from cfs_core.install.command_line import check_entry
 from cfs_core.model.action import CopyObject, MakeDirectory, MakeSymlink, WriteFile
 from cfs_core.model.content import BytesContent
 from cfs_core.model.deployment import Problem
@@ -112,6 +113,7 @@ def _menu(disk: DiskImage, prepared: PreparedInstall) -> Iterator[Problem]:
     if wanted.arguments and first.arguments != wanted.arguments:
         yield Problem(code="boot.menu", where="boot menu", message=f"has other kernel arguments: {first.arguments}")
     yield from _missing(disk, first.files)
+    yield from check_entry(disk, first)
 
 
 def _missing(disk: DiskImage, files: Iterable[Location]) -> Iterator[Problem]:

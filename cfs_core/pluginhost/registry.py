@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cfs_core.errors import PluginError
 from cfs_core.interfaces.provider import Provider
+from cfs_core.pluginhost.distributions import install_hint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,5 +83,5 @@ class Registry(Generic[P]):
             hint = "see `cfs plugins doctor`"
         else:
             msg = f"no {self.family} named {name!r}; known: {known}"
-            hint = f"install a plugin that offers it, for example with `pip install cfs-{name}`"
+            hint = install_hint(name)
         raise PluginError(msg, hint=hint, family=self.family, name=name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 from cfs_core.errors import DiskError, LimitError
 from cfs_core.model.disk import Region
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.layout import DiskLayout
     from cfs_core.interfaces.storage import FileReader
+    from cfs_core.model.content import Content
     from cfs_core.model.deployment import Problem
     from cfs_core.model.disk import Location, Partition, Volume
 
@@ -80,6 +82,18 @@ class DiskImage:
         with reader.open(location.path) as file:
             return file.read()
 
+    def content(self, location: Location) -> Content:
+        """Return a regular file's content, readable as long as the disk is open.
+
+        Raises:
+            FileNotFoundError: no regular file is there.
+            DiskError: the filesystem is damaged.
+        """
+        reader = self.reader(location.volume)
+        if reader is None or reader.kind(location.path) != "file":
+            raise FileNotFoundError(str(location))
+        return _FileOnDisk(reader, location.path, reader.size(location.path))
+
     def names(self, location: Location) -> tuple[str, ...]:
         """Return sorted names in a directory; empty if there is none."""
         reader = self.reader(location.volume)
@@ -109,6 +123,18 @@ class DiskImage:
             msg = f"{partition.volume.name} of {self.path} holds {name}, which no installed plugin can read"
             raise DiskError(msg, hint="cfs plugins list shows the filesystems that are known")
         return filesystem
+
+
+@dataclass(frozen=True, slots=True)
+class _FileOnDisk:
+    """A `Content` on a disk that is not mounted."""
+
+    reader: FileReader
+    path: str
+    size: int
+
+    def open(self) -> BinaryIO:
+        return self.reader.open(self.path)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builders.oci import Dir, File, Image, Link, layer, write_layout
-from builders.pe import pe_bytes, uki_bytes
+from builders.pe import addon_bytes, pe_bytes, uki_bytes
 
 KERNEL_VERSION = "6.12.1-test"
 MODULES = f"usr/lib/modules/{KERNEL_VERSION}"
@@ -82,11 +82,13 @@ def image(
     return Image([layer(tree(architecture, **choices), compression)], architecture=architecture, labels=labels or {})
 
 
-def with_uki(base: Image, cmdline: str) -> Image:
-    """Return *base* with a UKI in a layer of its own."""
-    uki = uki_bytes(cmdline, version=KERNEL_VERSION, initrd=initramfs())
-    top = layer({"boot/EFI/Linux/test.efi": File(uki)}, parents=True)
-    return Image([*base.layers, top], architecture=base.architecture)
+def with_uki(base: Image, cmdline: str, *addons: str) -> Image:
+    """Return *base* with a UKI in a layer of its own, and addons with these command lines."""
+    folder = "boot/EFI/Linux/test.efi"
+    files = {folder: File(uki_bytes(cmdline, version=KERNEL_VERSION, initrd=initramfs()))}
+    for number, text in enumerate(addons):
+        files[f"{folder}.extra.d/{number}.addon.efi"] = File(addon_bytes(text))
+    return Image([*base.layers, layer(files, parents=True)], architecture=base.architecture, labels=base.labels)
 
 
 def layout(directory, **images) -> str:

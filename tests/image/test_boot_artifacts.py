@@ -1,8 +1,11 @@
 import contextlib
 import hashlib
+import os
 import random
 import struct
+import subprocess
 import zlib
+from pathlib import Path
 
 import pytest
 from builders.pe import AMD64, addon_bytes, pe_bytes, uki_bytes
@@ -12,7 +15,7 @@ from cfs_core.image.architecture import kernel_architecture, userspace_architect
 from cfs_core.image.artifacts import find_artifacts, parse_os_release
 from cfs_core.image.pe import SECTIONS_LIMIT, read_pe
 from cfs_core.image.reader import ImageReader
-from cfs_core.image.sealed import parse_words, sealed_digests, sealed_words
+from cfs_core.image.sealed import effective, parse_words, sealed_arguments, sealed_words
 from cfs_core.model.boot import Architecture, EntryKind
 from cfs_core.model.content import BytesContent, read_all
 from cfs_core.model.digest import HashAlgorithm
@@ -47,7 +50,7 @@ def test_a_kernel_with_its_initramfs():
     assert (read_all(found.kernel), read_all(found.initrd)) == (b"K", b"I")
     assert found.boot_digest == hashlib.sha256(b"KI").hexdigest()
     assert found.release("PRETTY_NAME") == "Debian GNU/Linux 13"
-    assert sealed_digests(found) == ()
+    assert sealed_words(found) == ()
 
 
 def test_the_newest_complete_kernel_is_first():
@@ -81,7 +84,12 @@ def test_a_uki_with_its_addons():
         ("debug.addon.efi", False),
         ("all.addon.efi", True),
     ]
-    assert sealed_digests(found) == (HEX512,)
+    assert [word.hex for word in sealed_words(found)] == [HEX512]
+    assert [(word.text, word.origin) for word in sealed_arguments(found)][2:] == [
+        ('a="b c"', "os.efi"),
+        ("all", "all.addon.efi"),
+        ("debug", "debug.addon.efi"),
+    ]
 
 
 def test_ukis_beside_the_modules_and_by_version():
@@ -149,7 +157,11 @@ def test_profiles():
     ]
     pe = read_pe(BytesContent(pe_bytes(sections)))
     assert read_all(pe.section(".cmdline")) == b"base"
-    assert pe.texts(".cmdline") == ("base", "one")
+    assert pe.text(".cmdline") == "one"
+    assert read_pe(BytesContent(pe_bytes([*sections[:3], *sections[4:]]))).text(".cmdline") == "base"
+    assert read_pe(BytesContent(pe_bytes([(".cmdline", b"a b\0c\0")]))).text(".cmdline") == "a b"
+    with pytest.raises(ImageError, match="2 sections"):
+        read_pe(BytesContent(pe_bytes([*sections[:4], (".cmdline", b"two")]))).text(".cmdline")
 
 
 def test_pe_files_that_are_none():
@@ -163,7 +175,7 @@ def test_pe_files_that_are_none():
     with pytest.raises(LimitError):
         read_pe(BytesContent(pe_bytes((f".{i}", b"") for i in range(SECTIONS_LIMIT + 1))))
     with pytest.raises(LimitError):
-        read_pe(BytesContent(pe_bytes([(".cmdline", b"x" * 100)]))).texts(".cmdline", limit=99)
+        read_pe(BytesContent(pe_bytes([(".cmdline", b"x" * 100)]))).text(".cmdline", limit=99)
 
 
 def test_mutated_ukis_never_raise_anything_else():
@@ -175,7 +187,7 @@ def test_mutated_ukis_never_raise_anything_else():
             data[generator.randrange(400 if generator.random() < 0.8 else len(data))] = generator.randrange(256)
         with contextlib.suppress(ImageError):
             for found in find_artifacts(image({"boot/EFI/Linux/a.efi": bytes(data)})):
-                sealed_digests(found)
+                sealed_words(found)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +218,33 @@ def test_seal_words(word, expected):
 def test_seal_words_that_are_none(word):
     with pytest.raises(ImageError, match="names no composefs image"):
         list(parse_words([word]))
+
+
+@pytest.mark.parametrize(
+    ("line", "algorithm", "expected"),
+    [
+        ("", HashAlgorithm.SHA512, None),
+        (f"composefs={HEX512} composefs={'0' * 128}", HashAlgorithm.SHA512, HEX512),
+        (f"composefs={HEX256} composefs={HEX512}", HashAlgorithm.SHA512, HEX256),
+        (f"composefs={HEX256} composefs.digest=v1-sha512-12:{HEX512}", HashAlgorithm.SHA512, HEX512),
+        (f"composefs={HEX256} composefs.digest=v1-sha512-12:{HEX512}", HashAlgorithm.SHA256, HEX256),
+        (f"composefs.digest=v1-sha512-12:{HEX512}", HashAlgorithm.SHA256, None),
+    ],
+)
+def test_the_initramfs_takes_the_first_identity_that_fits_the_repository(line, algorithm, expected, tmp_path):
+    found = effective(parse_words(line.split()), algorithm)
+    assert (found and found.hex) == expected
+    cmdline = tmp_path / "cmdline"
+    cmdline.write_text(line)
+    script = Path(__file__).parents[2] / "plugins/initramfs/cfs_initramfs/boot/cfs-setup-root"
+    done = subprocess.run(
+        ["sh", script, "parse", algorithm.value],
+        env={"CFS_CMDLINE": str(cmdline), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split(" ")[0] == (expected or ""), done.stderr
 
 
 def test_os_release():

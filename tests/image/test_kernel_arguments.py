@@ -182,3 +182,15 @@ def test_arguments_that_cannot_be_one_word(text):
         quote(text)
     with pytest.raises(UsageError):
         collected(added=[text])
+
+
+def test_options_of_the_root_that_override_what_the_system_needs_are_refused():
+    found = collected(own=["rootflags=subvol=@"], added=["rootflags=ro"])
+    assert codes(found) == [("boot.karg-conflict", Severity.ERROR)]
+    found = collected({BOOTC + "a.toml": 'kargs = ["rootflags=ro"]'}, own=["rootflags=subvol=@"])
+    assert codes(found) == [("boot.karg-conflict", Severity.WARNING)]
+
+
+def test_quotes_hide_no_composefs_argument():
+    found = collected(own=["composefs=a"], added=['"composefs=b"'])
+    assert codes(found) == [("boot.karg-composefs", Severity.ERROR)]

@@ -99,12 +99,6 @@ def test_ssh_keys_reach_the_deployment(cfs, source, tmp_path):
     assert "holds no key" in done.stderr
 
 
-def test_two_root_arguments_are_pointed_out(cfs, source, tmp_path):
-    done = cfs.install(source, tmp_path / "disk.img", "--karg", "root=/dev/sda1")
-    assert done.returncode == 0
-    assert "boot.karg-conflict" in done.stderr
-
-
 REFUSALS = {
     "initramfs": ({"capable": False}, (), "boot.initramfs", 11),
     "loader": ({"loader": False}, ("--bootloader", "systemd-boot"), "loader", 11),
@@ -113,7 +107,10 @@ REFUSALS = {
     "kernel": ({f"{bootable.MODULES}/vmlinuz": None}, (), "image.no-kernel", 8),
     "filesystem": ({}, ("--filesystem", "zfs"), "plugin", 4),
     "bootloader": ({}, ("--bootloader", "lilo"), "plugin", 4),
-    "composefs argument": ({}, ("--karg", "composefs=" + "0" * 128), "karg", 11),
+    "composefs argument": ({}, ("--karg", "composefs=" + "0" * 128), "boot.karg-composefs", 11),
+    "quoted composefs argument": ({}, ("--karg", '"composefs=' + "0" * 128 + '"'), "boot.karg-composefs", 11),
+    "another root": ({}, ("--karg", "root=/dev/sda1"), "boot.karg-root", 11),
+    "another root filesystem": ({}, ("--karg", "rootfstype=xfs"), "boot.karg-root", 11),
 }
 
 
@@ -130,6 +127,21 @@ def test_what_would_not_boot_is_refused_before_anything_is_written(case, cfs, tm
     assert "hint:" in done.stderr
     assert not disk.exists()
     assert cfs.litter() == []
+
+
+def test_an_image_that_advises_a_filesystem_nobody_has_is_told_apart_from_a_mistake(cfs, tmp_path):
+    advice = {"usr/lib/bootc/install/00-x.toml": File('[install.filesystem.root]\ntype = "xfs"\n')}
+    source = bootable.layout(tmp_path / "oci", latest=bootable.image(**advice)) + ":latest"
+    done = cfs.install(source, tmp_path / "disk.img")
+    assert done.returncode == 4
+    assert "image:/usr/lib/bootc/install/00-x.toml asks for it" in done.stderr
+    assert "hint: pass --filesystem ext4" in done.stderr
+    assert "pip install" not in done.stderr
+    assert cfs.plan(source, "--filesystem", "ext4")["partitions"][1]["filesystem"] == "ext4"
+
+
+def test_bootc_s_name_of_systemd_boot_is_known(cfs, source):
+    assert cfs.plan(source, "--bootloader", "systemd")["bootloader"]["name"] == "systemd-boot"
 
 
 def test_missing_host_tools_are_named_with_their_package(cfs, source, tmp_path):
@@ -174,48 +186,6 @@ def test_an_existing_disk_is_kept_unless_confirmed(cfs, source, tmp_path):
     assert disk.read_bytes() == b"precious"
     assert cfs.install(source, disk, "--yes").returncode == 0
     assert disk.stat().st_size > 1 << 20
-
-
-def test_a_sealed_uki_is_installed_and_a_wrong_one_refused(cfs, tmp_path):
-    base = bootable.image()
-    plain = bootable.layout(tmp_path / "base", latest=base) + ":latest"
-    identity = cfs.ok("image", "digest", plain, "--bootable").stdout.strip()
-    good = bootable.with_uki(base, f"quiet composefs={identity}")
-    bad = bootable.with_uki(base, "quiet composefs=" + "ab" * 64)
-    bootable.layout(tmp_path / "uki", good=good, bad=bad)
-    done = cfs.install(f"oci:{tmp_path}/uki:good", tmp_path / "good.img", "--format", "json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["image_id"] == identity
-    done = cfs.install(f"oci:{tmp_path}/uki:bad", tmp_path / "bad.img")
-    assert done.returncode == 7
-    assert "sealed for" in done.stderr
-    assert not (tmp_path / "bad.img").exists()
-    done = cfs.install(f"oci:{tmp_path}/uki:good", tmp_path / "karg.img", "--karg", "debug")
-    assert done.returncode == 11
-    assert "boot.karg-sealed" in done.stderr
-
-
-def test_a_uki_sealed_for_the_old_layout_is_honoured(cfs, tmp_path):
-    base = bootable.image()
-    plain = bootable.layout(tmp_path / "base", latest=base) + ":latest"
-    identity = cfs.ok("image", "digest", plain, "--bootable", "--format", "v2").stdout.strip()
-    source = bootable.layout(tmp_path / "uki", v2=bootable.with_uki(base, f"composefs={identity}")) + ":v2"
-    done = cfs.install(source, tmp_path / "v2.img", "--format", "json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["image_id"] == identity
-
-
-def test_a_uki_sealed_with_the_other_hash_is_honoured(cfs, tmp_path):
-    base = bootable.image()
-    plain = bootable.layout(tmp_path / "base", latest=base) + ":latest"
-    identity = cfs.ok("image", "digest", plain, "--bootable", "--hash", "sha256").stdout.strip()
-    sealed = bootable.with_uki(base, f"composefs.digest=v1-sha256-12:{identity}")
-    source = bootable.layout(tmp_path / "uki", other=sealed) + ":other"
-    done = cfs.install(source, tmp_path / "other.img", "--format", "json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["image_id"] == identity
-    done = cfs.install(source, tmp_path / "again.img", "--repo", tmp_path / "cache/cfs/repo")
-    assert done.returncode == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
