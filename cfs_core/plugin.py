@@ -128,6 +128,7 @@ if TYPE_CHECKING:
         lookup,
         walk,
     )
+    from cfs_core.scratch import scratch_directory
     from cfs_core.strict_json import JsonFields, parse_json
 
 API_VERSION: Final = (1, 0)
@@ -270,6 +271,7 @@ _HOMES: Final = {
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.strict_json:parse_json",
     "read_all": "cfs_core.model.content:read_all",
+    "scratch_directory": "cfs_core.scratch:scratch_directory",
     "split_scheme": "cfs_core.model.reference:split_scheme",
     "walk": "cfs_core.model.tree:walk",
 }
@@ -412,6 +414,7 @@ __all__ = [
     "lookup",
     "parse_json",
     "read_all",
+    "scratch_directory",
     "split_scheme",
     "walk",
 ]

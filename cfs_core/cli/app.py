@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,11 +106,15 @@ class App(contextlib.AbstractContextManager["App"]):
 
     @property
     def scratch(self) -> Path:
-        """A private directory that goes away with the run."""
+        """A private directory that goes away with the run.
+
+        Raises:
+            UsageError: TMPDIR is no place for one.
+        """
         if self._scratch is None:
-            folder = tempfile.mkdtemp(prefix="cfs-", dir=self.environ.get("TMPDIR"))
-            self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            self._scratch = Path(folder)
+            from cfs_core.scratch import scratch_directory
+
+            self._scratch = self.stack.enter_context(scratch_directory())
         return self._scratch
 
     @property

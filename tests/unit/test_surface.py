@@ -144,6 +144,7 @@ NAMES = [
     "lookup",
     "parse_json",
     "read_all",
+    "scratch_directory",
     "split_scheme",
     "walk",
 ]
