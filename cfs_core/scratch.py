@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfs_core.errors import UsageError
+from cfs_core.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def scratch_directory(parent: Path | None = None) -> Iterator[Path]:
     one here removes those of the same user that nobody locks.
 
     Raises:
-        UsageError: no directory can be made there.
+        HostError: no directory can be made there.
     """
     folder = parent or Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
     _remove_stale(folder)
@@ -39,7 +39,7 @@ def scratch_directory(parent: Path | None = None) -> Iterator[Path]:
         path, lock = _made(folder)
     except OSError as cause:
         msg = f"no temporary directory can be made in {folder}: {cause.strerror}"
-        raise UsageError(msg, hint="set TMPDIR to a directory that is there and that you may write to") from cause
+        raise HostError(msg, hint="set TMPDIR to a directory that is there and that you may write to") from cause
     try:
         yield path
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cfs_core.errors import UsageError
+from cfs_core.errors import HostError
 from cfs_core.scratch import scratch_directory
 
 KILLED = """
@@ -68,7 +68,7 @@ def test_only_what_is_surely_ours_is_swept(tmp_path):
 
 
 def test_a_place_where_none_can_be_made_is_named(tmp_path):
-    with pytest.raises(UsageError, match="none") as caught, scratch_directory(tmp_path / "none"):
+    with pytest.raises(HostError, match="none") as caught, scratch_directory(tmp_path / "none"):
         pass
     assert "TMPDIR" in caught.value.hint
 

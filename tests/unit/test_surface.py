@@ -55,6 +55,7 @@ NAMES = [
     "GcReport",
     "HardLink",
     "HashAlgorithm",
+    "HostError",
     "ImageConfig",
     "ImageError",
     "ImageId",
