@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 HELP = """
 Boot DISK in a virtual machine, without changing it, and say what it saw: loader, kernel, composefs root with fs-verity
-required, state of systemd, seconds for each. Exit status 0 only if all of it was seen; a system before systemd 256 cannot
-tell all of it, and is proven only with --allow-console-evidence.
+required, state of systemd, seconds for each. Exit status 0 only if all of it was seen. A system before systemd 256
+cannot tell all of it: it is proven only with --allow-console-evidence.
 
 \b
 Example:
