@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         DiskError,
         DiskFullError,
         ForbiddenError,
+        HostError,
         ImageError,
         LimitError,
         NotFoundError,
@@ -128,6 +129,7 @@ if TYPE_CHECKING:
         lookup,
         walk,
     )
+    from cfs_core.scratch import scratch_directory
     from cfs_core.strict_json import JsonFields, parse_json
 
 API_VERSION: Final = (1, 0)
@@ -181,6 +183,7 @@ _HOMES: Final = {
     "GcReport": "cfs_core.model.deployment:GcReport",
     "HardLink": "cfs_core.model.layer:HardLink",
     "HashAlgorithm": "cfs_core.model.digest:HashAlgorithm",
+    "HostError": "cfs_core.errors:HostError",
     "ImageConfig": "cfs_core.model.manifest:ImageConfig",
     "ImageError": "cfs_core.errors:ImageError",
     "ImageId": "cfs_core.model.deployment:ImageId",
@@ -270,6 +273,7 @@ _HOMES: Final = {
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.strict_json:parse_json",
     "read_all": "cfs_core.model.content:read_all",
+    "scratch_directory": "cfs_core.scratch:scratch_directory",
     "split_scheme": "cfs_core.model.reference:split_scheme",
     "walk": "cfs_core.model.tree:walk",
 }
@@ -325,6 +329,7 @@ __all__ = [
     "GcReport",
     "HardLink",
     "HashAlgorithm",
+    "HostError",
     "ImageConfig",
     "ImageError",
     "ImageId",
@@ -412,6 +417,7 @@ __all__ = [
     "lookup",
     "parse_json",
     "read_all",
+    "scratch_directory",
     "split_scheme",
     "walk",
 ]

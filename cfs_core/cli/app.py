@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +11,7 @@ from cfs_core.errors import PluginError, UsageError
 from cfs_core.interfaces.context import PluginContext
 from cfs_core.model.event import Event
 from cfs_core.pluginhost import families
-from cfs_core.report.logs import Logs
+from cfs_core.report.logs import LEVELS, Logs
 from cfs_core.report.progress import JsonProgress, SilentProgress
 
 if TYPE_CHECKING:
@@ -40,10 +38,12 @@ class App(contextlib.AbstractContextManager["App"]):
         self.options: dict[str, object] = {}
         self.disabled: tuple[str, ...] = ()
         self.authfile: Path | None = None
-        self.logs = Logs(level=environ.get("CFS_LOG", "warning"))
+        self.log_level: str | None = None
+        self.log_as_json = False
         self.progress_descriptor: int | None = None
         self.show_progress = True
         self.stack = contextlib.ExitStack()
+        self._logs: Logs | None = None
         self._settings: Settings | None = None
         self._host: PluginHost | None = None
         self._progress: SilentProgress | None = None
@@ -54,6 +54,18 @@ class App(contextlib.AbstractContextManager["App"]):
         if self._progress is not None:
             self._progress.close()
         self.stack.close()
+
+    @property
+    def logs(self) -> Logs:
+        """The log on standard error."""
+        if self._logs is None:
+            asked = self.environ.get("CFS_LOG") or "warning"
+            self._logs = Logs(
+                level=self.log_level or (asked if asked in LEVELS else "warning"), as_json=self.log_as_json
+            )
+            if asked not in LEVELS:
+                self._logs.warning("setting.ignored", problem=f"CFS_LOG is {asked!r}; known: {', '.join(LEVELS)}")
+        return self._logs
 
     @property
     def settings(self) -> Settings:
@@ -108,11 +120,15 @@ class App(contextlib.AbstractContextManager["App"]):
 
     @property
     def scratch(self) -> Path:
-        """A private directory that goes away with the run."""
+        """A private directory that goes away with the run.
+
+        Raises:
+            HostError: TMPDIR is no place for one.
+        """
         if self._scratch is None:
-            folder = tempfile.mkdtemp(prefix="cfs-", dir=self.environ.get("TMPDIR"))
-            self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            self._scratch = Path(folder)
+            from cfs_core.scratch import scratch_directory
+
+            self._scratch = self.stack.enter_context(scratch_directory())
         return self._scratch
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfs_core.cli.image import platform_option
-from cfs_core.cli.output import authfile_option, format_option, repo_option, show_json
+from cfs_core.cli.output import (
+    NamedPath,
+    ResultGroup,
+    authfile_option,
+    format_option,
+    progress_fd_option,
+    repo_option,
+    results,
+    say,
+    show_json,
+)
 from cfs_core.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +32,7 @@ if TYPE_CHECKING:
     from cfs_core.install.run import InstallResult
 
 
-@click.group()
+@click.group(cls=ResultGroup)
 def install() -> None:
     """Install an image to a disk."""
 
@@ -32,7 +44,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 
 
 @install.command("to-disk")
-@click.argument("disk", type=click.Path(path_type=Path))
+@click.argument("disk", type=NamedPath(path_type=Path))
 @click.option(
     "--source-imgref",
     metavar="REF",
@@ -64,7 +76,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before replacing or destroying anything.")
 @click.option("--prove", is_flag=True, help="Boot the result in a virtual machine.")
-@click.option("--progress-fd", type=int, metavar="N", help="Write progress as JSON lines to this descriptor.")
+@progress_fd_option
 @authfile_option
 @repo_option
 @platform_option
@@ -85,8 +97,6 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
     from cfs_core.install.run import install as run_install
 
     app: App = ctx.obj
-    if options["progress_fd"] is not None:
-        app.progress_descriptor = options["progress_fd"]
     _fill_in_source(app, options)
     request = _request(disk, options)
 
@@ -109,7 +119,8 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
     if not options["prove"] or output == "text":
         _show_result(result, output)
     if options["prove"]:
-        return int(ctx.invoke(_prover(ctx), **_prove_arguments(ctx, disk, output)) or 0)
+        with contextlib.redirect_stdout(results()):  # a plugin's command prints its result itself
+            return int(ctx.invoke(_prover(ctx), **_prove_arguments(ctx, disk, output)) or 0)
     return 0
 
 
@@ -130,7 +141,7 @@ def _show_result(result: InstallResult, output: str) -> None:
         show_json({"result": "installed", **{name: getattr(result, name) for name in result.__slots__}})
         return
     took = f"{result.took_seconds:.1f} s"
-    click.echo(f"installed {result.image_id:.16}… to {result.disk} in {took}; read back and verified")
+    say(f"installed {result.image_id:.16}… to {result.disk} in {took}; read back and verified")
 
 
 def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
@@ -157,7 +168,7 @@ def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
         boot_volume=options["separate_boot"],
         repo=options["repo_path"],
         seed=options["seed"],
-        replace=disk.exists(),
+        replace=os.path.exists(disk),  # noqa: PTH110 - a name too long is judged later
     )
 
 

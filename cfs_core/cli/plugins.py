@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfs_core.cli.output import format_option, show_json, table
+from cfs_core.cli.output import ResultGroup, format_option, say, show_json, table
 from cfs_core.plugin import API_VERSION
 from cfs_core.pluginhost import families
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cfs_core.cli.app import App
 
 
-@click.group()
+@click.group(cls=ResultGroup)
 def plugins() -> None:
     """Show plugins and what is wrong with them."""
 
@@ -65,9 +65,7 @@ def list_plugins(app: App, output: str) -> None:
         show_json({"api": list(API_VERSION), "providers": records})
         return
     if not records:
-        click.echo(
-            "no plugins are installed; `pip install cfs-storage-composefs cfs-transport-oci-dir cfs-disk …` adds some"
-        )
+        say("no plugins are installed; `pip install cfs-storage-composefs cfs-transport-oci-dir cfs-disk …` adds some")
         return
     table(
         [(str(r["family"]), str(r["name"]), f"{r['distribution']} {r['version']}", str(r["summary"])) for r in records],
@@ -121,15 +119,15 @@ def doctor(app: App, output: str) -> int:
         )
     else:
         for owner in app.host.plugins:
-            click.echo(f"ok       {owner}")
+            say(f"ok       {owner}")
         for record in found.values():
             word = "broken " if record["fatal"] else "warning"
             where = f" in {record['hook']}" if record["hook"] else ""
-            click.echo(
+            say(
                 f"{word}  {record['plugin']} ({record['distribution']} {record['version']}){where}: {record['problem']}"
             )
         for family in missing:
-            click.echo(f"missing  no plugin offers a {family}; an install needs one")
+            say(f"missing  no plugin offers a {family}; an install needs one")
     return 0 if healthy else 4
 
 
@@ -151,7 +149,7 @@ def new(kind: str, name: str, directory: Path | None, output: str) -> None:
     if output == "json":
         show_json({"path": path})
         return
-    click.echo(f"{path} is ready; try `cd {path} && pip install -e '.[test]' && pytest`")
+    say(f"{path} is ready; try `cd {path} && pip install -e '.[test]' && pytest`")
 
 
 def _needed(family: str) -> bool:

@@ -19,6 +19,7 @@ from cfs_core.model.digest import HashAlgorithm
 from cfs_core.model.event import Event
 from cfs_core.model.manifest import Platform
 from cfs_core.pluginhost import families
+from cfs_core.system.atomic import make_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,7 +176,7 @@ def _local_repository(
         path = path.with_name(f"{path.name}-{algorithm.value}")
     options = None
     if not (path / "meta.json").exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(path)
         options = FormatOptions(
             version=FormatVersion(services.settings.value("install.erofs")),
             algorithm=algorithm or HashAlgorithm(services.settings.value("install.hash")),

@@ -55,6 +55,7 @@ NAMES = [
     "GcReport",
     "HardLink",
     "HashAlgorithm",
+    "HostError",
     "ImageConfig",
     "ImageError",
     "ImageId",
@@ -144,6 +145,7 @@ NAMES = [
     "lookup",
     "parse_json",
     "read_all",
+    "scratch_directory",
     "split_scheme",
     "walk",
 ]
