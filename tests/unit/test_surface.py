@@ -115,6 +115,8 @@ NAMES = [
     "SpecialKind",
     "StateError",
     "Step",
+    "StopSignal",
+    "StoppedError",
     "StorageError",
     "StorageFormat",
     "StorageProvider",
