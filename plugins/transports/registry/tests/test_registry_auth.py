@@ -11,6 +11,7 @@ import pytest
 
 from cfs_core.plugin import ConfigError, Descriptor, Digest, RateLimitedError, ServerError, UnauthorizedError
 from cfs_testkit import faults
+from cfs_testkit.context import RecordedLog
 from cfs_testkit.images import build_image
 from cfs_testkit.registry import Access, RegistryServer
 from cfs_transport_registry.credentials import Credentials, CredentialStore
@@ -208,7 +209,7 @@ class Places:
         from cfs_core.system.command import HostCommands
 
         made = Settings(**{**self.settings, **settings})
-        store = CredentialStore(made, HostCommands({"PATH": str(self.helpers)}))
+        store = CredentialStore(made, HostCommands({"PATH": str(self.helpers)}), RecordedLog())
         found = store.find(Repository.of(name))
         return None if found is None else found.user or f"token {found.identity_token}"
 
