@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         TransportProvider,
     )
     from cfs_core.interfaces.retry import RetryPolicy
+    from cfs_core.interfaces.stop import StoppedError, StopSignal
     from cfs_core.interfaces.storage import FileReader, LayerStream, Repository, StorageFormat, TreeReader
     from cfs_core.interfaces.target import TargetView
     from cfs_core.interfaces.transport import (
@@ -244,6 +245,8 @@ _HOMES: Final = {
     "SpecialKind": "cfs_core.model.tree:SpecialKind",
     "StateError": "cfs_core.errors:StateError",
     "Step": "cfs_core.model.plan:Step",
+    "StopSignal": "cfs_core.interfaces.stop:StopSignal",
+    "StoppedError": "cfs_core.interfaces.stop:StoppedError",
     "StorageError": "cfs_core.errors:StorageError",
     "StorageFormat": "cfs_core.interfaces.storage:StorageFormat",
     "StorageProvider": "cfs_core.interfaces.provider:StorageProvider",
@@ -388,6 +391,8 @@ __all__ = [
     "SpecialKind",
     "StateError",
     "Step",
+    "StopSignal",
+    "StoppedError",
     "StorageError",
     "StorageFormat",
     "StorageProvider",

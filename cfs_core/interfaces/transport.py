@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import abc
 import functools
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar, final
 
 from cfs_core.errors import LimitError, RefusedError, TransportError, TruncatedError, VerificationError
 from cfs_core.interfaces.retry import RetryBudget, RetryPolicy
+from cfs_core.interfaces.stop import StopSignal
 from cfs_core.model.digest import Digest
 from cfs_core.model.reference import ImageReference, split_scheme
 
@@ -79,7 +79,16 @@ class Transport(abc.ABC):
     """Where images come from. Plugins implement the ``_`` methods; core owns limits, digests, resuming and retries."""
 
     retry: RetryPolicy = RetryPolicy()
-    pause: Callable[[float], None] = staticmethod(time.sleep)
+
+    @functools.cached_property
+    def stop(self) -> StopSignal:
+        """Ends what is under way. A transport that blocks in calls (sockets) has them broken off by its `on_stop`."""
+        return StopSignal()
+
+    @functools.cached_property
+    def pause(self) -> Callable[[float], None]:
+        """What waits between two tries; ends with `stop`."""
+        return self.stop.wait
 
     def parse(self, text: str) -> ImageReference:
         """Turn ``scheme:rest`` into a reference. The default takes everything after the scheme as the name.

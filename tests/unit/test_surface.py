@@ -116,6 +116,8 @@ NAMES = [
     "SpecialKind",
     "StateError",
     "Step",
+    "StopSignal",
+    "StoppedError",
     "StorageError",
     "StorageFormat",
     "StorageProvider",
