@@ -36,6 +36,8 @@ def show_plan(
         click.echo(f"image     {image.resolved.reference} ({image.resolved.manifest.digest})")
         click.echo(f"identity  {plan.image_id}" + (" (sealed)" if image.sealed else ""))
         click.echo(f"storage   {image.storage_name} ({image.storage_origin})")
+        for what in image.verified or ("nothing: no policy is required",):
+            click.echo(f"verified  {what}")
         click.echo(f"loader    {prepared.bootloader_choice.value} ({prepared.bootloader_choice.origin})")
         click.echo(f"disk      {request.disk}\n")
         table(
@@ -121,6 +123,7 @@ def _record(image: PreparedImage, prepared: PreparedInstall, request: InstallReq
             "manifest_digest": image.resolved.manifest.digest,
             "image_id": plan.image_id,
             "sealed": image.sealed,
+            "verified": image.verified,
         },
         "storage": {"name": image.storage_name, "origin": image.storage_origin},
         "bootloader": {"name": prepared.bootloader_choice.value, "origin": prepared.bootloader_choice.origin},

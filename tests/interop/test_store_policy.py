@@ -106,9 +106,9 @@ REFERENCES = [
     "{evil}",
     "@{good}",
     "quay.io/evil/app:1@{evil}",
-    "[overlay@{root}+{run}]quay.io/evil/app:1",
-    "[overlay@{root}+{run}]quay.io/good/tool:1",
-    "[overlay@{root}+{run}]{evil}",
+    "[overlay@{root}+{run}:overlay.skip_mount_home=true]quay.io/evil/app:1",
+    "[overlay@{root}+{run}:overlay.skip_mount_home=true]quay.io/good/tool:1",
+    "[overlay@{root}+{run}:overlay.skip_mount_home=true]{evil}",
 ]
 
 
@@ -148,7 +148,7 @@ def test_a_root_behind_a_link(store, named):
     store.configure(f'graphroot="{link}"\n')
     store.require({"": ACCEPT, f"[overlay@{store.folder / named}]": REJECT})
     assert store.cfs_accepts("quay.io/evil/app:1") == store.skopeo_accepts("quay.io/evil/app:1")
-    typed = f"[overlay@{link}+{store.folder}/run]quay.io/evil/app:1"
+    typed = f"[overlay@{link}]quay.io/evil/app:1"
     assert not store.cfs_accepts(typed), "we look behind the link, too"
 
 
