@@ -195,7 +195,7 @@ def open_repository(app: App, path: Path | None, *, create: bool = False) -> Ite
 def pull(
     app: App, reference: str, name: str | None, repo_path: Path | None, architecture: str | None, output: str
 ) -> None:
-    """Fetch an image into a repository.
+    """Fetch an image into a repository. Policies that settings require judge it first.
 
     \b
     Example:
@@ -203,15 +203,17 @@ def pull(
     """
     from cfs_core.image.pull import merged_tree, pull_layers, tag_of
     from cfs_core.image.resolve import resolve
+    from cfs_core.install.judge import judge
 
     transport, parsed = app.transport(reference)
     resolved = resolve(transport, parsed, wanted_platform(architecture))
+    verified = judge(resolved, transport, app)
     with open_repository(app, repo_path, create=True) as repository:
         fetched = pull_layers(transport, resolved, repository, progress=app.progress, emit=app.emit)
         committed = repository.commit(merged_tree(repository, resolved), resolved, name=name or tag_of(reference))
     app.progress.close()
     if output == "json":
-        show_json({"image": committed, "layers_fetched": fetched})
+        show_json({"image": committed, "layers_fetched": fetched, "verified": verified})
     else:
         say(f"{committed.manifest_digest}  {committed.id}")
 
@@ -331,15 +333,17 @@ def rm(app: App, names: tuple[str, ...], repo_path: Path | None) -> None:
 @authfile_option
 @click.pass_obj
 def copy(app: App, source: str, destination: str, architecture: str | None) -> None:
-    """Copy an image from one place to another, byte for byte.
+    """Copy an image from one place to another, byte for byte. Policies that settings require judge it first.
 
     \b
     Example:
       cfs image copy docker://localhost:5000/debian:latest oci:./debian:latest
     """
     from cfs_core.image.copy import copy_image
+    from cfs_core.install.judge import judged_for_copy
 
     origin, reference = app.transport(source)
     target, name = app.transport(destination)
     platform = wanted_platform(architecture)
+    reference = judged_for_copy(reference, origin, app, platform)
     say(copy_image(origin, reference, target, name, platform=platform, progress=app.progress, emit=app.emit))

@@ -32,6 +32,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 COMMANDS = {
     "install": "cfs_core.cli.install:install",
+    "status": "cfs_core.cli.status:status",
     "image": "cfs_core.cli.image:image",
     "repo": "cfs_core.cli.repo:repo",
     "plugins": "cfs_core.cli.plugins:plugins",
@@ -41,6 +42,7 @@ COMMANDS = {
 
 SUMMARIES = {
     "install": "Install an image to a disk.",
+    "status": "Show deployments: image, boot entries, what was verified.",
     "image": "Digests, pulling, looking into images.",
     "repo": "Make, check and clean repositories.",
     "plugins": "Show plugins and what is wrong with them.",

@@ -37,6 +37,8 @@ def show_plan(
         say(f"image     {image.resolved.reference} ({image.resolved.manifest.digest})")
         say(f"identity  {plan.image_id}" + (" (sealed)" if image.seal is not None else ""))
         say(f"storage   {image.storage_name} ({image.storage_origin})")
+        for what in image.verified or ("nothing: no policy is required",):
+            say(f"verified  {what}")
         say(f"loader    {prepared.bootloader_choice.value} ({prepared.bootloader_choice.origin})")
         say(f"disk      {request.disk}\n")
         table(
@@ -128,6 +130,7 @@ def _record(image: PreparedImage, prepared: PreparedInstall, request: InstallReq
             "manifest_digest": image.resolved.manifest.digest,
             "image_id": plan.image_id,
             "sealed": image.seal is not None,
+            "verified": image.verified,
         },
         "storage": {"name": image.storage_name, "origin": image.storage_origin},
         "bootloader": {"name": prepared.bootloader_choice.value, "origin": prepared.bootloader_choice.origin},

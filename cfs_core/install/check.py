@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import CfsError, DiskError
@@ -26,11 +27,12 @@ DEPLOYMENTS = "/state/deploy"
 ORIGIN_LIMIT = 1 << 20
 
 
-def check_disk(services: Services, path: Path) -> Iterator[Problem]:
-    """Yield what is wrong with the disk image at *path*, byte for byte where content has a digest.
+@contextmanager
+def opened_disk(services: Services, path: Path) -> Iterator[DiskImage]:
+    """Open a disk image with the layout that is configured and every filesystem that is installed.
 
     Raises:
-        DiskError: no layout that is installed can read it, or it holds no root volume.
+        DiskError: that layout cannot read it.
     """
     layout = services.make(families.LAYOUTS, str(services.settings.value("install.layout")))
     made = {
@@ -38,6 +40,16 @@ def check_disk(services: Services, path: Path) -> Iterator[Problem]:
         for provider in services.host.collect(families.FILESYSTEMS)
     }
     with open_disk(path, layout, made) as disk:
+        yield disk
+
+
+def check_disk(services: Services, path: Path) -> Iterator[Problem]:
+    """Yield what is wrong with the disk image at *path*, byte for byte where content has a digest.
+
+    Raises:
+        DiskError: no layout that is installed can read it, or it holds no root volume.
+    """
+    with opened_disk(services, path) as disk:
         yield from disk.check()
         root = disk.reader(Volume.ROOT)
         if root is None:

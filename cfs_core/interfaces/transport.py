@@ -99,6 +99,14 @@ class Transport(abc.ABC):
         scheme, rest = split_scheme(text)
         return ImageReference(scheme=scheme, name=rest, text=text)
 
+    def canonical(self, reference: ImageReference) -> ImageReference:
+        """Return what policies judge: the full name of what *reference*, which was fetched before, turned out to be.
+
+        Nothing abbreviated, no default left out, ``text`` and ``digest`` as they were. The default returns
+        *reference* itself: right where the grammar has no abbreviations.
+        """
+        return reference
+
     @abc.abstractmethod
     def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
         """Return media type (as the source states it, or empty) and raw bytes of what *reference* names.

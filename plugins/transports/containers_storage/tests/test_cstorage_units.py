@@ -91,7 +91,31 @@ IMAGES = [
     ],
 )
 def test_lookup(rest, found):
-    assert find_image(IMAGES, parse(f"containers-storage:{rest}")).id == found * 32
+    assert find_image(IMAGES, parse(f"containers-storage:{rest}")).image.id == found * 32
+
+
+@pytest.mark.parametrize(
+    ("rest", "name"),
+    [
+        ("x/t:2", "quay.io/x/t"),
+        ("t:1", "localhost/t"),
+        ("docker.io/fedora:40", "docker.io/library/fedora"),
+        (f"x/t@{DIGEST}", "quay.io/x/t"),
+        (f"t@{'aa' * 32}", "localhost/t"),
+        ("aa" * 32, None),
+        ("aa" * 4, None),
+    ],
+)
+def test_the_full_name_is_that_of_the_record(rest, name):
+    assert find_image(IMAGES, parse(f"containers-storage:{rest}")).name == name
+
+
+def test_a_short_name_that_one_image_has_twice_is_not_clear():
+    """Which of them a policy judges would be chance."""
+    both = [record("ae", "quay.io/evil/app:1", "quay.io/good/app:1")]
+    with pytest.raises(UsageError):
+        find_image(both, parse("containers-storage:app:1"))
+    assert find_image(both, parse("containers-storage:evil/app:1")).name == "quay.io/evil/app"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +125,7 @@ def test_lookup(rest, found):
         ("localhost/other:1", NotFoundError),
         (f"fedora@{DIGEST}", NotFoundError),
         ("@" + "ff" * 32, NotFoundError),
+        ("localhost/t@" + "ab" * 32, NotFoundError),
         ("app:1", UsageError),
     ],
 )
@@ -163,6 +188,17 @@ def test_mistakes_in_storage_conf(tmp_path, text):
     named = conf(tmp_path, "s.conf", text)
     with pytest.raises(ConfigError):
         places(tmp_path, CONTAINERS_STORAGE_CONF=named)
+
+
+def test_the_graph_root_that_policies_name(tmp_path):
+    """As containers/image: links in storage.conf are followed, what was typed stays, additional stores don't count."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    text = f'[storage]\ngraphroot="{tmp_path}/link"\nimagestore="/images"\n[storage.options]\n'
+    named = conf(tmp_path, "other.conf", text + 'additionalimagestores=["/more"]\n')
+    found = places(tmp_path, CONTAINERS_STORAGE_CONF=named)
+    assert found.graph == tmp_path / "real"
+    assert found.narrowed(f"[overlay@{tmp_path}/./link/+/run]").graph == tmp_path / "link"
 
 
 def test_missing_or_unknown_settings(tmp_path):
