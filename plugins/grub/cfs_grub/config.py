@@ -137,8 +137,9 @@ def _default(choices: Sequence[Counted], most_tries: int) -> str:
 def _bls(entries_path: str, sorting: Sorting) -> str:
     if sorting is Sorting.FILEVERCMP:
         return f"blscfg --path {quote(entries_path)}\n"
-    # Fedora's reader calls load_video in every entry; firmware and kernel set the display up by themselves.
-    return f"function load_video {{\n  true\n}}\nset blsdir={quote(entries_path)}\nblscfg\n"
+    # Fedora's reader calls load_video in every entry; firmware and kernel set the display up by themselves. The body
+    # must not be empty, and not every GRUB has `true`.
+    return f"function load_video {{\n  set cfs_video=\n}}\nset blsdir={quote(entries_path)}\nblscfg\n"
 
 
 def _entry(entry: ScriptEntry) -> str:
