@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cfs_core.errors import LimitError, VerificationError
+from cfs_core.errors import CfsError, LimitError, PluginError, VerificationError
 from cfs_core.image.manifest import INDEX_TYPES, MANIFEST_TYPES, Index, parse_config, parse_manifest
 from cfs_core.image.resolve import INDEX_DEPTH, resolve
 from cfs_core.model.manifest import ResolvedImage
 from cfs_core.pluginhost import families
+from cfs_core.pluginhost.load import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,18 +26,26 @@ def judge(image: ResolvedImage, transport: Transport, services: Services) -> tup
 
     Raises:
         VerificationError: one said no, or failed.
+        PluginError: one breaks its contract.
     """
     verified: list[str] = []
     for name in services.settings.value("policy.require"):
         policy = services.make(families.POLICIES, name, services.settings.section("policy.settings", name))
+        owner = services.host.collect(families.POLICIES).owner(name)
+        facts = {"policy": name, "distribution": owner.distribution, "version": owner.version}
         try:
             verdict = policy.judge(image, transport)
+        except PluginError:
+            raise
+        except CfsError as cause:
+            msg = f"policy {name} of {owner} could not judge {image.reference}: {cause.message}"
+            raise VerificationError(msg, hint=cause.hint, **facts) from cause
         except Exception as cause:
-            msg = f"policy {name} could not judge {image.reference}: {cause}"
-            raise VerificationError(msg, policy=name) from cause
-        if not verdict.accepted:
+            msg = f"policy {name} of {owner} could not judge {image.reference}: {describe(cause)}"
+            raise VerificationError(msg, hint=f"report it to the authors of {owner.distribution}", **facts) from cause
+        if verdict.accepted is not True:
             msg = f"policy {name} refuses {image.reference}: {verdict.reason}"
-            raise VerificationError(msg, policy=name)
+            raise VerificationError(msg, **facts)
         verified += [f"{name}: {what}" for what in verdict.verified or (verdict.reason,)]
     return tuple(verified)
 

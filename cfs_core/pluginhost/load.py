@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 
 from cfs_core import hookspecs
-from cfs_core.errors import CfsError, PluginError
+from cfs_core.errors import CfsError
 from cfs_core.interfaces.provider import Provider
 from cfs_core.plugin import API_VERSION
 from cfs_core.pluginhost.registry import PluginId, Registry, Trouble
@@ -122,21 +122,24 @@ class PluginHost:
             PluginError: unknown, withheld, its factory failed or made something else; the message names whom to ask.
             CfsError: what the factory itself says, for example a setting it refuses.
         """
+        from cfs_core.pluginhost.contracts import hold  # with all the types that providers return
+
         registry = self.collect(family)
         provider, owner = registry.get(name), registry.owner(name)
-        hint = f"report it to the authors of {owner.distribution}; see `cfs plugins doctor`"
+        what = f"the {family.name} {name!r}"
         try:
             with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
                 made = provider.factory(context)
         except CfsError:
             raise
         except (Exception, SystemExit) as cause:
-            msg = f"the {family.name} {name!r} of {owner} failed: {_describe(cause)}"
-            raise PluginError(msg, hint=hint, plugin=owner.name, distribution=owner.distribution) from cause
-        if not isinstance(made, family.interface()):
-            msg = f"the {family.name} {name!r} of {owner} made {type(made).__name__}, not {family.interface().__name__}"
-            raise PluginError(msg, hint=hint, plugin=owner.name, distribution=owner.distribution)
-        return made
+            msg = f"{what} of {owner} failed: {describe(cause)}"
+            raise owner.fault(msg) from cause
+        interface = family.interface()
+        if not isinstance(made, interface):
+            msg = f"{what} of {owner} made {type(made).__name__}, not {interface.__name__}"
+            raise owner.fault(msg)
+        return hold(made, interface, owner, what)
 
     def collect(self, family: Family[P]) -> Registry[P]:
         """Return the providers of *family*; asked once per family, then remembered."""
@@ -225,7 +228,7 @@ class PluginHost:
         except KeyboardInterrupt:
             raise
         except BaseException as cause:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
-            problem = f"cannot be imported: {_describe(cause)}" if hook is None else f"raised {_describe(cause)}"
+            problem = f"cannot be imported: {describe(cause)}" if hook is None else f"raised {describe(cause)}"
             trouble.append(Trouble(plugin=owner, hook=hook, problem=problem, cause=cause))
             outcome.value = None
         took = self._clock() - started
@@ -263,7 +266,8 @@ def _listed(returned: object) -> list[object]:
     return list(itertools.islice(returned, OFFERS_LIMIT))
 
 
-def _describe(cause: BaseException) -> str:
+def describe(cause: BaseException) -> str:
+    """Return class and message of an exception."""
     return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
 
 
