@@ -18,7 +18,7 @@ IMAGES = """
 import sys
 from pathlib import Path
 from cfs_testkit.layouts import bootable_image, efi_program, write_layout
-image = bootable_image({"usr/lib/systemd/boot/efi/systemd-bootx64.efi": efi_program()}, labels={"vendor": "us"})
+image = bootable_image({"usr/lib/made-bootloader/made-bootloaderx64.efi": efi_program()}, labels={"vendor": "us"})
 write_layout(image, Path("oci"))
 folder = Path("plain/sha256")
 folder.mkdir(parents=True)
@@ -110,7 +110,16 @@ def test_cfs_reads_an_image_through_a_new_transport(user):
     user.ok("cfs", "image", "pull", "made-transport:plain", "--repo", "repo-transport")
 
 
-INSTALL = ("install", "to-disk", "--source-imgref", "oci:oci:latest", "--yes", "--repo")
+INSTALL = (
+    "install",
+    "to-disk",
+    "--source-imgref",
+    "oci:oci:latest",
+    "--bootloader",
+    "made-bootloader",
+    "--yes",
+    "--repo",
+)
 
 
 def test_cfs_asks_a_new_policy(user):

@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import tarfile
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from builders import ovmf
 from builders.outsiders import EXAMPLES, Outside, core_and_default_plugins
 
-from cfs_core.plugin import Architecture, Firmware
+from cfs_core.plugin import Architecture, Firmware, Volume
+from cfs_disk.gpt import GptLayout
 from cfs_prove import machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
@@ -106,13 +108,8 @@ def test_debian_boots_with_refind(outside, disk, workspace):
 
 def with_two_entries(outside, disk, copy, wanted):
     """Put an entry that cannot boot before the one there is; what the plugin planned for the wanted choice."""
-    table = json.loads(subprocess.run(["sfdisk", "--json", disk], capture_output=True, check=True).stdout)
-    partitions = table["partitiontable"]["partitions"]
-    number, found = next((n, part) for n, part in enumerate(partitions, 1) if part["name"] == "EFI-SYSTEM")
-    partition = {
-        "number": number, "start": found["start"] * 512, "size": found["size"] * 512, "type_guid": found["type"],
-        "uuid": found["uuid"], "name": found["name"], "filesystem": "vfat",
-    }  # fmt: skip
+    found = next(part for part in GptLayout().read(disk) if part.volume is Volume.ESP)
+    partition = {field.name: getattr(found, field.name) for field in fields(found) if field.name != "volume"}
     subprocess.run(["cp", "--sparse=always", disk, copy], check=True)
     esp = f"{copy}@@{partition['start']}"
     config = subprocess.run(["mtype", "-i", esp, "::EFI/BOOT/refind.conf"], capture_output=True, check=True).stdout
