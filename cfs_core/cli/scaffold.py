@@ -28,7 +28,7 @@ _TO_KNOW = {
     "storage": """
 The last command needs one thing more: an image whose initramfs can mount {name}, and an initramfs provider (hook
 `cfs_register_initramfs`, here or in another plugin) that recognises it. Until there is one, cfs refuses the install,
-with the code `boot.initramfs`, since the disk would not boot.
+with the code `boot.initramfs`, since the disk would not boot. `cfs image` and `cfs repo` always work with composefs.
 """,
     "policy": """
 What it asks for is in the settings:

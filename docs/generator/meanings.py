@@ -10,7 +10,7 @@ EVENTS = {
     "image.resolved": "The reference has become a digest; from here on only the digest counts.",
     "install.completed": "The disk has its name, and the run was a success.",
     "layer.stored": "A layer is complete and right, and in the repository.",
-    "plan.started": "The plan is made and accepted; from here on the disk is written.",
+    "plan.started": "The image is prepared; loader, disk and menu are planned now, and nothing is written yet.",
     "step.started": "A part of the plan (repository, state, bootloader, menu) is being applied.",
 }
 
