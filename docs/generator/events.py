@@ -1,4 +1,4 @@
-"""Every event, finding and problem in the source, found by reading it."""
+"""Every event, log line, finding and problem in the source, found by reading it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-MAKER = re.compile(r"(finding|problem|error|warning|note)\Z", re.IGNORECASE)
+MAKER = re.compile(r"(finding|problem|error|warning|note|guarded)\Z", re.IGNORECASE)
 """Names of what makes findings and problems."""
+
+LOGGER = re.compile(r"_?logs?\Z")
+"""Names of what log lines are written with."""
 
 CODE = re.compile(r"[a-z0-9]+(-[a-z]+)*(\.[a-zA-Z-]+)+\Z")
 
@@ -47,9 +50,20 @@ def every_code() -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for path in sources():
         for call in _calls(ast.parse(path.read_text(encoding="utf-8"))):
-            code = _code(call)
-            if code is not None:
+            for code in _codes(call):
                 found[code].add(module_name(path))
+    return dict(sorted(found.items()))
+
+
+def every_log() -> dict[str, tuple[str, set[str]]]:
+    """Return the names of log lines that are no events, each with its level and the modules that write it."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    for path in sources():
+        for call in _calls(ast.parse(path.read_text(encoding="utf-8"))):
+            if _is_log(call) and call.args and CODE.match(name := _constant(call.args[0])):
+                level, modules = found.setdefault(name, (_called(call), set()))
+                modules.add(module_name(path))
+                found[name] = (level, modules)
     return dict(sorted(found.items()))
 
 
@@ -102,13 +116,25 @@ def _event(call: ast.Call, tables: dict[str, set[str]]) -> tuple[str | None, set
     return None, set()
 
 
-def _code(call: ast.Call) -> str | None:
-    """Return the first argument of a maker that looks like a code."""
-    if not MAKER.search(_called(call)):
-        return None
+def _codes(call: ast.Call) -> list[str]:
+    """Return the codes in the first argument of a maker that has any; either of two where a condition chooses."""
+    if not MAKER.search(_called(call)) or _is_log(call):
+        return []
     named = [word.value for word in call.keywords if word.arg == "code"]
-    texts = [_constant(node) for node in (*named, *call.args)]
-    return next((text for text in texts if CODE.match(text)), None)
+    for node in (*named, *call.args):
+        choices = [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
+        codes = [text for text in map(_constant, choices) if CODE.match(text)]
+        if codes:
+            return codes
+    return []
+
+
+def _is_log(call: ast.Call) -> bool:
+    if not isinstance(call.func, ast.Attribute):
+        return False
+    owner = call.func.value
+    name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    return LOGGER.match(name) is not None and call.func.attr in {"debug", "info", "warning", "error"}
 
 
 def _constant(node: ast.expr) -> str:

@@ -44,6 +44,12 @@ A *finding* is made before anything is written; one of severity error ends the i
 error. A *problem* is made when a repository or a disk is read back.
 """
 
+LOGS = """
+## Log lines
+
+Besides events, these are in the log; no program should wait for one.
+"""
+
 ERRORS = """\
 # Errors and exit statuses
 

@@ -78,6 +78,28 @@ def test_events_are_found_in_the_source(name, reference):
     assert f"| `{name}` |" in reference["events.md"]
 
 
+def test_everything_that_is_emitted_has_a_meaning(reference):
+    from generator import events, meanings
+
+    assert set(meanings.EVENTS) == set(events.every_event())
+    assert set(meanings.CODES) == set(events.every_code())
+    assert set(meanings.LOGS) == set(events.every_log())
+    assert "| Event | Meaning |" in reference["events.md"]
+
+
+def test_log_lines_are_no_findings_and_no_code_is_left_out():
+    from generator import events
+
+    assert "setting.ignored" in events.every_log()
+    assert "setting.ignored" not in events.every_code()
+    known = set(events.every_code()) | set(events.every_log())
+    assert {"object.unreadable", "link.unreadable"} <= known
+
+
+def test_status_1_is_for_what_cfs_cannot_explain(reference):
+    assert "| 1 | `internal` | A fault in cfs itself:" in reference["errors.md"]
+
+
 def test_errors_of_plugins_are_in_the_table(reference):
     assert "| `transport.cannot-resume` | `CannotResumeError` | 6 |" in reference["errors.md"]
     assert "| `storage.locked` |" in reference["errors.md"]
