@@ -61,7 +61,14 @@ if TYPE_CHECKING:
     )
     from cfs_core.interfaces.retry import RetryPolicy
     from cfs_core.interfaces.stop import StoppedError, StopSignal
-    from cfs_core.interfaces.storage import FileReader, LayerStream, Repository, StorageFormat, TreeReader
+    from cfs_core.interfaces.storage import (
+        FileReader,
+        LayerStream,
+        MetadataReader,
+        Repository,
+        StorageFormat,
+        TreeReader,
+    )
     from cfs_core.interfaces.target import TargetView
     from cfs_core.interfaces.transport import (
         CONFIG_LIMIT,
@@ -212,6 +219,7 @@ _HOMES: Final = {
     "MakeSpecial": "cfs_core.model.action:MakeSpecial",
     "MakeSymlink": "cfs_core.model.action:MakeSymlink",
     "Manifest": "cfs_core.model.manifest:Manifest",
+    "MetadataReader": "cfs_core.interfaces.storage:MetadataReader",
     "Node": "cfs_core.model.tree:Node",
     "NotFoundError": "cfs_core.errors:NotFoundError",
     "ObjectId": "cfs_core.model.tree:ObjectId",
@@ -358,6 +366,7 @@ __all__ = [
     "MakeSpecial",
     "MakeSymlink",
     "Manifest",
+    "MetadataReader",
     "Node",
     "NotFoundError",
     "ObjectId",

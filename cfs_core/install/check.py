@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cfs_core.errors import CfsError, DiskError
+from cfs_core.errors import CfsError, DiskError, ImageError
+from cfs_core.image.pe import read_pe
 from cfs_core.install.command_line import check_entry
 from cfs_core.install.state import recorded_files
 from cfs_core.model.deployment import Problem
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cfs_core.install.services import Services
-    from cfs_core.interfaces.storage import FileReader
+    from cfs_core.interfaces.storage import FileReader, StorageFormat
+    from cfs_core.model.disk import Location
     from cfs_core.target.read import DiskImage
 
 REPOSITORY = "/composefs"
 DEPLOYMENTS = "/state/deploy"
 ORIGIN_LIMIT = 1 << 20
+LOADER_LIMIT = 64 << 20
+"""Bytes; a boot loader has a few MiB."""
 
 
 @contextmanager
@@ -55,12 +59,13 @@ def check_disk(services: Services, path: Path) -> Iterator[Problem]:
         if root is None:
             msg = f"{path} has no root volume that can be read"
             raise DiskError(msg, hint="is it a disk made by cfs or bootc?")
-        yield from services.storage().check_files(root, REPOSITORY)
-        yield from _check_boot_files(disk, root)
+        storage = services.storage()
+        yield from storage.check_files(root, REPOSITORY)
+        yield from _check_boot_files(disk, root, storage)
         yield from _check_menus(services, disk)
 
 
-def _check_boot_files(disk: DiskImage, root: FileReader) -> Iterator[Problem]:
+def _check_boot_files(disk: DiskImage, root: FileReader, storage: StorageFormat) -> Iterator[Problem]:
     """Compare loader, kernels and entries with what each deployment's origin file says was installed.
 
     A file that is gone was renamed or replaced by an update; what the menu still needs is `_check_menus`' business.
@@ -78,8 +83,24 @@ def _check_boot_files(disk: DiskImage, root: FileReader) -> Iterator[Problem]:
             if reader is None or reader.kind(location.path) != "file":
                 continue
             with reader.open(location.path) as content:
-                if Digest.of_stream(content).hex != expected:
-                    yield Problem(code="boot.differs", where=str(location), message="differs from what was installed")
+                same = Digest.of_stream(content).hex == expected
+            if not same and not _is_loader_update(disk, location, root, storage):
+                yield Problem(code="boot.differs", where=str(location), message="differs from what was installed")
+
+
+def _is_loader_update(disk: DiskImage, location: Location, root: FileReader, storage: StorageFormat) -> bool:
+    """Return whether a running system put a loader of one of its images there (systemd-boot-update.service, bootupd).
+
+    Kernels, UKIs and their addons are never replaced in place.
+    """
+    content = disk.content(location)
+    if not location.path.lower().endswith(".efi") or content.size > LOADER_LIMIT:
+        return False
+    try:
+        sections = {section.name for section in read_pe(content).sections}
+    except ImageError:
+        return False
+    return not sections & {".linux", ".cmdline"} and storage.has_file(root, REPOSITORY, content)
 
 
 def _check_menus(services: Services, disk: DiskImage) -> Iterator[Problem]:

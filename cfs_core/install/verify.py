@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import BootError
 from cfs_core.install.command_line import check_entry
-from cfs_core.model.action import CopyObject, MakeDirectory, MakeSymlink, WriteFile
+from cfs_core.interfaces.storage import MetadataReader
+from cfs_core.model.action import (
+    CopyObject,
+    MakeDirectory,
+    MakeHardLink,
+    MakeSpecial,
+    MakeSymlink,
+    PlacingAction,
+    WriteFile,
+)
 from cfs_core.model.content import BytesContent
 from cfs_core.model.deployment import Problem
 from cfs_core.model.disk import Volume
+from cfs_core.model.tree import SpecialKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -57,35 +68,65 @@ def _problems(disk: DiskImage, prepared: PreparedInstall, storage: StorageFormat
 
 
 def _compare(volume: Volume, reader: FileReader, prepared: PreparedInstall) -> Iterator[Problem]:
-    """Compare every file that the plan put on *volume*, the repository aside: its objects prove themselves."""
-    last: dict[Location, WriteFile | CopyObject | MakeSymlink | MakeDirectory] = {}
+    """Compare everything that the plan put on *volume*; contents of the repository aside, which prove themselves."""
+    last: dict[Location, tuple[PlacingAction, bool]] = {}
     for step in prepared.plan.steps:
-        if step.id == "repository":
-            continue
         for action in step.actions:
-            if isinstance(action, WriteFile | CopyObject | MakeSymlink | MakeDirectory):
-                last[action.location] = action
-    for location, action in last.items():
+            if isinstance(action, PlacingAction):
+                last[action.location] = action, step.id != "repository"
+    metadata = reader if isinstance(reader, MetadataReader) else None
+    for location, (action, contents) in last.items():
         if location.volume is volume:
-            problem = _difference(reader, location.path, action)
+            problem = _difference(reader, location.path, action) if contents else None
+            if problem is None and metadata is not None:
+                try:
+                    problem = _other_metadata(metadata, location.path, action)
+                except OSError:
+                    problem = "is missing"
             if problem:
                 yield Problem(code="disk.differs", where=str(location), message=problem)
 
 
-def _difference(
-    reader: FileReader, path: str, action: WriteFile | CopyObject | MakeSymlink | MakeDirectory
-) -> str | None:
+def _difference(reader: FileReader, path: str, action: PlacingAction) -> str | None:
     kind = reader.kind(path)
     if kind is None:
         return "is missing"
-    if isinstance(action, MakeDirectory):
-        return None if kind == "directory" else f"is a {kind}, not a directory"
-    if isinstance(action, MakeSymlink):
-        return None if kind == "symlink" and reader.read_link(path) == action.target else "is not the planned link"
-    if kind != "file":
-        return f"is a {kind}, not a file"
-    wanted = BytesContent(action.data) if isinstance(action, WriteFile) else action.source
+    match action:
+        case MakeDirectory():
+            return None if kind == "directory" else f"is a {kind}, not a directory"
+        case MakeSymlink():
+            found = reader.read_link(path) if kind == "symlink" else None
+            return None if found == action.target else "is not the planned link"
+        case MakeSpecial():
+            return None if kind == "special" else f"is a {kind}, not a special file"
+        case MakeHardLink():
+            return None if kind != "directory" else "is a directory, not a link"
+        case WriteFile() | CopyObject() if kind != "file":
+            return f"is a {kind}, not a file"
+        case WriteFile():
+            wanted: Content = BytesContent(action.data)
+        case CopyObject():
+            wanted = action.source
     return None if _same(reader, path, wanted) else "has other content than planned"
+
+
+def _other_metadata(reader: MetadataReader, path: str, action: PlacingAction) -> str | None:
+    """Compare permissions, owner, extended attributes, device number and links. Times decide nothing at a boot."""
+    if isinstance(action, MakeHardLink):
+        same = reader.same_file(path, action.existing.path)
+        return None if same else f"is not a link to {action.existing.path}"
+    found, wanted = reader.attributes(path), action.attributes
+    if found.mode != wanted.mode & 0o7777 and not isinstance(action, MakeSymlink):
+        return f"has permissions {found.mode:04o}, not {wanted.mode:04o}"
+    if (found.uid, found.gid) != (wanted.uid, wanted.gid):
+        return f"belongs to {found.uid}:{found.gid}, not {wanted.uid}:{wanted.gid}"
+    if found.xattrs != wanted.xattrs and dict(found.xattrs) != dict(wanted.xattrs):
+        names = {name for name, _ in {*found.xattrs} ^ {*wanted.xattrs}}
+        return f"has other extended attributes than planned: {', '.join(sorted(map(os.fsdecode, names)))}"
+    if isinstance(action, MakeSpecial) and action.kind in {SpecialKind.CHAR, SpecialKind.BLOCK}:
+        device = reader.device(path)
+        return None if device == action.rdev else f"is device {device:#x}, not {action.rdev:#x}"
+    return None
 
 
 def _same(reader: FileReader, path: str, wanted: Content) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from cfs_core.model.action import Action
+    from cfs_core.model.action import Action, Attributes
     from cfs_core.model.boot import KernelArgument
     from cfs_core.model.content import Content
     from cfs_core.model.deployment import CommittedImage, FormatOptions, GcReport, ImageId, Problem, StoredImage
@@ -214,6 +214,23 @@ class FileReader(Protocol):
         """Return the fs-verity digest the filesystem holds for *path*, ``algorithm:hex``; None if verity is off."""
 
 
+@runtime_checkable
+class MetadataReader(Protocol):
+    """What a `FileReader` has besides where its filesystem keeps owners, permissions and links (ext4 does, FAT not).
+
+    Links are not followed; what is not there raises as the os module does.
+    """
+
+    def attributes(self, path: str) -> Attributes:
+        """Return permissions (07777), owner, modification time and extended attributes."""
+
+    def device(self, path: str) -> int:
+        """Return the device number of a special file as Linux encodes it in 32 bits; 0 of one that is no device."""
+
+    def same_file(self, path: str, other: str) -> bool:
+        """Return whether two names are hard links of one file."""
+
+
 class StorageFormat(abc.ABC):
     """A way to keep trees. Stateless; repositories hold the state."""
 
@@ -264,3 +281,11 @@ class StorageFormat(abc.ABC):
     @abc.abstractmethod
     def check_files(self, files: FileReader, root: str) -> Iterable[Problem]:
         """Check the repository at *root* of a filesystem that is not mounted, file by file, and yield what is wrong."""
+
+    def has_file(self, files: FileReader, root: str, content: Content) -> bool:
+        """Return whether an image in the repository at *root*, as in `check_files`, has a file of this very content.
+
+        False where the format cannot tell.
+        """
+        del files, root, content
+        return False

@@ -278,6 +278,24 @@ def test_one_changed_byte_is_named(cfs, source, tmp_path):
     assert cfs("repo", "fsck", "--disk", disk).returncode == 0
 
 
+@pytest.mark.parametrize("shipped", [True, False])
+def test_a_loader_that_the_system_updated_from_its_image_is_no_damage(shipped, cfs, tmp_path):
+    old = bootable.tree()["usr/lib/systemd/boot/efi/systemd-bootx64.efi"].data
+    new = old.replace(b"systemd-boot 257.1", b"systemd-boot 257.2")
+    files = {"usr/share/newer.efi": File(new)} if shipped else {}
+    source = bootable.layout(tmp_path / "oci", latest=bootable.image(**files)) + ":latest"
+    disk = tmp_path / "disk.img"
+    cfs.ok("install", "to-disk", "--source-imgref", source, disk)
+    data = disk.read_bytes()
+    start = data.index(old[:512])
+    esp = data[: start + (8 << 20)]
+    assert esp.count(b"systemd-boot 257.1") == 2
+    disk.write_bytes(esp.replace(b"systemd-boot 257.1", b"systemd-boot 257.2") + data[len(esp) :])
+    done = cfs("repo", "fsck", "--disk", disk)
+    assert done.stdout.count("boot.differs") == (0 if shipped else 2)
+    assert done.returncode == (0 if shipped else 9)
+
+
 def test_progress_and_result_are_machine_readable(cfs, source, tmp_path):
     read, write = os.pipe()
     done = cfs.install(source, tmp_path / "disk.img", "--progress-fd", str(write), "--format", "json", pass_fds=[write])

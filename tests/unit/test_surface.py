@@ -83,6 +83,7 @@ NAMES = [
     "MakeSpecial",
     "MakeSymlink",
     "Manifest",
+    "MetadataReader",
     "Node",
     "NotFoundError",
     "ObjectId",

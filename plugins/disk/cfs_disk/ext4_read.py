@@ -10,7 +10,7 @@ import struct
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from cfs_core.plugin import DiskError, Problem
+from cfs_core.plugin import Attributes, DiskError, Problem
 from cfs_disk.ext4_inode import (
     FLAG_EXTENTS,
     FLAG_INLINE,
@@ -112,6 +112,33 @@ class Ext4Reader:
 
         return ext4_verity.stored_digest(self, self._regular(path), path)
 
+    # --- MetadataReader -----------------------------------------------------------------------
+
+    def attributes(self, path: str) -> Attributes:
+        """Return permissions, owner, modification time and extended attributes."""
+        inode = self.lookup(path)
+        seconds, nanoseconds = inode.mtime
+        xattrs = self.xattrs(inode)
+        return Attributes(
+            mode=stat.S_IMODE(inode.mode),
+            uid=inode.uid,
+            gid=inode.gid,
+            mtime_sec=seconds,
+            mtime_nsec=nanoseconds,
+            xattrs=tuple(sorted(xattrs.items())),
+        )
+
+    def device(self, path: str) -> int:
+        """Return a device number, 0 of what is no device."""
+        inode = self.lookup(path)
+        return inode.rdev if stat.S_ISCHR(inode.mode) or stat.S_ISBLK(inode.mode) else 0
+
+    def same_file(self, path: str, other: str) -> bool:
+        """Return whether two names are links of one inode."""
+        return self.lookup(path).number == self.lookup(other).number
+
+    # --- fs-verity ----------------------------------------------------------------------------
+
     def verify_verity(self, path: str) -> list[Problem]:
         """Check data and stored Merkle tree against the descriptor."""
         from cfs_disk import ext4_verity
@@ -157,16 +184,18 @@ class Ext4Reader:
         Raises:
             FileNotFoundError, NotADirectoryError: as the os module does.
         """
-        inode = self.inode(ROOT_INODE)
+        number = ROOT_INODE
         components = [part for part in path.encode("utf-8", "surrogateescape").split(b"/") if part]
         if len(components) > _MAX_COMPONENTS:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
         for name in components:
-            number = self.entries(inode, path).get(name)
-            if number is None:
+            entries = self._directories.get(number)
+            if entries is None:
+                entries = self.entries(self.inode(number), path)
+            if name not in entries:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-            inode = self.inode(number)
-        return inode
+            number = entries[name]
+        return self.inode(number)
 
     def inode(self, number: int) -> Inode:
         """Read an inode by number."""

@@ -7,13 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from cfs_core.plugin import FormatOptions, FormatVersion, HashAlgorithm, ImageId, StorageFormat
+from cfs_core.plugin import FormatOptions, FormatVersion, HashAlgorithm, ImageId, StorageFormat, read_all
 from cfs_storage_composefs.errors import LockedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cfs_core.plugin import Directory, FileReader, PluginContext, Problem, TreeReader
+    from cfs_core.plugin import Content, Directory, FileReader, PluginContext, Problem, TreeReader
     from cfs_storage_composefs.repository import ComposefsRepository
 
 
@@ -133,6 +133,15 @@ class ComposefsFormat(StorageFormat):
         from cfs_storage_composefs.check import check_repository
 
         return check_repository(files, root, layers=False)
+
+    def has_file(self, files: FileReader, root: str, content: Content) -> bool:
+        """Look for an object of this content; files of up to 64 bytes are no objects."""
+        from cfs_storage_composefs.fsverity import digest_bytes
+        from cfs_storage_composefs.store import object_path
+
+        data = read_all(content)
+        paths = (object_path(digest_bytes(data, algorithm)) for algorithm in HashAlgorithm)
+        return any(files.kind(f"{root}/objects/{path}") == "file" for path in paths)
 
 
 def _algorithm(options: FormatOptions) -> HashAlgorithm:
