@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 from pathlib import Path
@@ -178,6 +177,8 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _reader_gone() -> bool:
     """Say whether nobody reads standard output any more."""
+    import select
+
     watch = select.poll()
     watch.register(1, 0)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))

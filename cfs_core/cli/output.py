@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-import fcntl
 import json
 import os
 import sys
@@ -119,6 +118,8 @@ def progress_fd_option(command: F) -> F:
     def keep(context: click.Context, _parameter: click.Parameter, value: int | None) -> None:
         if value is None:
             return
+        import fcntl
+
         try:
             writable = fcntl.fcntl(value, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         except (OSError, OverflowError, ValueError):

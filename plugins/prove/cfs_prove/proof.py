@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import Architecture, Firmware, scratch_directory
+from cfs_core.plugin import Architecture, Firmware, RefusedError, scratch_directory
 from cfs_prove import machine
 from cfs_prove.console import ConsoleWatch, findings, last_lines
 from cfs_prove.guest import GuestReport, parse_report
@@ -75,7 +75,7 @@ def prove(disk: Path, options: ProofOptions, *, progress: Callable[[str], None] 
 
     Raises:
         CommandError: QEMU or firmware is missing, or QEMU is too old.
-        RefusedError: *disk* cannot be read, or its architecture cannot be emulated.
+        RefusedError: *disk* cannot be read or its architecture not be emulated, or the console's log cannot be written.
     """
     architecture = options.architecture or machine.host_architecture()
     form = machine.disk_format(disk, options.disk_format)
@@ -86,6 +86,8 @@ def prove(disk: Path, options: ProofOptions, *, progress: Callable[[str], None] 
         accelerator = "kvm" if machine.kvm_usable(architecture) else "tcg"
     if accelerator == "tcg":
         machine.check_emulation(emulator)
+    if options.console_log is not None:
+        _keep_console(options.console_log, b"")  # before minutes have gone into a boot
     notes: list[str] = []
     if form == "raw" and options.disk_format is None and machine.begins_like_qcow2(disk):
         notes.append(
@@ -98,8 +100,16 @@ def prove(disk: Path, options: ProofOptions, *, progress: Callable[[str], None] 
         progress(notes[-1])
         boot = _run(emulator, uefi, disk, form, options, "tcg", progress)
     if options.console_log is not None:
-        options.console_log.write_bytes(boot.console)
+        _keep_console(options.console_log, boot.console)
     return _judge(disk, options, emulator, boot, notes)
+
+
+def _keep_console(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as cause:
+        msg = f"the console's log {path} cannot be written: {cause.strerror}"
+        raise RefusedError(msg, hint="name another file with --console-log") from cause
 
 
 def _run(

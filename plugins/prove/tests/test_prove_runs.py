@@ -261,6 +261,13 @@ def test_no_disk(emulator, tmp_path, content):
         run(path)
 
 
+def test_a_log_that_cannot_be_written_is_refused_before_the_boot(emulator, disk, tmp_path):
+    emulator("sys.exit(0)")
+    with pytest.raises(RefusedError, match="No such file"):
+        run(disk, console_log=tmp_path / "none" / "log")
+    assert not (tmp_path / "notes").exists()
+
+
 def test_the_command_tells_programs_in_json_and_people_in_words(emulator, disk, tmp_path):
     text = REPORT + "cfs-prove state running\ncfs-prove end\n"
     emulator(f"write('report', {text!r})\ntime.sleep(60)")
