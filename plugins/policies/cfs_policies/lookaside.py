@@ -143,14 +143,27 @@ def _fetch_from_server(url: str) -> bytes | None:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Redirects within the web; urllib would follow them to FTP."""
+    """Redirects within the web; urllib would follow them to FTP, and leave answers with a senseless one open."""
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> Any:  # noqa: ANN401 - as in the base
+        """Follow one redirect."""
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except urllib.error.HTTPError:
+            raise  # it has the answer, and is closed by who catches it
+        except BaseException:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         """Return what to ask for instead."""
         if urlsplit(newurl).scheme not in ("http", "https"):
-            fp.close()
             words = f"redirects to {newurl:.100}"
             raise urllib.error.URLError(words)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
