@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cfs_core.install.services import Services
+    from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.storage import FileReader
+    from cfs_core.model.boot import BootMenu
     from cfs_core.target.read import DiskImage
 
 REPOSITORY = "/composefs"
@@ -32,11 +34,7 @@ def check_disk(services: Services, path: Path) -> Iterator[Problem]:
         DiskError: no layout that is installed can read it, or it holds no root volume.
     """
     layout = services.make(families.LAYOUTS, str(services.settings.value("install.layout")))
-    made = {
-        provider.name: services.make(families.FILESYSTEMS, provider.name)
-        for provider in services.host.collect(families.FILESYSTEMS)
-    }
-    with open_disk(path, layout, made) as disk:
+    with open_disk(path, layout, _filesystems(services)) as disk:
         yield from disk.check()
         root = disk.reader(Volume.ROOT)
         if root is None:
@@ -45,6 +43,19 @@ def check_disk(services: Services, path: Path) -> Iterator[Problem]:
         yield from services.storage().check_files(root, REPOSITORY)
         yield from _check_boot_files(disk, root)
         yield from _check_menus(services, disk)
+
+
+def _filesystems(services: Services) -> dict[str, Filesystem]:
+    """Make every filesystem that can be made: which ones the disk has is not known yet."""
+    registry = services.host.collect(families.FILESYSTEMS)
+    made: dict[str, Filesystem] = {}
+    for provider in registry:
+        filesystem = services.host.attempt(
+            registry.owner(provider.name), "factory", services.make, families.FILESYSTEMS, provider.name
+        )
+        if filesystem is not None:
+            made[provider.name] = filesystem
+    return made
 
 
 def _check_boot_files(disk: DiskImage, root: FileReader) -> Iterator[Problem]:
@@ -71,11 +82,19 @@ def _check_boot_files(disk: DiskImage, root: FileReader) -> Iterator[Problem]:
 
 def _check_menus(services: Services, disk: DiskImage) -> Iterator[Problem]:
     """Every file that a boot menu names must be there."""
-    for provider in services.host.collect(families.BOOTLOADERS):
+
+    def read_menu(name: str) -> BootMenu:
+        menu: BootMenu = services.make(families.BOOTLOADERS, name).read_menu(disk)
+        return menu
+
+    registry = services.host.collect(families.BOOTLOADERS)
+    for provider in registry:
         try:
-            menu = services.make(families.BOOTLOADERS, provider.name).read_menu(disk)
+            menu = services.host.attempt(registry.owner(provider.name), "read_menu", read_menu, provider.name)
         except CfsError as error:
             yield Problem(code="boot.menu", where=provider.name, message=error.message)
+            continue
+        if menu is None:
             continue
         for entry in menu.entries:
             for location in entry.files:
