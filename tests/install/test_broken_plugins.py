@@ -193,6 +193,27 @@ def test_the_reports_come_before_the_error_that_ends_the_run(site, install):
     assert "plugin.trouble" in done.stderr.partition("error: ")[0]
 
 
+def test_a_check_of_a_disk_needs_neither_every_loader_nor_every_filesystem(cfs, site, source, tmp_path):
+    disk = tmp_path / "disk.img"
+    cfs.ok("install", "to-disk", "--source-imgref", source, disk)
+    broken = only("Bootloader", "read_menu(self, target)", "return None")
+    site.install("outsider", "3.14", {"bad": "bad_plugin"}, {"bad_plugin.py": plugin("bootloader", broken)})
+    site.install("other", "1", {"worse": "worse"}, {"worse.py": plugin("filesystem", "def Bad():\n    1 / 0")})
+    done = site.cfs("repo", "fsck", "--disk", str(disk), CFS_DISABLE_PLUGINS="")
+    assert (done.returncode, done.stdout) == (0, "clean\n")
+    assert "read_menu() returned NoneType, not BootMenu" in done.stderr
+    assert "worse (other 1) failed: ZeroDivisionError" in done.stderr
+
+
+def test_a_transport_that_cannot_tell_the_running_image_is_passed_over(site):
+    source = plugin("transport", "Bad = None").replace("schemes=", "running_image=lambda: 7, schemes=")
+    site.install("outsider", "3.14", {"bad": "bad_plugin"}, {"bad_plugin.py": source})
+    done = site.cfs("install", "to-disk", "disk.img", CFS_DISABLE_PLUGINS="")
+    assert done.returncode == 2
+    assert "returned int, not RunningImage" in done.stderr
+    assert "--source-imgref" in done.stderr.splitlines()[-1]
+
+
 # --- where plugins write, and what they return -----------------------------------------------------
 
 OUTSIDE = {  # name: (method, action, volume that was asked for, options, what is said)
