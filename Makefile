@@ -13,7 +13,7 @@ EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e plugins/$(plugin))
 TOOLS := hypothesis mypy pytest pytest-rerunfailures pytest-timeout pytest-xdist ruff types-PyYAML types-requests
 DOC_TOOLS := editables furo hatchling myst-parser sphinx
 
-.PHONY: help demo test test-quick lint bench docs man clean host-demo host-test venv
+.PHONY: help demo test test-quick lint bench docs man surface clean host-demo host-test venv
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ bench: venv  ## Benchmarks against the peers that are installed
 
 docs: venv  ## Build the documentation (docs/_build/html); warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+surface: venv  ## Write the surface for plugins again, after it was changed on purpose
+	PYTHONPATH=tests $(BIN)/python -m builders.surface
 
 man: venv  ## Write the man pages again, after commands or options changed
 	PYTHONPATH=docs $(BIN)/python -m generator

@@ -42,6 +42,8 @@ class App(contextlib.AbstractContextManager["App"]):
         self.log_as_json = False
         self.progress_descriptor: int | None = None
         self.show_progress = True
+        self.warn_of_plugins = True
+        self._warned: set[str] = set()
         self.stack = contextlib.ExitStack()
         self._logs: Logs | None = None
         self._settings: Settings | None = None
@@ -87,9 +89,26 @@ class App(contextlib.AbstractContextManager["App"]):
             disabled = (*self.disabled, *self.settings.value("plugins.disabled"))
             self._host = PluginHost(disabled=disabled)
             self._host.load_installed()
-            for trouble in self._host.trouble:
-                self.logs.warning("plugin.skipped", plugin=str(trouble.plugin), problem=trouble.problem)
+            for name in sorted(self._host.unknown):
+                origin = "--disable-plugin" if name in self.disabled else self.settings.get("plugins.disabled").origin
+                problem = f"{origin} switches off {name!r}, and no installed plugin or distribution is called that"
+                self.logs.warning("setting.ignored", problem=problem)
+            self.report_plugins()
         return self._host
+
+    def report_plugins(self) -> None:
+        """Warn of what plugins did wrong, each once: ``plugin.skipped`` was not loaded, ``plugin.trouble`` was."""
+        for trouble in self._host.trouble if self._host is not None and self.warn_of_plugins else ():
+            if str(trouble) in self._warned:
+                continue
+            self._warned.add(str(trouble))
+            facts: dict[str, object] = {"plugin": trouble.plugin.name, "distribution": trouble.plugin.distribution}
+            facts |= {"version": trouble.plugin.version, "hook": trouble.hook, "problem": trouble.problem}
+            event = "plugin.skipped" if trouble.hook is None and trouble.fatal else "plugin.trouble"
+            self.progress.close()
+            self.logs.warning(event, **facts)
+            if trouble.cause is not None:
+                self.logs.debug("plugin.cause", plugin=trouble.plugin.name, exc_info=trouble.cause)
 
     def blame(self, error: BaseException) -> PluginId | None:
         """Return the plugin that *error* came out of, None if it was none."""

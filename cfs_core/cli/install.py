@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from cfs_core.install.prepare import PreparedImage
     from cfs_core.install.request import InstallRequest
     from cfs_core.install.run import InstallResult
+    from cfs_core.interfaces.provider import TransportProvider
+    from cfs_core.interfaces.transport import RunningImage
     from cfs_core.model.disk import Volume
 
 
@@ -130,10 +132,15 @@ def _fill_in_source(app: App, options: dict[str, Any]) -> None:
     """Take the image of the container that cfs runs in where none is named."""
     if options["source_imgref"] is not None:
         return
-    from cfs_core.install.running import find_running_image
+    from cfs_core.install.running import ask, find_running_image
     from cfs_core.pluginhost import families
 
-    found = find_running_image(app.host.collect(families.TRANSPORTS))
+    registry = app.host.collect(families.TRANSPORTS)
+
+    def ask_guarded(provider: TransportProvider) -> RunningImage | None:
+        return app.host.attempt(registry.owner(provider.name), "running_image", ask, provider)
+
+    found = find_running_image(registry, ask_guarded)
     options["source_imgref"] = found.source
     options["target_imgref"] = options["target_imgref"] or found.name
 

@@ -155,7 +155,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     with App(os.environ) as app:
         try:
-            result: Any = cli.main(args=argv, prog_name="cfs", standalone_mode=False, obj=app)
+            try:
+                result: Any = cli.main(args=argv, prog_name="cfs", standalone_mode=False, obj=app)
+            finally:  # before an error: that is what ends the output
+                app.report_plugins()
         except CfsError as error:
             show(error, app)
             return error.exit_status

@@ -44,7 +44,7 @@ FIRINGS = {
     "cfs_on_event": Firing(
         "any time",
         "For each event, in the thread that emits it.",
-        "None for the run. The plugin is not told of later events.",
+        "None for the run. The plugin is not told of later events, and the run ends with a warning that names it.",
     ),
 }
 
