@@ -76,5 +76,6 @@ doctor` shows it.
 
 ## When each fires
 
-In the order of `cfs install to-disk`. Other commands call the registration hooks of what they need.
+In the order of `cfs install to-disk`; on the right, what `cfs_on_event` is told in that step. Other commands
+call the registration hooks of what they need.
 """
