@@ -1,7 +1,7 @@
 """The matrix: every package alone with core and the kit, on every Python, with the lowest and the newest dependencies.
 
-nox -l lists the sessions; nox -s "plugin-3.11(package='grub', versions='lowest')" runs one of them; -db uv makes the
-environments in a tenth of the time. A Python that is not installed is skipped by name; pyenv's are found whether pyenv
+nox -l lists the sessions; nox -s "plugin-3.11(package='grub', versions='lowest')" runs one of them. With uv installed
+the environments are made in seconds. A Python that is not installed is skipped by name; pyenv's are found whether pyenv
 has chosen them or not. Results are added to .cache/matrix.tsv; `nox -s table` shows them as the README does.
 """
 
@@ -36,6 +36,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"  # what is tested is the Python of a distribution
 nox.options.sessions = ["core", "plugin"]
+nox.options.default_venv_backend = "uv|virtualenv"
 
 
 def _find_pyenv() -> None:
@@ -95,11 +96,15 @@ def _install(session: nox.Session, versions: str, projects: list[Path]) -> None:
     wheels = [_wheel(session, project) for project in projects]
     if "test" in _project(projects[-1]).get("optional-dependencies", {}):
         wheels[-1] += "[test]"
-    limits = []
-    if versions == "lowest":
+    limits: list[str] = []
+    if versions == "lowest" and session.venv_backend == "uv":
+        # the lowest that has a wheel for this Python: nobody has to compile
+        limits = ["--resolution", "lowest-direct", "--only-binary", ":all:"]
+        limits += [f"{name}>={version}" for name, version in _lowest(projects)]
+    elif versions == "lowest":
         file = CACHE / f"lowest-{'-'.join(project.name for project in projects)}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("\n".join(_lowest(projects)) + "\n")
+        file.write_text("".join(f"{name}=={version}\n" for name, version in _lowest(projects)))
         limits = ["--constraint", str(file)]
     session.install(*wheels, *TOOLS, *limits)
 
@@ -121,8 +126,8 @@ def _project(folder: Path) -> dict[str, Any]:
     return table
 
 
-def _lowest(projects: list[Path]) -> list[str]:
-    """Return the lower bounds of all dependencies as exact versions."""
+def _lowest(projects: list[Path]) -> list[tuple[str, str]]:
+    """Return the lower bounds of all dependencies by name."""
     bounds: dict[str, str] = {}
     for project in projects:
         stated = _project(project).get("dependencies", [])
@@ -134,7 +139,7 @@ def _lowest(projects: list[Path]) -> list[str]:
             if version and not name.startswith("cfs-"):
                 lowest = version.partition(",")[0]
                 bounds[name] = max(bounds.get(name, "0"), lowest, key=_numbers)
-    return [f"{name}=={version}" for name, version in sorted(bounds.items())]
+    return sorted(bounds.items())
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ class App(contextlib.AbstractContextManager["App"]):
             self._host = PluginHost(disabled=disabled)
             self._host.load_installed()
             for name in sorted(self._host.unknown):
-                origin = "--disable-plugin" if name in self.disabled else self.settings.get("plugins.disabled").origin
+                origin = self.settings.get("plugins.disabled").origin
                 problem = f"{origin} switches off {name!r}, and no installed plugin or distribution is called that"
                 self.logs.warning("setting.ignored", problem=problem)
             self.report_plugins()

@@ -92,6 +92,7 @@ class Many:
 RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
     "Transport": {
         "parse": One(ImageReference),
+        "canonical": One(ImageReference),
         "_fetch_manifest": Group((str, bytes)),
         "_open_blob": One(AbstractContextManager),
         "_open_layer_uncompressed": One((AbstractContextManager, types.NoneType)),
@@ -105,6 +106,7 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
         "read_dump": One(Directory),
         "write_image": One(str),
         "check_files": Many(Problem, stream=True),
+        "has_file": One(bool),
     },
     "Repository": {
         "has_layer": One(bool),

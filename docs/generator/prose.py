@@ -78,5 +78,6 @@ adds the traceback.
 
 ## When each fires
 
-In the order of `cfs install to-disk`. Other commands call the registration hooks of what they need.
+In the order of `cfs install to-disk`; on the right, what `cfs_on_event` is told in that step. Other commands
+call the registration hooks of what they need.
 """

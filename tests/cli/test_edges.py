@@ -150,6 +150,8 @@ from cfs_core.plugin import *
 CFS_PLUGIN_API = (1, 0)
 
 class Noisy(StorageFormat):
+    def scan(self, path, options):
+        return Directory(0o755)
     def write_image(self, root, out, options):
         print("noise of a plugin")
         return "5ab4" * 16

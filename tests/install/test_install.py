@@ -188,7 +188,7 @@ def test_what_would_not_boot_is_refused_before_anything_is_written(case, cfs, tm
     if status:
         assert done.returncode == status, done.stderr
     assert code in done.stderr
-    assert done.stderr.count("hint:") == 1
+    assert "hint:" in done.stderr
     said = [line.partition(": ")[2].partition(" [")[0] for line in done.stderr.splitlines()]
     assert len(said) == len(set(said)), "said twice"
     assert not disk.exists()
