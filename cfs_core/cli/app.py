@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from cfs_core.system.command import HostCommands
 
 T = TypeVar("T")
+
+LATEST = (1 << 32) - 1
+"""Seconds since 1970, in 2106: FAT ends a year later, and e2fsprogs takes its clock from 32 bits."""
 
 
 class App(contextlib.AbstractContextManager["App"]):
@@ -155,14 +159,14 @@ class App(contextlib.AbstractContextManager["App"]):
         """SOURCE_DATE_EPOCH in seconds.
 
         Raises:
-            UsageError: not a number.
+            UsageError: not a number, or beyond what filesystems can hold.
         """
         text = self.environ.get("SOURCE_DATE_EPOCH")
         if not text:
             return None
-        if not text.isdigit():
-            msg = f"SOURCE_DATE_EPOCH must be a number of seconds, not {text!r}"
-            raise UsageError(msg)
+        if not re.fullmatch("[0-9]{1,10}", text) or int(text) > LATEST:
+            msg = f"SOURCE_DATE_EPOCH must be seconds since 1970, at most {LATEST}, not {text!r:.40}"
+            raise UsageError(msg, hint="set it to what `git log -1 --format=%ct` prints, or unset it")
         return int(text)
 
     def emit(self, event: Event) -> None:

@@ -40,10 +40,10 @@ def install() -> None:
     """Install an image to a disk."""
 
 
-def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+def _size(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     from cfs_core.config.values import parse_size
 
-    return None if value is None else parse_size(value)
+    return None if value is None else parse_size(value, parameter.opts[0])
 
 
 @install.command("to-disk")

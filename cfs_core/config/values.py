@@ -11,21 +11,30 @@ from cfs_core.errors import ConfigError
 if TYPE_CHECKING:
     from cfs_core.config.keys import Key
 
-_SIZE = re.compile(r"(?i)(\d+)\s*([kmgt]?)(i?b)?\Z")
+_SIZE = re.compile(r"(?ia)(\d+)\s*([kmgt]?)(i?b)?\Z")
 _FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_NUMBER = re.compile(r"[0-9]{1,18}")
+LARGEST = 1 << 53
+"""Bytes, 8 PiB: beyond it hosts and tools have limits of their own, and nobody has such a disk."""
 
 
-def parse_size(text: str | int) -> int:
-    """Read ``512M``, ``10GiB`` or a plain number of bytes; units are binary.
+def parse_size(text: str | int, where: str = "") -> int:
+    """Read ``512M``, ``10GiB`` or a plain number of bytes; units are binary. *where* it stands goes into the message.
 
     Raises:
-        ConfigError: not a size.
+        ConfigError: not a size, 0, or more than `LARGEST`.
     """
+    named = f"{text!r:.40}" + (f" of {where}" if where else "")
     match = _SIZE.match(str(text).strip())
     if not match:
-        msg = f"{text!r} is not a size"
+        msg = f"{named} is not a size"
         raise ConfigError(msg, hint="write it as 512M, 10G or a number of bytes")
-    return int(match[1]) * _FACTOR[match[2].lower()]
+    # Python refuses to read numbers of thousands of digits.
+    size = int(match[1]) * _FACTOR[match[2].lower()] if len(match[1]) < len(str(LARGEST)) + 1 else LARGEST + 1
+    if not 0 < size <= LARGEST:
+        msg = f"{named} is not between 1 byte and {LARGEST >> 40}T"
+        raise ConfigError(msg, hint="leave it out to have the size chosen")
+    return size
 
 
 def checked(key: Key, value: object, origin: str) -> object:
@@ -44,7 +53,7 @@ def checked(key: Key, value: object, origin: str) -> object:
         case Kind.NUMBER if isinstance(value, int) and not isinstance(value, bool):
             return value
         case Kind.SIZE if isinstance(value, str | int) and not isinstance(value, bool):
-            return parse_size(value)
+            return parse_size(value, f"{key.name} in {origin}")
         case Kind.TABLE if isinstance(value, dict):
             return value
         case _:
@@ -67,7 +76,7 @@ def from_text(key: Key, text: str, origin: str) -> object:
             if text.lower() in {"0", "no", "false", "off"}:
                 return False
         case Kind.NUMBER:
-            if text.isdigit():
+            if _NUMBER.fullmatch(text):
                 return int(text)
         case Kind.TEXT | Kind.SIZE:
             return checked(key, text, origin)

@@ -132,7 +132,8 @@ def _planned(
     declared = list(bootloader.needs(facts))
     storage_owner = services.host.collect(families.STORAGE).owner(image.storage_name)
     storage_bounds = Bounds.of_storage(image.storage_name, storage_owner, REPOSITORY)
-    root_bytes = root.bytes_needed(_contents(top, storage_actions, storage_bounds, state_actions))
+    contents = _contents(top, storage_actions, storage_bounds, state_actions)
+    root_bytes = root.bytes_needed(contents)
     extra = sum(need.bytes_needed for need in declared if need.volume is Volume.ROOT)
     root_size = request.root_size or settings.value("install.root-size")
     room = 0 if root_size else root_bytes // 2 + ROOT_ROOM
@@ -157,11 +158,20 @@ def _planned(
             seed=request.seed,
         )
     )
+    if request.boot_volume and all(partition.volume is not Volume.BOOT for partition in partitions):
+        findings.append(_no_boot_volume(choice.value))
     filesystems = _filesystems(partitions, services, root, request.seed)
-    findings += preflight.check_hosts(filesystems)
+    missing = list(preflight.check_hosts(filesystems))
+    findings += missing
     findings += preflight.check_fits({Volume.ROOT: root_bytes + extra}, partitions)
     boot_bytes = sum(need.bytes_needed for need in needs[:-1])
-    findings += preflight.check_space(request.disk.absolute().parent, root_bytes + extra + boot_bytes)
+    scratch_bytes = 0 if missing else root.scratch_needed(contents)
+    findings += preflight.check_space(
+        [
+            (request.disk.absolute().parent, root_bytes + extra + boot_bytes, "for the disk image"),
+            (services.scratch, scratch_bytes, "for temporary files"),
+        ]
+    )
     arguments, entry, argument_findings = _entry(request, image, facts, partitions, own, verity=verity)
     findings += argument_findings
     target = MemoryTarget(
@@ -334,6 +344,11 @@ def _filesystems(
 
 def _default_firmware(offered: frozenset[Firmware]) -> frozenset[Firmware]:
     return frozenset({Firmware.UEFI}) if Firmware.UEFI in offered else offered
+
+
+def _no_boot_volume(bootloader: str) -> Finding:
+    message = f"--separate-boot: {bootloader} puts nothing on a boot partition of its own"
+    return preflight.error("disk.no-boot-volume", message, "leave the option out, or choose another --bootloader")
 
 
 def _no_verity(filesystem: str, *, sealed: bool) -> Finding:

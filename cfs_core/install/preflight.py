@@ -114,17 +114,26 @@ def check_hosts(filesystems: Mapping[Volume, Filesystem]) -> Iterator[Finding]:
                 yield finding
 
 
-def check_space(where: Path, needed: int) -> Iterator[Finding]:
-    """Compare what the disk image will really take with what the host has left; both in bytes."""
-    try:
-        status = os.statvfs(where)
-    except OSError as cause:
-        yield error("disk.host-space", f"{where} cannot be looked at: {cause.strerror}")
-        return
-    available = status.f_bavail * status.f_frsize
-    if needed > available:
-        message = f"the disk image needs about {human_bytes(needed)}, {where} has {human_bytes(available)} free"
-        yield error("disk.host-space", message, "free some space, or put the disk image elsewhere")
+def check_space(needs: Iterable[tuple[Path, int, str]]) -> Iterator[Finding]:
+    """Compare what will really be written with what the host has left.
+
+    *needs* are (directory, bytes, what for); what is on one filesystem adds up.
+    """
+    devices: dict[int, list[tuple[Path, int, str]]] = {}
+    for where, needed, what in needs:
+        try:
+            devices.setdefault(where.stat().st_dev, []).append((where, needed, what))
+        except OSError as cause:
+            yield error("disk.host-space", f"{where} cannot be looked at: {cause.strerror}")
+    for together in devices.values():
+        status = os.statvfs(together[0][0])
+        available = status.f_bavail * status.f_frsize
+        if sum(needed for _, needed, _ in together) > available:
+            where = together[0][0]
+            listed = " and ".join(f"{what} about {human_bytes(needed)}" for _, needed, what in together)
+            message = f"{listed} will be needed, and {where} has {human_bytes(available)} free"
+            hint = "free some space, put the disk image elsewhere, or set TMPDIR to another filesystem"
+            yield error("disk.host-space", message, hint)
 
 
 def check_fits(volume_bytes: Mapping[Volume, int], partitions: Sequence[Partition]) -> Iterator[Finding]:

@@ -67,6 +67,7 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     deploy = f"/state/deploy/{state.image_id}"
     for path in ("/state", "/state/deploy", deploy, "/state/os", "/state/os/default", "/boot", "/ostree"):
         yield _directory(path, plain)
+    yield _directory("/composefs/bootc", label_of(state.tree, b"/usr"))
     yield MakeSymlink(location=Location(Volume.ROOT, "/ostree/bootc"), target="../composefs/bootc", why=WHY)
     etc = lookup(state.tree, b"etc")
     if not isinstance(etc, Directory):

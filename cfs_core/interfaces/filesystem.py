@@ -29,6 +29,17 @@ class Filesystem(abc.ABC):
     def bytes_needed(self, contents: Mapping[str, PlacingAction]) -> int:
         """Return how large a partition these contents need, metadata and fs-verity trees included."""
 
+    def scratch_needed(self, contents: Mapping[str, PlacingAction]) -> int:
+        """Return how many bytes `build` takes in the scratch directory (``PluginContext.scratch``) at once.
+
+        Called where `check_host` finds no fault.
+
+        Raises:
+            DiskError: the scratch directory cannot be used.
+        """
+        del contents
+        return 0
+
     @abc.abstractmethod
     def build(self, contents: Mapping[str, PlacingAction], partition: Partition, region: Region) -> None:
         """Make the filesystem in *region* of an existing sparse file. ``contents`` maps absolute paths, parents first.

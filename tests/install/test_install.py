@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -15,6 +16,10 @@ from builders import bootable
 from builders.distributions import Site
 from builders.grub_files import program
 from builders.oci import File
+
+from cfs_core.model.disk import Region, Volume
+from cfs_disk.ext4_read import Ext4Reader
+from cfs_disk.gpt import GptLayout
 
 
 @pytest.fixture
@@ -96,6 +101,16 @@ def test_two_runs_with_one_seed_are_the_same_to_the_byte(cfs, source, tmp_path):
     assert len(digests) == 1
 
 
+def test_what_bootc_expects_beside_the_deployment_is_there(cfs, source, tmp_path):
+    disk = tmp_path / "disk.img"
+    cfs.ok("install", "to-disk", "--source-imgref", source, disk)
+    with root_volume(disk) as root:
+        assert root.read_link("/ostree/bootc") == "../composefs/bootc"
+        assert root.kind("/composefs/bootc") == "directory"
+        assert root.attributes("/composefs/bootc").mode == 0o755
+        assert root.attributes("/composefs").mode == 0o700
+
+
 def test_an_image_of_another_architecture_builds_here(cfs, tmp_path):
     source = bootable.layout(tmp_path / "arm", latest=bootable.image("arm64")) + ":latest"
     disk = tmp_path / "arm.img"
@@ -104,11 +119,33 @@ def test_an_image_of_another_architecture_builds_here(cfs, tmp_path):
     assert b"BOOTAA64" in disk.read_bytes()[: 64 << 20] or b"B\0O\0O\0T\0A" in disk.read_bytes()[: 64 << 20]
 
 
+def root_volume(disk):
+    """Return a reader of the root volume of a finished disk."""
+    region = next(
+        Region(path=disk, offset=partition.start, size=partition.size)
+        for partition in GptLayout().read(disk)
+        if partition.volume is Volume.ROOT
+    )
+    return Ext4Reader(region)
+
+
 def test_ssh_keys_reach_the_deployment(cfs, source, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("ssh-ed25519 AAAA me\n")
-    text = cfs.install(source, tmp_path / "d.img", "--dry-run", "--root-ssh-authorized-keys", keys, "--format", "json")
-    assert text.returncode == 0, text.stderr
+    disk = tmp_path / "disk.img"
+    done = cfs.ok(
+        "install", "to-disk", "--source-imgref", source, "--root-ssh-authorized-keys", keys, "--format", "json", disk
+    )
+    identity = json.loads(done.stdout)["image_id"]
+    place = f"/state/deploy/{identity}/etc/tmpfiles.d/bootc-root-ssh.conf"
+    with root_volume(disk) as root, root.open(place) as file:
+        first, second = file.read().decode().splitlines()
+        attributes = root.attributes(place)
+    assert first == "d /root/.ssh 0700 root root -"
+    rule, _, encoded = second.rpartition(" ")
+    assert rule == "f~ /root/.ssh/authorized_keys 0600 root root -"
+    assert base64.b64decode(encoded).decode() == keys.read_text()
+    assert (attributes.mode, attributes.uid, attributes.gid) == (0o600, 0, 0)
     keys.write_text("# nothing\n")
     done = cfs.install(source, tmp_path / "d.img", "--root-ssh-authorized-keys", keys)
     assert done.returncode == 2
@@ -167,7 +204,9 @@ REFUSALS = {
     "initramfs": ({"capable": False}, (), "boot.initramfs", 11),
     "loader": ({"loader": False}, ("--bootloader", "systemd-boot"), "loader", 11),
     "architecture": ({"kernel": "arm64"}, (), "image.architecture", 11),
-    "space": ({}, ("--root-size", "2M"), "", 0),
+    "space": ({}, ("--root-size", "2M"), "a root of 2 MiB is too small", 5),
+    "boot partition": ({}, ("--separate-boot",), "disk.no-boot-volume", 11),
+    "size": ({}, ("--root-size", "9999999T"), "'9999999T' of --root-size", 3),
     "kernel": ({f"{bootable.MODULES}/vmlinuz": None}, (), "image.no-kernel", 8),
     "filesystem": ({}, ("--filesystem", "zfs"), "plugin", 4),
     "bootloader": ({}, ("--bootloader", "lilo"), "plugin", 4),
@@ -184,9 +223,7 @@ def test_what_would_not_boot_is_refused_before_anything_is_written(case, cfs, tm
     source = bootable.layout(tmp_path / "oci", latest=bootable.image(**choices)) + ":latest"
     disk = tmp_path / "disk.img"
     done = cfs.install(source, disk, *arguments)
-    assert done.returncode != 0
-    if status:
-        assert done.returncode == status, done.stderr
+    assert done.returncode == status, done.stderr
     assert code in done.stderr
     assert "hint:" in done.stderr
     said = [line.partition(": ")[2].partition(" [")[0] for line in done.stderr.splitlines()]
@@ -204,6 +241,13 @@ def test_an_image_that_advises_a_filesystem_nobody_has_is_told_apart_from_a_mist
     assert "hint: pass --filesystem ext4" in done.stderr
     assert "pip install" not in done.stderr
     assert cfs.plan(source, "--filesystem", "ext4")["partitions"][1]["filesystem"] == "ext4"
+
+
+@pytest.mark.parametrize("text", ["²", "99999999999999999999", "-1", "now"])
+def test_a_clock_that_no_filesystem_has_is_refused(text, cfs, source, tmp_path):
+    done = cfs.install(source, tmp_path / "disk.img", env={"SOURCE_DATE_EPOCH": text})
+    assert done.returncode == 2
+    assert "SOURCE_DATE_EPOCH" in done.stderr
 
 
 def test_bootc_s_name_of_systemd_boot_is_known(cfs, source):
@@ -228,20 +272,43 @@ def test_missing_host_tools_are_named_with_their_package(cfs, source, tmp_path):
     assert not disk.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
-def test_a_host_without_room_is_refused_before_anything_is_written(cfs, source, tmp_path):
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=False, capture_output=True)
+@pytest.fixture
+def small(tmp_path):
+    """A filesystem of 1 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=False, capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("cannot mount a tmpfs here")
-    try:
-        done = cfs.install(source, small / "disk.img")
-        assert done.returncode == 11
-        assert "disk.host-space" in done.stderr
-        assert list(small.iterdir()) == []
-    finally:
-        subprocess.run(["umount", small], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_host_without_room_is_refused_before_anything_is_written(cfs, source, small):
+    done = cfs.install(source, small / "disk.img")
+    assert done.returncode == 11
+    assert "disk.host-space" in done.stderr
+    assert list(small.iterdir()) == []
+
+
+def test_a_scratch_directory_without_room_is_refused_before_anything_is_written(cfs, source, small, tmp_path):
+    done = cfs.install(source, tmp_path / "disk.img", env={"TMPDIR": str(small)})
+    assert done.returncode == 11
+    assert "disk.host-space" in done.stderr
+    assert "for temporary files" in done.stderr
+    assert not (tmp_path / "disk.img").exists()
+
+
+def test_a_full_scratch_directory_is_named(cfs, source, small, tmp_path):
+    (small / "filler").write_bytes(bytes((1 << 20) - 16384))
+    done = cfs.install(source, tmp_path / "disk.img", env={"TMPDIR": str(small)})
+    assert done.returncode == 10
+    assert f"the scratch directory {small}" in done.stderr
+    assert "e2fsprogs" not in done.stderr
 
 
 def test_an_existing_disk_is_kept_unless_confirmed(cfs, source, tmp_path):

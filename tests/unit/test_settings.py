@@ -76,7 +76,7 @@ def test_drop_ins_merge_and_mask_as_systemds_do(tmp_path):
         ("install.kargs = ['quiet', 1]", "must be a list of strings"),
         ("install.host-tools = 'yes'", "must be true or false"),
         ("install.timeout = true", "must be a whole number"),
-        ("install.root-size = 'huge'", "'huge' is not a size"),
+        ("install.root-size = 'huge'", "'huge' of install.root-size in .* is not a size"),
         ("install.root-size = true", "must be a size"),
         ("transport = 'x'", "must be a table"),
         ("install = 3", "install in .* is not a setting"),
@@ -194,16 +194,22 @@ def test_wrong_text_in_the_environment_names_the_variable(tmp_path, name, text):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("0", 0), (512, 512), ("1k", 1024), ("1 KiB", 1024), ("2MB", 2 << 20), ("3g", 3 << 30), ("1T", 1 << 40)],
+    [("8192T", 1 << 53), (512, 512), ("1k", 1024), ("1 KiB", 1024), ("2MB", 2 << 20), ("3g", 3 << 30), ("1T", 1 << 40)],
 )
 def test_sizes_are_binary(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5G", "G", "1P", "0x10", "1G1"])
+@pytest.mark.parametrize("text", ["", "-1", "1.5G", "G", "1P", "0x10", "1G1", "²", "٣G", "0", "8193T", "9" * 5000])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ConfigError):
         parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["²", "9" * 5000])
+def test_what_is_no_number_is_refused(text):
+    with pytest.raises(ConfigError):
+        from_text(BY_NAME["install.timeout"], text, "test")
 
 
 @given(st.text(), st.sampled_from(KEYS))

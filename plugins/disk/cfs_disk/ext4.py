@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -9,7 +10,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import CommandError, DiskError, DiskFullError, FileReader, Filesystem, Problem, Region
+from cfs_core.plugin import (
+    CommandError,
+    CopyObject,
+    DiskError,
+    DiskFullError,
+    FileReader,
+    Filesystem,
+    MakeSpecial,
+    Problem,
+    Region,
+    SpecialKind,
+    WriteFile,
+)
 from cfs_disk import ext4_fill
 from cfs_disk.ext4_adjust import Adjuster, missing_links, missing_nodes
 from cfs_disk.ext4_nodes import collect
@@ -24,6 +37,16 @@ if TYPE_CHECKING:
 
     from cfs_core.plugin import Finding, Partition, PlacingAction, PluginContext
     from cfs_disk.ext4_nodes import Ext4Contents
+
+
+_SCRATCH = 4 << 20
+"""Bytes for scripts, values of extended attributes and the little filesystem that is tried first."""
+
+_TREE_SHARE = 60
+"""A Merkle tree of SHA-512 has 1/63 of the bytes it is over, on disk before it is placed."""
+
+_BLOCK = 4096
+_STAGED = "install e2fsprogs 1.47.1 or newer and libarchive13, which need no copy of the files"
 
 
 class Ext4Filesystem(Filesystem):
@@ -47,6 +70,18 @@ class Ext4Filesystem(Filesystem):
     def bytes_needed(self, contents: Mapping[str, PlacingAction]) -> int:
         """Return the size of the smallest partition that holds *contents*."""
         return estimate(collect(contents, self._epoch))
+
+    def scratch_needed(self, contents: Mapping[str, PlacingAction]) -> int:
+        """Return the size of a copy of all contents where one must be staged, else what Merkle trees and scripts take.
+
+        Raises:
+            DiskFullError: there is no room even to try what mkfs.ext4 can do.
+        """
+        sizes = [_content_bytes(action) for action in contents.values()]
+        sockets = any(isinstance(item, MakeSpecial) and item.kind is SpecialKind.SOCKET for item in contents.values())
+        if self._reads_tar() and not sockets:
+            return _SCRATCH + max(sizes, default=0) // _TREE_SHARE
+        return _SCRATCH + sum(sizes) + sum(sizes) // _TREE_SHARE
 
     def build(self, contents: Mapping[str, PlacingAction], partition: Partition, region: Region) -> None:
         """Make the filesystem; what the region held before is lost."""
@@ -94,7 +129,7 @@ class Ext4Filesystem(Filesystem):
         ext4_fill.feed(stream, scratch, lambda prefix: self._tools.make(region, options, ("-d", "-"), prefix))
 
     def _fill_from_directory(self, wanted: Ext4Contents, region: Region, options: MakeOptions, scratch: Path) -> None:
-        with ext4_fill.staging_directory(wanted, scratch) as staged:
+        with ext4_fill.staging_directory(wanted, scratch, "" if self._tar else _STAGED) as staged:
             self._tools.make(region, options, ("-d", str(staged)))
         for missing in (missing_nodes, missing_links):
             with Ext4Reader(region) as reader:
@@ -117,11 +152,22 @@ class Ext4Filesystem(Filesystem):
         if self._tar is None:
             self._tar = self._tools.version() >= TAR_VERSION and self._try_tar()
             if not self._tar:
-                hint = "install e2fsprogs 1.47.1 or newer and libarchive13 to save the copy"
-                self._context.log.info("filesystem.staging-chosen", filesystem="ext4", hint=hint)
+                self._context.log.info("filesystem.staging-chosen", filesystem="ext4", hint=_STAGED)
         return self._tar
 
     def _try_tar(self) -> bool:
+        try:
+            return self._fills_from_tar()
+        except (DiskFullError, OSError) as cause:
+            what = (
+                "is full"
+                if isinstance(cause, DiskFullError) or cause.errno == errno.ENOSPC
+                else f"is unusable: {cause}"
+            )
+            msg = f"the scratch directory {self._context.scratch} {what}"
+            raise DiskFullError(msg, hint="free some space there, or set TMPDIR to another filesystem") from cause
+
+    def _fills_from_tar(self) -> bool:
         with tempfile.TemporaryDirectory(prefix="try-", dir=self._context.scratch) as directory:
             scratch = Path(directory)
             image = scratch / "image"
@@ -141,9 +187,17 @@ class Ext4Filesystem(Filesystem):
             )
             try:
                 self._fill_from_tar(empty, region, options, scratch)
+            except DiskFullError:
+                raise
             except (DiskError, CommandError):
                 return False
             return True
+
+
+def _content_bytes(action: PlacingAction) -> int:
+    size = len(action.data) if isinstance(action, WriteFile) else 0
+    size = action.source.size if isinstance(action, CopyObject) else size
+    return -(-size // _BLOCK) * _BLOCK
 
 
 def _is_hole(region: Region) -> bool:

@@ -216,10 +216,11 @@ class _NobodyReadsError(Exception):
 
 
 @contextlib.contextmanager
-def staging_directory(contents: Ext4Contents, scratch: Path) -> Iterator[Path]:
+def staging_directory(contents: Ext4Contents, scratch: Path, advice: str = "") -> Iterator[Path]:
     """Make a copy of *contents* that ``mkfs.ext4 -d`` can read, as far as an ordinary user can; gone afterwards.
 
-    Owners, modes, times, attributes, devices and hard links of symbolic links are left to debugfs.
+    Owners, modes, times, attributes, devices and hard links of symbolic links are left to debugfs. *advice* says how to
+    do without, for the hint.
 
     Raises:
         DiskError: no room, or a name this host cannot have.
@@ -238,9 +239,8 @@ def staging_directory(contents: Ext4Contents, scratch: Path) -> Iterator[Path]:
                     os.link(base + existing, base + name)
         except OSError as error:
             msg = f"cannot stage files below {top}: {error.strerror}"
-            raise DiskError(
-                msg, hint="set TMPDIR to a filesystem with more room, or install e2fsprogs 1.47.1"
-            ) from error
+            hint = "; or ".join(filter(None, ("set TMPDIR to a filesystem with more room", advice)))
+            raise DiskError(msg, hint=hint) from error
         yield top
     finally:
         shutil.rmtree(top, ignore_errors=True)

@@ -440,3 +440,18 @@ def test_the_kernel_sees_the_same(context, make_region, odd_tree, mounted, prefe
             assert (os.major(found.st_rdev), os.minor(found.st_rdev)) == node.device
     names = os.listdir(top + b"/many")  # noqa: PTH208 - bytes
     assert sorted(names) == sorted(os.fsencode(path)[6:] for path in odd_tree.contents if path.startswith("/many/"))
+
+
+@pytest.mark.parametrize("prefer_tar", ROUTES)
+def test_the_scratch_directory_is_reckoned_with(context, prefer_tar):
+    tree = Tree()
+    tree.directory("/")
+    for number in range(10):
+        tree.file(f"/{number}", bytes(10 << 20), verity=HashAlgorithm.SHA512)
+    filesystem = Ext4Filesystem(context, prefer_tar=prefer_tar)
+    if prefer_tar and not filesystem._reads_tar():
+        pytest.skip("this mkfs.ext4 does not read tar streams")
+    needed = filesystem.scratch_needed(tree.contents)
+    assert needed < 8 << 20 if prefer_tar else (100 << 20) < needed < (110 << 20)
+    tree.add(MakeSpecial, "/socket", kind=SpecialKind.SOCKET)
+    assert filesystem.scratch_needed(tree.contents) > 100 << 20
