@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         TransportProvider,
     )
     from cfs_core.interfaces.retry import RetryPolicy
+    from cfs_core.interfaces.source_file import FileBytes, SourceFile
     from cfs_core.interfaces.stop import StoppedError, StopSignal
     from cfs_core.interfaces.storage import (
         FileReader,
@@ -179,6 +180,7 @@ _HOMES: Final = {
     "EntryKind": "cfs_core.model.boot:EntryKind",
     "Event": "cfs_core.model.event:Event",
     "ExchangePaths": "cfs_core.model.action:ExchangePaths",
+    "FileBytes": "cfs_core.interfaces.source_file:FileBytes",
     "FileContent": "cfs_core.model.content:FileContent",
     "FileReader": "cfs_core.interfaces.storage:FileReader",
     "Filesystem": "cfs_core.interfaces.filesystem:Filesystem",
@@ -249,6 +251,7 @@ _HOMES: Final = {
     "ServerError": "cfs_core.errors:ServerError",
     "SetEfiVariable": "cfs_core.model.action:SetEfiVariable",
     "Severity": "cfs_core.model.plan:Severity",
+    "SourceFile": "cfs_core.interfaces.source_file:SourceFile",
     "Special": "cfs_core.model.tree:Special",
     "SpecialKind": "cfs_core.model.tree:SpecialKind",
     "StateError": "cfs_core.errors:StateError",
@@ -328,6 +331,7 @@ __all__ = [
     "EntryKind",
     "Event",
     "ExchangePaths",
+    "FileBytes",
     "FileContent",
     "FileReader",
     "Filesystem",
@@ -396,6 +400,7 @@ __all__ = [
     "ServerError",
     "SetEfiVariable",
     "Severity",
+    "SourceFile",
     "Special",
     "SpecialKind",
     "StateError",

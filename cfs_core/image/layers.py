@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from cfs_core.decompress import CHUNK, DecompressionLimits, decompress
 from cfs_core.errors import ImageError, LimitError, VerificationError
 from cfs_core.image.pump import Pump
+from cfs_core.interfaces.source_file import FileBytes
 from cfs_core.tar import TarLimits, read_members
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
     from cfs_core.interfaces.context import Progress
+    from cfs_core.interfaces.source_file import SourceFile
     from cfs_core.interfaces.transport import Transport
     from cfs_core.model.digest import Digest
     from cfs_core.model.layer import LayerMember
@@ -98,6 +100,14 @@ class VerifiedLayer:
             self._prefer_transfer_error(error)
             raise self._named(error) from error
 
+    def source(self) -> SourceFile | None:
+        """Return the file that holds just the current member's content, if there is one; before `content`."""
+        if not self._left or self._position < len(self._chunk):
+            return None
+        self._next_chunk()
+        source = self._chunk.source if isinstance(self._chunk, FileBytes) else None
+        return source if source is not None and source.size == self._left else None
+
     def content(self) -> Iterator[bytes]:
         """Yield what is left of the current member's content, in chunks of at most 1 MiB."""
         while self._left:
@@ -130,20 +140,23 @@ class VerifiedLayer:
     def _some(self, count: int) -> bytes:
         """Return between one and *count* bytes, none at the end."""
         while self._position >= len(self._chunk):
-            try:
-                chunk = next(self._chunks, None)
-            except ImageError as error:
-                raise self._named(error) from error
-            if chunk is None:
-                self._chunk, self._position = b"", 0
+            if not self._next_chunk():
                 return b""
-            self._chunk, self._position = chunk, 0
         if not self._position and len(self._chunk) <= count:
             self._position = len(self._chunk)
             return self._chunk
         data = self._chunk[self._position : self._position + count]
         self._position += len(data)
         return data
+
+    def _next_chunk(self) -> bool:
+        """Take the next chunk from the source; returns False, with an empty one, at the end."""
+        try:
+            chunk = next(self._chunks, None)
+        except ImageError as error:
+            raise self._named(error) from error
+        self._chunk, self._position = chunk or b"", 0
+        return chunk is not None
 
     def _next_content(self) -> bytes:
         data = self._some(min(self._left, CHUNK))

@@ -132,7 +132,10 @@ class Transport(abc.ABC):
     def _open_layer_uncompressed(
         self, reference: ImageReference, descriptor: Descriptor, diff_id: Digest
     ) -> AbstractContextManager[Iterable[bytes]] | None:
-        """Return the uncompressed layer if this transport holds it that way (containers-storage), else None."""
+        """Return the uncompressed layer if this transport holds it that way (containers-storage), else None.
+
+        Where content is read from files of its own, the first chunk of it may be `FileBytes`.
+        """
         del reference, descriptor, diff_id
         return None
 
