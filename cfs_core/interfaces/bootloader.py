@@ -50,7 +50,11 @@ class Bootloader(abc.ABC):
 
     @abc.abstractmethod
     def needs(self, facts: BootFacts) -> Sequence[VolumeNeed]:
-        """Return volumes this loader needs, and bytes on each for itself and for **one** deployment's boot files."""
+        """Return volumes this loader needs, and bytes on each for itself and for **one** deployment's boot files.
+
+        Core refuses actions elsewhere. Besides these volumes a loader may use those in ``facts.volumes`` and, for BIOS,
+        the boot code of DISK; of ROOT only ``/boot``.
+        """
 
     @abc.abstractmethod
     def check(self, facts: BootFacts) -> Sequence[Finding]:
