@@ -125,7 +125,7 @@ class App(contextlib.AbstractContextManager["App"]):
         text = self.environ.get("SOURCE_DATE_EPOCH")
         if not text:
             return None
-        if not text.isdigit():
+        if not (text.isascii() and text.isdigit()):
             msg = f"SOURCE_DATE_EPOCH must be a number of seconds, not {text!r}"
             raise UsageError(msg)
         return int(text)

@@ -67,7 +67,7 @@ def from_text(key: Key, text: str, origin: str) -> object:
             if text.lower() in {"0", "no", "false", "off"}:
                 return False
         case Kind.NUMBER:
-            if text.isdigit():
+            if text.isascii() and text.isdigit():
                 return int(text)
         case Kind.TEXT | Kind.SIZE:
             return checked(key, text, origin)
