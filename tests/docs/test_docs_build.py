@@ -100,8 +100,13 @@ def test_log_lines_are_no_findings_and_no_code_is_left_out():
 def test_codes_that_a_condition_chooses_are_found():
     from generator import events
 
-    source = 'def f():\n    code = "a.b" if x else "a.c"\n    error(code, "a message.")\n    Problem(code="d.e" if y else "d.f")\n'
-    (scope,) = events._scopes(ast.parse(source))
+    lines = (
+        "def f():",
+        'code = "a.b" if x else "a.c"',
+        'error(code, "a message.")',
+        'Problem(code="d.e" if y else "d.f")',
+    )
+    (scope,) = events._scopes(ast.parse("\n    ".join(lines)))
     chosen = events._assigned(scope)
     found = {code for call in events._calls(scope) for code in events._codes(call, chosen)}
     assert found == {"a.b", "a.c", "d.e", "d.f"}
