@@ -88,7 +88,7 @@ def test_everything_that_is_emitted_has_a_meaning(reference):
     assert "| Event | Meaning |" in reference["events.md"]
 
 
-def test_log_lines_are_no_findings_and_no_code_is_left_out():
+def test_log_lines_are_no_findings_and_no_code_is_left_out(reference):
     from generator import events
 
     assert "setting.ignored" in events.every_log()
@@ -97,7 +97,7 @@ def test_log_lines_are_no_findings_and_no_code_is_left_out():
     assert {"object.unreadable", "link.unreadable"} <= known
 
 
-def test_codes_that_a_condition_chooses_are_found():
+def test_codes_that_a_condition_chooses_are_found(reference):
     from generator import events
 
     lines = (
