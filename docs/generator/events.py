@@ -49,9 +49,11 @@ def every_code() -> dict[str, set[str]]:
     """Return codes of findings and problems, each with the modules that make it."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in sources():
-        for call in _calls(ast.parse(path.read_text(encoding="utf-8"))):
-            for code in _codes(call):
-                found[code].add(module_name(path))
+        for scope in _scopes(ast.parse(path.read_text(encoding="utf-8"))):
+            chosen = _assigned(scope)
+            for call in _calls(scope):
+                for code in _codes(call, chosen):
+                    found[code].add(module_name(path))
     return dict(sorted(found.items()))
 
 
@@ -59,11 +61,11 @@ def every_log() -> dict[str, tuple[str, set[str]]]:
     """Return the names of log lines that are no events, each with its level and the modules that write it."""
     found: dict[str, tuple[str, set[str]]] = {}
     for path in sources():
-        for call in _calls(ast.parse(path.read_text(encoding="utf-8"))):
-            if _is_log(call) and call.args and CODE.match(name := _constant(call.args[0])):
-                level, modules = found.setdefault(name, (_called(call), set()))
-                modules.add(module_name(path))
-                found[name] = (level, modules)
+        for scope in _scopes(ast.parse(path.read_text(encoding="utf-8"))):
+            chosen = _assigned(scope)
+            for call in _calls(scope):
+                for name in _texts(call.args[0], chosen) if _is_log(call) and call.args else []:
+                    found.setdefault(name, (_called(call), set()))[1].add(module_name(path))
     return dict(sorted(found.items()))
 
 
@@ -116,17 +118,32 @@ def _event(call: ast.Call, tables: dict[str, set[str]]) -> tuple[str | None, set
     return None, set()
 
 
-def _codes(call: ast.Call) -> list[str]:
-    """Return the codes in the first argument of a maker that has any; either of two where a condition chooses."""
+def _codes(call: ast.Call, chosen: dict[str, list[ast.expr]]) -> list[str]:
+    """Return the codes in the first argument of a maker that has any."""
     if not MAKER.search(_called(call)) or _is_log(call):
         return []
     named = [word.value for word in call.keywords if word.arg == "code"]
-    for node in (*named, *call.args):
-        choices = [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
-        codes = [text for text in map(_constant, choices) if CODE.match(text)]
-        if codes:
-            return codes
-    return []
+    return next((codes for node in (*named, *call.args) if (codes := _texts(node, chosen))), [])
+
+
+def _texts(node: ast.expr, chosen: dict[str, list[ast.expr]]) -> list[str]:
+    """Return the codes that *node* may be: of both branches of a condition, and of all that a name is given."""
+    if isinstance(node, ast.IfExp):
+        return [*_texts(node.body, chosen), *_texts(node.orelse, chosen)]
+    if isinstance(node, ast.Name):
+        return [text for value in chosen.get(node.id, ()) for text in _texts(value, {})]
+    return [text] if CODE.match(text := _constant(node)) else []
+
+
+def _assigned(scope: ast.AST) -> dict[str, list[ast.expr]]:
+    """Return what each name of a function is given."""
+    found: dict[str, list[ast.expr]] = defaultdict(list)
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    found[target.id].append(node.value)
+    return found
 
 
 def _is_log(call: ast.Call) -> bool:

@@ -1,5 +1,6 @@
 """The documentation is built without a warning, and its reference is that of the code."""
 
+import ast
 import inspect
 import re
 import subprocess
@@ -87,13 +88,28 @@ def test_everything_that_is_emitted_has_a_meaning(reference):
     assert "| Event | Meaning |" in reference["events.md"]
 
 
-def test_log_lines_are_no_findings_and_no_code_is_left_out():
+def test_log_lines_are_no_findings_and_no_code_is_left_out(reference):
     from generator import events
 
     assert "setting.ignored" in events.every_log()
     assert "setting.ignored" not in events.every_code()
     known = set(events.every_code()) | set(events.every_log())
     assert {"object.unreadable", "link.unreadable"} <= known
+
+
+def test_codes_that_a_condition_chooses_are_found(reference):
+    from generator import events
+
+    lines = (
+        "def f():",
+        'code = "a.b" if x else "a.c"',
+        'error(code, "a message.")',
+        'Problem(code="d.e" if y else "d.f")',
+    )
+    (scope,) = events._scopes(ast.parse("\n    ".join(lines)))
+    chosen = events._assigned(scope)
+    found = {code for call in events._calls(scope) for code in events._codes(call, chosen)}
+    assert found == {"a.b", "a.c", "d.e", "d.f"}
 
 
 def test_status_1_is_for_what_cfs_cannot_explain(reference):

@@ -35,6 +35,7 @@ NOT_RUN = {
     "docs/howto/sealed-image.md": ["keys for Secure Boot", "buildah"],
     "docs/tutorial/first-install.md": ["the network", "builds an image", "a virtual machine"],
     "docs/tutorial/first-plugin.md": ["the network"],
+    "plugins/prove/README.md": ["a virtual machine"],
 }
 """What the pages show without its being run, and why: nothing is left out without being here."""
 
@@ -97,6 +98,13 @@ def test_what_is_not_run_has_a_reason_that_is_known():
         if (reasons := [block.reason for block in snippets.blocks(page) if block.reason])
     }
     assert found == NOT_RUN
+
+
+@pytest.mark.parametrize("page", snippets.pages(), ids=name)
+def test_every_block_says_what_it_is(page):
+    """A block without a language would be seen by no test."""
+    openers = re.findall(r"^ *```.*$", page.read_text(), re.MULTILINE)[::2]
+    assert [line for line in openers if not re.match(r" *```(\w+|\{[\w-]+\}( \w+)?)$", line)] == []
 
 
 def every_document():
