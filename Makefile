@@ -3,16 +3,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-JUDGES := .cache/judges
+# Built once per user, not per checkout: cfsctl takes ten minutes.
+JUDGES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cfs-judges
 # Tests that kill processes and boot emulated machines depend on a shared machine's mood: one more try, and it is told.
 AGAIN := --reruns 1 -rR
 PLUGINS := disk grub initramfs policies prove systemd_boot storage/composefs testkit \
            transports/containers_storage transports/oci_dir transports/registry
 EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e plugins/$(plugin))
-TOOLS := hypothesis mypy pytest pytest-rerunfailures pytest-timeout pytest-xdist ruff types-PyYAML types-requests
+TOOLS := hypothesis mypy pytest pytest-rerunfailures pytest-timeout pytest-xdist ruff types-PyYAML types-requests \
+         nox uv
 DOC_TOOLS := editables furo hatchling myst-parser sphinx
 
-.PHONY: help demo test test-quick lint bench docs man clean host-demo host-test venv
+.PHONY: help demo test test-quick lint matrix lowest bench docs man surface clean host-demo host-test venv
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,8 +22,8 @@ help:  ## Show this list
 demo: host-demo $(BIN)/cfs  ## Build a small Debian image, install it to a disk image, boot it, say what was seen
 	PATH="$(CURDIR)/$(BIN):$$PATH" demo/run
 
-test: export CFS_JUDGES := $(CURDIR)/$(JUDGES)/bin
-test: host-test venv lint  ## Everything: unit tests, judges, virtual machines
+test: export CFS_JUDGES := $(abspath $(JUDGES))/bin
+test: host-test venv lint lowest  ## Everything: unit tests, judges, virtual machines
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(AGAIN) -m "not vm"
 	$(BIN)/python -m pytest -q $(AGAIN) -m vm
 
@@ -33,11 +35,21 @@ lint: venv  ## ruff and mypy --strict
 	$(BIN)/ruff format -q --check .
 	$(BIN)/mypy
 
+matrix: venv  ## Every package alone, on every Python there is, with the lowest and the newest dependencies
+	$(BIN)/nox
+	$(BIN)/nox -s table
+
+lowest: venv  ## One row of the matrix: this Python, the lowest dependencies
+	$(BIN)/nox -k lowest -p $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
 bench: venv  ## Benchmarks against the peers that are installed
 	$(BIN)/python -m benchmarks
 
 docs: venv  ## Build the documentation (docs/_build/html); warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+surface: venv  ## Write the surface for plugins again, after it was changed on purpose
+	PYTHONPATH=tests $(BIN)/python -m builders.surface
 
 man: venv  ## Write the man pages again, after commands or options changed
 	PYTHONPATH=docs $(BIN)/python -m generator

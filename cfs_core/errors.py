@@ -188,3 +188,10 @@ class CommandError(CfsError):
 
     code = "command"
     exit_status = 13
+
+
+class HostError(CfsError):
+    """A file, directory or stream of this host cannot be used: not there, not allowed, no room, a broken device."""
+
+    code = "host"
+    exit_status = 14

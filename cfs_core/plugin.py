@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         DiskError,
         DiskFullError,
         ForbiddenError,
+        HostError,
         ImageError,
         LimitError,
         NotFoundError,
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
         TransportProvider,
     )
     from cfs_core.interfaces.retry import RetryPolicy
+    from cfs_core.interfaces.source_file import FileBytes, SourceFile
+    from cfs_core.interfaces.stop import StoppedError, StopSignal
     from cfs_core.interfaces.storage import (
         FileReader,
         LayerStream,
@@ -135,6 +138,7 @@ if TYPE_CHECKING:
         lookup,
         walk,
     )
+    from cfs_core.scratch import scratch_directory
     from cfs_core.strict_json import JsonFields, parse_json
 
 API_VERSION: Final = (1, 0)
@@ -176,6 +180,7 @@ _HOMES: Final = {
     "EntryKind": "cfs_core.model.boot:EntryKind",
     "Event": "cfs_core.model.event:Event",
     "ExchangePaths": "cfs_core.model.action:ExchangePaths",
+    "FileBytes": "cfs_core.interfaces.source_file:FileBytes",
     "FileContent": "cfs_core.model.content:FileContent",
     "FileReader": "cfs_core.interfaces.storage:FileReader",
     "Filesystem": "cfs_core.interfaces.filesystem:Filesystem",
@@ -188,6 +193,7 @@ _HOMES: Final = {
     "GcReport": "cfs_core.model.deployment:GcReport",
     "HardLink": "cfs_core.model.layer:HardLink",
     "HashAlgorithm": "cfs_core.model.digest:HashAlgorithm",
+    "HostError": "cfs_core.errors:HostError",
     "ImageConfig": "cfs_core.model.manifest:ImageConfig",
     "ImageError": "cfs_core.errors:ImageError",
     "ImageId": "cfs_core.model.deployment:ImageId",
@@ -245,10 +251,13 @@ _HOMES: Final = {
     "ServerError": "cfs_core.errors:ServerError",
     "SetEfiVariable": "cfs_core.model.action:SetEfiVariable",
     "Severity": "cfs_core.model.plan:Severity",
+    "SourceFile": "cfs_core.interfaces.source_file:SourceFile",
     "Special": "cfs_core.model.tree:Special",
     "SpecialKind": "cfs_core.model.tree:SpecialKind",
     "StateError": "cfs_core.errors:StateError",
     "Step": "cfs_core.model.plan:Step",
+    "StopSignal": "cfs_core.interfaces.stop:StopSignal",
+    "StoppedError": "cfs_core.interfaces.stop:StoppedError",
     "StorageError": "cfs_core.errors:StorageError",
     "StorageFormat": "cfs_core.interfaces.storage:StorageFormat",
     "StorageProvider": "cfs_core.interfaces.provider:StorageProvider",
@@ -278,6 +287,7 @@ _HOMES: Final = {
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.strict_json:parse_json",
     "read_all": "cfs_core.model.content:read_all",
+    "scratch_directory": "cfs_core.scratch:scratch_directory",
     "split_scheme": "cfs_core.model.reference:split_scheme",
     "walk": "cfs_core.model.tree:walk",
 }
@@ -321,6 +331,7 @@ __all__ = [
     "EntryKind",
     "Event",
     "ExchangePaths",
+    "FileBytes",
     "FileContent",
     "FileReader",
     "Filesystem",
@@ -333,6 +344,7 @@ __all__ = [
     "GcReport",
     "HardLink",
     "HashAlgorithm",
+    "HostError",
     "ImageConfig",
     "ImageError",
     "ImageId",
@@ -388,10 +400,13 @@ __all__ = [
     "ServerError",
     "SetEfiVariable",
     "Severity",
+    "SourceFile",
     "Special",
     "SpecialKind",
     "StateError",
     "Step",
+    "StopSignal",
+    "StoppedError",
     "StorageError",
     "StorageFormat",
     "StorageProvider",
@@ -421,6 +436,7 @@ __all__ = [
     "lookup",
     "parse_json",
     "read_all",
+    "scratch_directory",
     "split_scheme",
     "walk",
 ]

@@ -26,6 +26,8 @@ from cfs_core.tar_fields import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+__all__ = ["TarLimits", "TarSource", "read_members"]
+
 BLOCK = 512
 _REGULAR_KINDS = frozenset(b"\x0007")
 _GLOBAL = ord("g")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +12,7 @@ from cfs_core.errors import PluginError, UsageError
 from cfs_core.interfaces.context import PluginContext
 from cfs_core.model.event import Event
 from cfs_core.pluginhost import families
-from cfs_core.report.logs import Logs
+from cfs_core.report.logs import LEVELS, Logs
 from cfs_core.report.progress import JsonProgress, SilentProgress
 
 if TYPE_CHECKING:
@@ -44,10 +42,14 @@ class App(contextlib.AbstractContextManager["App"]):
         self.options: dict[str, object] = {}
         self.disabled: tuple[str, ...] = ()
         self.authfile: Path | None = None
-        self.logs = Logs(level=environ.get("CFS_LOG", "warning"))
+        self.log_level: str | None = None
+        self.log_as_json = False
         self.progress_descriptor: int | None = None
         self.show_progress = True
+        self.warn_of_plugins = True
+        self._warned: set[str] = set()
         self.stack = contextlib.ExitStack()
+        self._logs: Logs | None = None
         self._settings: Settings | None = None
         self._host: PluginHost | None = None
         self._progress: SilentProgress | None = None
@@ -58,6 +60,18 @@ class App(contextlib.AbstractContextManager["App"]):
         if self._progress is not None:
             self._progress.close()
         self.stack.close()
+
+    @property
+    def logs(self) -> Logs:
+        """The log on standard error."""
+        if self._logs is None:
+            asked = self.environ.get("CFS_LOG") or "warning"
+            self._logs = Logs(
+                level=self.log_level or (asked if asked in LEVELS else "warning"), as_json=self.log_as_json
+            )
+            if asked not in LEVELS:
+                self._logs.warning("setting.ignored", problem=f"CFS_LOG is {asked!r}; known: {', '.join(LEVELS)}")
+        return self._logs
 
     @property
     def settings(self) -> Settings:
@@ -79,9 +93,26 @@ class App(contextlib.AbstractContextManager["App"]):
             disabled = (*self.disabled, *self.settings.value("plugins.disabled"))
             self._host = PluginHost(disabled=disabled)
             self._host.load_installed()
-            for trouble in self._host.trouble:
-                self.logs.warning("plugin.skipped", plugin=str(trouble.plugin), problem=trouble.problem)
+            for name in sorted(self._host.unknown):
+                origin = self.settings.get("plugins.disabled").origin
+                problem = f"{origin} switches off {name!r}, and no installed plugin or distribution is called that"
+                self.logs.warning("setting.ignored", problem=problem)
+            self.report_plugins()
         return self._host
+
+    def report_plugins(self) -> None:
+        """Warn of what plugins did wrong, each once: ``plugin.skipped`` was not loaded, ``plugin.trouble`` was."""
+        for trouble in self._host.trouble if self._host is not None and self.warn_of_plugins else ():
+            if str(trouble) in self._warned:
+                continue
+            self._warned.add(str(trouble))
+            facts: dict[str, object] = {"plugin": trouble.plugin.name, "distribution": trouble.plugin.distribution}
+            facts |= {"version": trouble.plugin.version, "hook": trouble.hook, "problem": trouble.problem}
+            event = "plugin.skipped" if trouble.hook is None and trouble.fatal else "plugin.trouble"
+            self.progress.close()
+            self.logs.warning(event, **facts)
+            if trouble.cause is not None:
+                self.logs.debug("plugin.cause", plugin=trouble.plugin.name, exc_info=trouble.cause)
 
     def blame(self, error: BaseException) -> PluginId | None:
         """Return the plugin that *error* came out of, None if it was none."""
@@ -112,11 +143,15 @@ class App(contextlib.AbstractContextManager["App"]):
 
     @property
     def scratch(self) -> Path:
-        """A private directory that goes away with the run."""
+        """A private directory that goes away with the run.
+
+        Raises:
+            HostError: TMPDIR is no place for one.
+        """
         if self._scratch is None:
-            folder = tempfile.mkdtemp(prefix="cfs-", dir=self.environ.get("TMPDIR"))
-            self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            self._scratch = Path(folder)
+            from cfs_core.scratch import scratch_directory
+
+            self._scratch = self.stack.enter_context(scratch_directory())
         return self._scratch
 
     @property

@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from cfs_core.cli.output import ResultCommand, say
 
-@click.command()
+
+@click.command(cls=ResultCommand)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
@@ -18,4 +20,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     kind = get_completion_class(shell)
     if kind is not None:
-        click.echo(kind(ctx.find_root().command, {}, "cfs", "_CFS_COMPLETE").source())
+        say(kind(ctx.find_root().command, {}, "cfs", "_CFS_COMPLETE").source())

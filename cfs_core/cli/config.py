@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfs_core.cli.output import format_option, plain, show_json, table
+from cfs_core.cli.output import ResultGroup, format_option, plain, show_json, table
 
 if TYPE_CHECKING:
     from cfs_core.cli.app import App
 
 
-@click.group()
+@click.group(cls=ResultGroup)
 def config() -> None:
     """Show settings and where they come from."""
 

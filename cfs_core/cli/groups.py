@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.provider import CommandProvider
 
 
+class PipeBrokenError(Exception):
+    """A BrokenPipeError (the cause) on its way past click, which would end the process without a word."""
+
+
 class LazyGroup(click.Group):
     """A group whose own commands are named as ``module:attribute``; plugins add names that are free."""
 
@@ -31,6 +35,17 @@ class LazyGroup(click.Group):
         self._own = dict(commands_by_name or {})
         self._summaries = dict(summaries or {})
         self._prefix = prefix
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
+        """Run the command.
+
+        Raises:
+            PipeBrokenError: it met a broken pipe, of whatever kind.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as cause:
+            raise PipeBrokenError from cause
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return own commands in their order, then those of plugins by name."""

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cfs_core.cli.output import authfile_option, format_option, repo_option, show_json, table
+from cfs_core.cli.output import (
+    BinaryResults,
+    NamedPath,
+    ResultGroup,
+    authfile_option,
+    format_option,
+    repo_option,
+    say,
+    show_json,
+    table,
+)
 from cfs_core.errors import StorageError, UsageError
 from cfs_core.model.deployment import FormatOptions, FormatVersion
 from cfs_core.model.digest import HashAlgorithm
 from cfs_core.model.manifest import Platform
+from cfs_core.system.atomic import make_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +64,7 @@ def identity_options(command: F) -> F:
     return authfile_option(platform_option(command))
 
 
-@click.group()
+@click.group(cls=ResultGroup)
 def image() -> None:
     """Digests, pulling, looking into images.
 
@@ -109,12 +119,12 @@ def digest(app: App, /, source: str, **choices: Any) -> None:  # noqa: ANN401 - 
       cfs image digest dir:/usr --hash sha256 --format v0
     """
     with _tree(app, source, choices) as (tree, options):
-        click.echo(app.storage().write_image(tree, _Nowhere(), options))  # type: ignore[arg-type]
+        say(app.storage().write_image(tree, _Nowhere(), options))  # type: ignore[arg-type]
 
 
 @image.command()
 @click.argument("source")
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("out", type=NamedPath(dir_okay=False, path_type=Path))
 @identity_options
 @click.pass_obj
 def erofs(app: App, /, source: str, out: Path, **choices: Any) -> None:  # noqa: ANN401 - the options of identity_options
@@ -126,10 +136,13 @@ def erofs(app: App, /, source: str, out: Path, **choices: Any) -> None:  # noqa:
     """
     from cfs_core.system.atomic import atomic_file
 
+    if not out.parent.is_dir():
+        msg = f"there is no directory {out.parent}"
+        raise UsageError(msg, hint="make it first")
     with _tree(app, source, choices) as (tree, options):
         with atomic_file(out) as file:
             identity = app.storage().write_image(tree, file, options)
-        click.echo(identity)
+        say(identity)
 
 
 @image.command()
@@ -144,8 +157,9 @@ def dump(app: App, /, source: str, **choices: Any) -> None:  # noqa: ANN401 - th
       cfs image dump oci:./debian:latest > debian.dump
     """
     with _tree(app, source, choices) as (tree, options):
-        app.storage().write_dump(tree, sys.stdout.buffer, options)
-        sys.stdout.buffer.flush()
+        out = BinaryResults()
+        app.storage().write_dump(tree, out, options)  # type: ignore[arg-type]
+        out.flush()
 
 
 @contextmanager
@@ -161,7 +175,7 @@ def open_repository(app: App, path: Path | None, *, create: bool = False) -> Ite
         raise StorageError(msg, hint="make one with `cfs repo init`, or pull an image")
     options = None
     if create and not (where / "meta.json").exists():
-        where.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(where)
         options = FormatOptions(
             version=FormatVersion(app.settings.value("install.erofs")),
             algorithm=HashAlgorithm(app.settings.value("install.hash")),
@@ -181,7 +195,7 @@ def open_repository(app: App, path: Path | None, *, create: bool = False) -> Ite
 def pull(
     app: App, reference: str, name: str | None, repo_path: Path | None, architecture: str | None, output: str
 ) -> None:
-    """Fetch an image into a repository.
+    """Fetch an image into a repository. Policies that settings require judge it first.
 
     \b
     Example:
@@ -189,17 +203,19 @@ def pull(
     """
     from cfs_core.image.pull import merged_tree, pull_layers, tag_of
     from cfs_core.image.resolve import resolve
+    from cfs_core.install.judge import judge
 
     transport, parsed = app.transport(reference)
     resolved = resolve(transport, parsed, wanted_platform(architecture))
+    verified = judge(resolved, transport, app)
     with open_repository(app, repo_path, create=True) as repository:
         fetched = pull_layers(transport, resolved, repository, progress=app.progress, emit=app.emit)
         committed = repository.commit(merged_tree(repository, resolved), resolved, name=name or tag_of(reference))
     app.progress.close()
     if output == "json":
-        show_json({"image": committed, "layers_fetched": fetched})
+        show_json({"image": committed, "layers_fetched": fetched, "verified": verified})
     else:
-        click.echo(f"{committed.manifest_digest}  {committed.id}")
+        say(f"{committed.manifest_digest}  {committed.id}")
 
 
 @image.command("list")
@@ -256,7 +272,7 @@ def list_files(app: App, name: str, path: str, repo_path: Path | None) -> None:
 
     with open_repository(app, repo_path) as repository:
         for line in listing(_deployed(repository, name), path):
-            click.echo(line)
+            say(line)
 
 
 @image.command()
@@ -276,13 +292,14 @@ def cat(app: App, name: str, path: str, repo_path: Path | None) -> None:
     from cfs_core.image.reader import ImageReader
 
     with open_repository(app, repo_path) as repository:
+        out = BinaryResults()
         content = ImageReader(_deployed(repository, name), repository.content).content(path)
         if content is None:
             msg = f"{path} is not a file of {name}"
             raise UsageError(msg, hint=f"look with `cfs image ls {name} {path.rpartition('/')[0] or '/'}`")
         with content.open() as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+            shutil.copyfileobj(file, out)
+        out.flush()
 
 
 def _deployed(repository: Repository, name: str) -> Directory:
@@ -316,15 +333,17 @@ def rm(app: App, names: tuple[str, ...], repo_path: Path | None) -> None:
 @authfile_option
 @click.pass_obj
 def copy(app: App, source: str, destination: str, architecture: str | None) -> None:
-    """Copy an image from one place to another, byte for byte.
+    """Copy an image from one place to another, byte for byte. Policies that settings require judge it first.
 
     \b
     Example:
       cfs image copy docker://localhost:5000/debian:latest oci:./debian:latest
     """
     from cfs_core.image.copy import copy_image
+    from cfs_core.install.judge import judged_for_copy
 
     origin, reference = app.transport(source)
     target, name = app.transport(destination)
     platform = wanted_platform(architecture)
-    click.echo(copy_image(origin, reference, target, name, platform=platform, progress=app.progress, emit=app.emit))
+    reference = judged_for_copy(reference, origin, app, platform)
+    say(copy_image(origin, reference, target, name, platform=platform, progress=app.progress, emit=app.emit))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfs_core.cli.image import platform_option
-from cfs_core.cli.output import authfile_option, format_option, repo_option, show_json
+from cfs_core.cli.output import (
+    NamedPath,
+    ResultGroup,
+    authfile_option,
+    format_option,
+    progress_fd_option,
+    repo_option,
+    results,
+    say,
+    show_json,
+)
 from cfs_core.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -18,9 +30,12 @@ if TYPE_CHECKING:
     from cfs_core.install.prepare import PreparedImage
     from cfs_core.install.request import InstallRequest
     from cfs_core.install.run import InstallResult
+    from cfs_core.interfaces.provider import TransportProvider
+    from cfs_core.interfaces.transport import RunningImage
+    from cfs_core.model.disk import Volume
 
 
-@click.group()
+@click.group(cls=ResultGroup)
 def install() -> None:
     """Install an image to a disk."""
 
@@ -32,7 +47,7 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
 
 
 @install.command("to-disk")
-@click.argument("disk", type=click.Path(path_type=Path))
+@click.argument("disk", type=NamedPath(path_type=Path))
 @click.option(
     "--source-imgref",
     metavar="REF",
@@ -53,6 +68,7 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--firmware", type=click.Choice(["uefi", "bios", "both", "u-boot"]), help="What will start the disk.")
 @click.option("--composefs-native", is_flag=True, help="Keep the system in composefs storage, sealed or not.")
 @click.option("--separate-boot", is_flag=True, help="Give /boot a partition of its own.")
+@click.option("--xbootldr", is_flag=True, help="Give boot files an extended boot loader partition (XBOOTLDR).")
 @click.option(
     "--root-ssh-authorized-keys",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -64,7 +80,7 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before replacing or destroying anything.")
 @click.option("--prove", is_flag=True, help="Boot the result in a virtual machine.")
-@click.option("--progress-fd", type=int, metavar="N", help="Write progress as JSON lines to this descriptor.")
+@progress_fd_option
 @authfile_option
 @repo_option
 @platform_option
@@ -85,8 +101,6 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
     from cfs_core.install.run import install as run_install
 
     app: App = ctx.obj
-    if options["progress_fd"] is not None:
-        app.progress_descriptor = options["progress_fd"]
     _fill_in_source(app, options)
     request = _request(disk, options)
 
@@ -109,7 +123,8 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
     if not options["prove"] or output == "text":
         _show_result(result, output)
     if options["prove"]:
-        return int(ctx.invoke(_prover(ctx), **_prove_arguments(ctx, disk, output)) or 0)
+        with contextlib.redirect_stdout(results()):  # a plugin's command prints its result itself
+            return int(ctx.invoke(_prover(ctx), **_prove_arguments(ctx, disk, output)) or 0)
     return 0
 
 
@@ -117,10 +132,15 @@ def _fill_in_source(app: App, options: dict[str, Any]) -> None:
     """Take the image of the container that cfs runs in where none is named."""
     if options["source_imgref"] is not None:
         return
-    from cfs_core.install.running import find_running_image
+    from cfs_core.install.running import ask, find_running_image
     from cfs_core.pluginhost import families
 
-    found = find_running_image(app.host.collect(families.TRANSPORTS))
+    registry = app.host.collect(families.TRANSPORTS)
+
+    def ask_guarded(provider: TransportProvider) -> RunningImage | None:
+        return app.host.attempt(registry.owner(provider.name), "running_image", ask, provider)
+
+    found = find_running_image(registry, ask_guarded)
     options["source_imgref"] = found.source
     options["target_imgref"] = options["target_imgref"] or found.name
 
@@ -130,7 +150,7 @@ def _show_result(result: InstallResult, output: str) -> None:
         show_json({"result": "installed", **{name: getattr(result, name) for name in result.__slots__}})
         return
     took = f"{result.took_seconds:.1f} s"
-    click.echo(f"installed {result.image_id:.16}… to {result.disk} in {took}; read back and verified")
+    say(f"installed {result.image_id:.16}… to {result.disk} in {took}; read back and verified")
 
 
 def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
@@ -154,11 +174,22 @@ def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
         kargs=options["kargs"],
         karg_deletes=options["karg_deletes"],
         root_ssh_authorized_keys=keys.read_bytes() if keys else None,
-        boot_volume=options["separate_boot"],
+        boot_volume=_boot_volume(options),
         repo=options["repo_path"],
         seed=options["seed"],
-        replace=disk.exists(),
+        replace=os.path.exists(disk),  # noqa: PTH110 - a name too long is judged later
     )
+
+
+def _boot_volume(options: dict[str, Any]) -> Volume | None:
+    from cfs_core.model.disk import Volume
+
+    if options["separate_boot"] and options["xbootldr"]:
+        msg = "--separate-boot and --xbootldr are two ways to keep boot files, and a disk has one"
+        raise UsageError(msg, hint="--xbootldr follows the Boot Loader Specification; --separate-boot is for GRUB only")
+    if options["xbootldr"]:
+        return Volume.XBOOTLDR
+    return Volume.BOOT if options["separate_boot"] else None
 
 
 def _ask(disk: Path) -> None:

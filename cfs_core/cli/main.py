@@ -12,20 +12,26 @@ import click
 
 from cfs_core import __version__
 from cfs_core.cli.app import App
-from cfs_core.cli.groups import LazyGroup
-from cfs_core.errors import CfsError, PluginError
-from cfs_core.report.logs import LEVELS, Logs, without_secrets
+from cfs_core.cli.groups import LazyGroup, PipeBrokenError
+from cfs_core.cli.host_faults import host_fault
+from cfs_core.cli.output import progress_fd_option
+from cfs_core.errors import CfsError, HostError, PluginError
+from cfs_core.report.logs import LEVELS, without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
 INTERRUPTED = 130
+BROKEN_PIPE = 141
+"""Whoever read the result is gone: as a shell tells of a program that SIGPIPE ended."""
+
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 COMMANDS = {
     "install": "cfs_core.cli.install:install",
+    "status": "cfs_core.cli.status:status",
     "image": "cfs_core.cli.image:image",
     "repo": "cfs_core.cli.repo:repo",
     "plugins": "cfs_core.cli.plugins:plugins",
@@ -35,6 +41,7 @@ COMMANDS = {
 
 SUMMARIES = {
     "install": "Install an image to a disk.",
+    "status": "Show deployments: image, boot entries, what was verified.",
     "image": "Digests, pulling, looking into images.",
     "repo": "Make, check and clean repositories.",
     "plugins": "Show plugins and what is wrong with them.",
@@ -43,38 +50,74 @@ SUMMARIES = {
 }
 
 
+def _kept(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Return a callback that keeps an option in the run, before the commands of plugins are looked up."""
+
+    def keep(context: click.Context, _parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401 - the option's type
+        setattr(context.obj, field, value)
+
+    return keep
+
+
+def _disable(context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    """Keep what is switched off, if there is such a plugin.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if value:
+        from cfs_core.cli.suggest import refuse_unknown_plugins
+
+        refuse_unknown_plugins(value)
+    context.obj.disabled = value
+
+
 @click.group(cls=LazyGroup, commands_by_name=COMMANDS, summaries=SUMMARIES, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="cfs", message="%(prog)s %(version)s")
 @click.option(
-    "--config", "config_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Settings file."
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_kept("config_file"),
+    help="Settings file.",
 )
-@click.option("--disable-plugin", "disabled", multiple=True, metavar="NAME", help="Do not load this plugin.")
-@click.option("--log-level", type=click.Choice(sorted(LEVELS)), help="What is logged to standard error.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Form of the log.")
-@click.option("--progress-fd", type=int, metavar="N", help="Write progress as JSON lines to this descriptor.")
+@click.option(
+    "--disable-plugin",
+    multiple=True,
+    metavar="NAME",
+    is_eager=True,
+    expose_value=False,
+    callback=_disable,
+    help="Do not load this plugin.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(sorted(LEVELS)),
+    is_eager=True,
+    expose_value=False,
+    callback=_kept("log_level"),
+    help="What is logged to standard error.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _parameter, value: setattr(context.obj, "log_as_json", value == "json"),
+    help="Form of the log.",
+)
+@progress_fd_option
 @click.option("--no-progress", is_flag=True, help="No progress bars.")
 @click.pass_obj
-def cli(
-    app: App,
-    config_file: Path | None,
-    disabled: tuple[str, ...],
-    log_level: str | None,
-    log_format: str,
-    progress_fd: int | None,
-    *,
-    no_progress: bool,
-) -> None:
+def cli(app: App, *, no_progress: bool) -> None:
     """Install bootable container images with composefs-native storage.
 
     \b
     Example:
       cfs install to-disk --source-imgref oci:./debian:latest disk.img
     """
-    app.config_file = config_file
-    app.disabled = disabled
-    level = log_level or app.environ.get("CFS_LOG", "warning")
-    app.logs = Logs(level=level if level in LEVELS else "warning", as_json=log_format == "json")
-    app.progress_descriptor = progress_fd
     app.show_progress = not no_progress
 
 
@@ -92,7 +135,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         status = run(argv)
     except KeyboardInterrupt:
         status = INTERRUPTED
-    sys.exit(status)
+    sys.exit(status if _delivered() else status or HostError.exit_status)
+
+
+def _delivered() -> bool:
+    """Write what standard output still holds; if it cannot be, keep the interpreter from trying again and telling."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the rest of the process
+        return False
+    return True
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +155,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     with App(os.environ) as app:
         try:
-            result: Any = cli.main(args=argv, prog_name="cfs", standalone_mode=False, obj=app)
+            try:
+                result: Any = cli.main(args=argv, prog_name="cfs", standalone_mode=False, obj=app)
+            finally:  # before an error: that is what ends the output
+                app.report_plugins()
         except CfsError as error:
             show(error, app)
             return error.exit_status
@@ -114,17 +171,29 @@ def run(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             return INTERRUPTED
-        except BrokenPipeError:
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - keeps the interpreter's last flush quiet
-            return 1
+        except PipeBrokenError as error:
+            return BROKEN_PIPE if _reader_gone() else _unexpected(error.__cause__ or error, app)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the last door: whose fault is it?
             return _unexpected(error, app)
         return result if isinstance(result, int) else 0
 
 
+def _reader_gone() -> bool:
+    """Say whether nobody reads standard output any more."""
+    import select
+
+    watch = select.poll()
+    watch.register(1, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
+
+
 def _unexpected(error: BaseException, app: App) -> int:
     """Tell a fault of a plugin from one of cfs, and report it as such."""
     owner = app.blame(error)
+    if isinstance(error, OSError) and (fault := host_fault(error, owner)) is not None:
+        fault.__cause__ = error
+        show(fault, app)
+        return fault.exit_status
     if owner is None and isinstance(error, SystemExit):  # click ends shell completion this way
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

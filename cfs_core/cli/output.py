@@ -2,18 +2,141 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
+from cfs_core.errors import HostError, UsageError
 from cfs_core.model.digest import Digest
 
+_RESULTS = "cfs.results"
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ResultCommand(click.Command):
+    """A command whose standard output holds what it says and nothing else: prints of others go to standard error."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the callback returns
+        """Run the command."""
+        ctx.meta[_RESULTS] = sys.stdout
+        with contextlib.redirect_stdout(sys.stderr):
+            return super().invoke(ctx)
+
+
+class ResultGroup(click.Group):
+    """A group of such commands."""
+
+    command_class = ResultCommand
+
+
+def results() -> TextIO | None:
+    """Return the stream for results; None where standard output was closed before the start."""
+    context = click.get_current_context(silent=True)
+    stream: TextIO | None = context.meta.get(_RESULTS, sys.stdout) if context is not None else sys.stdout
+    return stream
+
+
+def say(text: object = "", *, err: bool = False) -> None:
+    """Print a line of the result, or one for people on standard error.
+
+    Raises:
+        HostError: it cannot be written.
+        BrokenPipeError: whoever read it is gone.
+    """
+    if err:
+        click.echo(text, err=True)
+        return
+    with _written():
+        click.echo(text, file=_opened())
+
+
+class BinaryResults:
+    """Standard output for bytes; what is written must be flushed."""
+
+    def write(self, data: bytes) -> int:
+        """Write all of *data*.
+
+        Raises:
+            HostError: it cannot be written.
+            BrokenPipeError: whoever read it is gone.
+        """
+        with _written():
+            return _opened().buffer.write(data)
+
+    def flush(self) -> None:
+        """Write what is buffered.
+
+        Raises:
+            HostError: it cannot be written.
+            BrokenPipeError: whoever read it is gone.
+        """
+        with _written():
+            _opened().buffer.flush()
+
+
+def _opened() -> TextIO:
+    stream = results()
+    if stream is None:
+        msg = "standard output is closed"
+        raise HostError(msg, hint="results are written there; give it a file or a pipe")
+    return stream
+
+
+@contextlib.contextmanager
+def _written() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as cause:
+        msg = f"standard output cannot be written: {cause.strerror}"
+        raise HostError(msg, hint="results are written there; what has been written is not complete") from cause
+
+
+class NamedPath(click.Path):
+    """A path; the empty name, which a forgotten shell variable leaves, is not taken for the current directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - as click.Path
+        """Check the name."""
+        if os.fspath(value) == "":
+            self.fail("the name is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def progress_fd_option(command: F) -> F:
+    """Add ``--progress-fd N``, which is kept in the run."""
+
+    def keep(context: click.Context, _parameter: click.Parameter, value: int | None) -> None:
+        if value is None:
+            return
+        import fcntl
+
+        try:
+            writable = fcntl.fcntl(value, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        except (OSError, OverflowError, ValueError):
+            writable = False
+        if not writable:
+            msg = f"--progress-fd {value}: no such descriptor is open for writing"
+            raise UsageError(msg, hint="open one in the shell, for example with 3>progress.jsonl --progress-fd 3")
+        context.obj.progress_descriptor = value
+
+    return click.option(
+        "--progress-fd",
+        type=int,
+        metavar="N",
+        callback=keep,
+        expose_value=False,
+        help="Write progress as JSON lines to this descriptor.",
+    )(command)
 
 
 def format_option(command: F) -> F:
@@ -31,7 +154,7 @@ def format_option(command: F) -> F:
 
 def repo_option(command: F) -> F:
     """Add ``--repo PATH``."""
-    option = click.option("--repo", "repo_path", type=click.Path(path_type=Path), help="Repository to use.")
+    option = click.option("--repo", "repo_path", type=NamedPath(path_type=Path), help="Repository to use.")
     return option(command)
 
 
@@ -72,7 +195,7 @@ def plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON can hold
 
 def show_json(value: object) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(plain(value), indent=2, ensure_ascii=False))
+    say(json.dumps(plain(value), indent=2, ensure_ascii=False))
 
 
 def table(rows: Sequence[tuple[str, ...]], headings: tuple[str, ...]) -> None:
@@ -81,4 +204,4 @@ def table(rows: Sequence[tuple[str, ...]], headings: tuple[str, ...]) -> None:
         return
     widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
     for row in [headings, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfs_core.cli.output import show_json, table
+from cfs_core.cli.output import say, show_json, table
 from cfs_core.model.action import CopyObject, Effect, WriteBlocks, WriteFile
 from cfs_core.model.plan import Severity
-from cfs_core.report.progress import human_bytes
+from cfs_core.report.progress import counted, human_bytes
 
 if TYPE_CHECKING:
     from cfs_core.install.plan import PreparedInstall
     from cfs_core.install.prepare import PreparedImage
     from cfs_core.install.request import InstallRequest
     from cfs_core.model.action import Action
+    from cfs_core.model.plan import Finding
 
 COLORS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 REPOSITORY_STEP = "repository"
@@ -33,11 +34,13 @@ def show_plan(
         show_json(_record(image, prepared, request))
         return
     if full:
-        click.echo(f"image     {image.resolved.reference} ({image.resolved.manifest.digest})")
-        click.echo(f"identity  {plan.image_id}" + (" (sealed)" if image.seal is not None else ""))
-        click.echo(f"storage   {image.storage_name} ({image.storage_origin})")
-        click.echo(f"loader    {prepared.bootloader_choice.value} ({prepared.bootloader_choice.origin})")
-        click.echo(f"disk      {request.disk}\n")
+        say(f"image     {image.resolved.reference} ({image.resolved.manifest.digest})")
+        say(f"identity  {plan.image_id}" + (" (sealed)" if image.seal is not None else ""))
+        say(f"storage   {image.storage_name} ({image.storage_origin})")
+        for what in image.verified or ("nothing: no policy is required",):
+            say(f"verified  {what}")
+        say(f"loader    {prepared.bootloader_choice.value} ({prepared.bootloader_choice.origin})")
+        say(f"disk      {request.disk}\n")
         table(
             [
                 (str(p.number), p.volume.value, human_bytes(p.size), p.filesystem or "raw", p.uuid)
@@ -45,28 +48,34 @@ def show_plan(
             ],
             ("#", "VOLUME", "SIZE", "FILESYSTEM", "UUID"),
         )
-        click.echo()
+        say()
         _files(prepared)
-        click.echo("kernel command line")
+        say("kernel command line")
         for argument in plan.arguments:
-            click.echo(f"  {argument.text}    ({argument.origin})")
-    for finding in plan.findings:
+            say(f"  {argument.text}    ({argument.origin})")
+    for finding in _shown(plan.findings, full=full):
         word = click.style(finding.severity.value, fg=COLORS[finding.severity])
-        click.echo(f"{word}: {finding.message} [{finding.code}]", err=not full)
+        say(f"{word}: {finding.message} [{finding.code}]", err=not full)
         if finding.hint:
-            click.echo(f"  hint: {finding.hint}", err=not full)
+            say(f"  hint: {finding.hint}", err=not full)
+
+
+def _shown(findings: tuple[Finding, ...], *, full: bool) -> list[Finding]:
+    """Leave out the first error where the run is about to end with it."""
+    last = None if full else next((item for item in findings if item.severity is Severity.ERROR), None)
+    return [item for item in findings if item is not last]
 
 
 def _files(prepared: PreparedInstall) -> None:
     """List files with their effect, the worst first; what is copied in bulk is summed up by its place."""
     for step in prepared.plan.steps:
-        click.echo(f"{step.title} ({step.provider})")
+        say(f"{step.title} ({step.provider})")
         single, bulk = _summed(step.actions, whole=step.id == REPOSITORY_STEP)
         for place, (count, size) in bulk.items():
-            click.echo(f"  {'add':8} {place}  {count} entries, {human_bytes(size)}")
+            say(f"  {'add':8} {place}  {counted(count, 'entry', 'entries')}, {human_bytes(size)}")
         for action in sorted(single, key=lambda item: -item.effect):
-            click.echo(f"  {action.effect.name.lower():8} {_short(describe(action))}")
-        click.echo()
+            say(f"  {action.effect.name.lower():8} {_short(describe(action))}")
+        say()
 
 
 def _summed(actions: tuple[Action, ...], *, whole: bool) -> tuple[list[Action], dict[str, tuple[int, int]]]:
@@ -121,6 +130,7 @@ def _record(image: PreparedImage, prepared: PreparedInstall, request: InstallReq
             "manifest_digest": image.resolved.manifest.digest,
             "image_id": plan.image_id,
             "sealed": image.seal is not None,
+            "verified": image.verified,
         },
         "storage": {"name": image.storage_name, "origin": image.storage_origin},
         "bootloader": {"name": prepared.bootloader_choice.value, "origin": prepared.bootloader_choice.origin},

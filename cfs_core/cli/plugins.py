@@ -7,15 +7,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfs_core.cli.output import format_option, show_json, table
+from cfs_core.cli.output import ResultGroup, format_option, say, show_json, table
 from cfs_core.plugin import API_VERSION
 from cfs_core.pluginhost import families
+from cfs_core.pluginhost.load import scheme_owners
+from cfs_core.pluginhost.registry import Trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cfs_core.cli.app import App
+    from cfs_core.interfaces.provider import TransportProvider
+    from cfs_core.pluginhost.registry import Registry
+
+NEEDED = (families.TRANSPORTS, families.STORAGE, families.BOOTLOADERS, families.LAYOUTS, families.FILESYSTEMS)
+"""Families that an install cannot do without."""
 
 
-@click.group()
+@click.group(cls=ResultGroup)
 def plugins() -> None:
     """Show plugins and what is wrong with them."""
 
@@ -65,9 +74,7 @@ def list_plugins(app: App, output: str) -> None:
         show_json({"api": list(API_VERSION), "providers": records})
         return
     if not records:
-        click.echo(
-            "no plugins are installed; `pip install cfs-storage-composefs cfs-transport-oci-dir cfs-disk …` adds some"
-        )
+        say("no plugins are installed; `pip install cfs-storage-composefs cfs-transport-oci-dir cfs-disk …` adds some")
         return
     table(
         [(str(r["family"]), str(r["name"]), f"{r['distribution']} {r['version']}", str(r["summary"])) for r in records],
@@ -79,58 +86,53 @@ def list_plugins(app: App, output: str) -> None:
 @format_option
 @click.pass_obj
 def doctor(app: App, output: str) -> int:
-    """Check every plugin; exit status 4 if one is broken.
+    """Load every plugin, ask what it offers, and tell what is wrong.
+
+    Exit status 4 if a plugin is broken, or if none offers what an install needs. What a plugin does wrong only when it
+    is used (in an event, a check of a plan, a method) is a warning at the end of that run.
 
     \b
     Example:
       cfs plugins doctor
     """
-    found: dict[tuple[str, str | None, str], dict[str, object]] = {}
-    registries = [app.host.collect(family) for family in families.ALL]
-    for trouble in (*app.host.trouble, *(t for registry in registries for t in registry.trouble)):
-        found[(str(trouble.plugin), trouble.hook, trouble.problem)] = {
-            "plugin": trouble.plugin.name,
-            "distribution": trouble.plugin.distribution,
-            "version": trouble.plugin.version,
-            "hook": trouble.hook,
-            "problem": trouble.problem,
-            "fatal": trouble.fatal,
-        }
-    for registry in registries:
-        for name, owners in registry.withheld.items():
-            for owner in owners:
-                others = ", ".join(str(other) for other in owners if other != owner) or "itself"
-                problem = f"offers the {registry.family} {name!r}, and so does {others}; neither is used"
-                found[(str(owner), None, problem)] = {
-                    "plugin": owner.name,
-                    "distribution": owner.distribution,
-                    "version": owner.version,
-                    "hook": None,
-                    "problem": problem,
-                    "fatal": True,
-                }
-    missing = [
-        family.name
-        for family, registry in zip(families.ALL, registries, strict=True)
-        if _needed(family.name) and not registry.providers
-    ]
-    healthy = not any(record["fatal"] for record in found.values()) and not missing
+    app.warn_of_plugins = False  # they are the result
+    registries = {family: app.host.collect(family) for family in families.ALL}
+    troubles = list({str(trouble): trouble for trouble in app.host.trouble}.values())
+    troubles += _contested(registries[families.TRANSPORTS])
+    broken = {trouble.plugin for trouble in troubles if trouble.fatal}
+    missing = [family.name for family, registry in registries.items() if family in NEEDED and not registry.providers]
+    healthy = not broken and not missing
     if output == "json":
-        show_json(
-            {"healthy": healthy, "plugins": app.host.plugins, "troubles": list(found.values()), "missing": missing}
-        )
+        records = [
+            {
+                "plugin": trouble.plugin.name,
+                "distribution": trouble.plugin.distribution,
+                "version": trouble.plugin.version,
+                "hook": trouble.hook,
+                "problem": trouble.problem,
+                "fatal": trouble.fatal,
+            }
+            for trouble in troubles
+        ]
+        show_json({"healthy": healthy, "plugins": app.host.plugins, "troubles": records, "missing": missing})
     else:
         for owner in app.host.plugins:
-            click.echo(f"ok       {owner}")
-        for record in found.values():
-            word = "broken " if record["fatal"] else "warning"
-            where = f" in {record['hook']}" if record["hook"] else ""
-            click.echo(
-                f"{word}  {record['plugin']} ({record['distribution']} {record['version']}){where}: {record['problem']}"
-            )
-        for family in missing:
-            click.echo(f"missing  no plugin offers a {family}; an install needs one")
+            if owner not in broken:
+                say(f"ok       {owner}")
+        for trouble in troubles:
+            say(f"{'broken ' if trouble.fatal else 'warning'}  {trouble}")
+        for name in missing:
+            say(f"missing  no plugin offers a {name}; an install needs one")
     return 0 if healthy else 4
+
+
+def _contested(transports: Registry[TransportProvider]) -> Iterator[Trouble]:
+    """Yield what is wrong where several transports claim a scheme."""
+    for scheme, names in scheme_owners(transports)[1].items():
+        for name in names:
+            others = ", ".join(f"{other} of {transports.owner(other)}" for other in names if other != name)
+            problem = f"the transport {name!r} claims {scheme}:, and so does {others}; neither is used for it"
+            yield Trouble(plugin=transports.owner(name), hook=families.TRANSPORTS.hook, problem=problem)
 
 
 @plugins.command()
@@ -151,8 +153,4 @@ def new(kind: str, name: str, directory: Path | None, output: str) -> None:
     if output == "json":
         show_json({"path": path})
         return
-    click.echo(f"{path} is ready; try `cd {path} && pip install -e '.[test]' && pytest`")
-
-
-def _needed(family: str) -> bool:
-    return family in {"transport", "storage format", "bootloader", "layout", "filesystem"}
+    say(f"{path} is ready; try `cd {path} && pip install -e '.[test]' && pytest`")

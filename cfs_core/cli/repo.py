@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 import click
 
 from cfs_core.cli.image import open_repository
-from cfs_core.cli.output import format_option, repo_option, show_json
+from cfs_core.cli.output import ResultGroup, format_option, repo_option, say, show_json
 from cfs_core.errors import UsageError
 from cfs_core.model.deployment import FormatOptions, FormatVersion
 from cfs_core.model.digest import HashAlgorithm
-from cfs_core.report.progress import human_bytes
+from cfs_core.report.progress import counted, human_bytes
+from cfs_core.system.atomic import make_parent
 
 if TYPE_CHECKING:
     from cfs_core.cli.app import App
     from cfs_core.model.deployment import Problem
 
 
-@click.group()
+@click.group(cls=ResultGroup)
 def repo() -> None:
     """Make, check and clean repositories."""
 
@@ -37,10 +38,10 @@ def init(app: App, repo_path: Path | None, algorithm: str, version: str) -> None
       cfs repo init --repo ./repo
     """
     where = repo_path or app.default_repository()
-    where.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(where)
     options = FormatOptions(version=FormatVersion(version), algorithm=HashAlgorithm(algorithm))
     app.storage().open(where, create=True, options=options).close()
-    click.echo(where)
+    say(where)
 
 
 @repo.command()
@@ -75,8 +76,8 @@ def fsck(app: App, repo_path: Path | None, disk: Path | None, output: str) -> in
         show_json({"clean": not problems, "problems": problems})
     else:
         for problem in problems:
-            click.echo(f"{problem.code}: {problem.where}: {problem.message}")
-        click.echo(f"{len(problems)} problems" if problems else "clean")
+            say(f"{problem.code}: {problem.where}: {problem.message}")
+        say(counted(len(problems), "problem") if problems else "clean")
     return 9 if problems else 0
 
 
@@ -99,4 +100,4 @@ def gc(app: App, repo_path: Path | None, output: str, *, dry_run: bool) -> None:
         return
     verb = "would remove" if dry_run else "removed"
     freed = human_bytes(report.bytes_freed)
-    click.echo(f"{verb} {report.objects_removed} objects ({freed}), kept {report.objects_kept}")
+    say(f"{verb} {counted(report.objects_removed, 'object')} ({freed}), kept {report.objects_kept}")

@@ -24,6 +24,22 @@ _USAGE = {
     "storage": "CFS_INSTALL_STORAGE={name} cfs install to-disk --source-imgref oci:IMAGE disk.img",
     "policy": "CFS_POLICY_REQUIRE={name} cfs install to-disk --source-imgref oci:IMAGE disk.img",
 }
+_TO_KNOW = {
+    "storage": """
+The last command needs one thing more: an image whose initramfs can mount {name}, and an initramfs provider (hook
+`cfs_register_initramfs`, here or in another plugin) that recognises it. Until there is one, cfs refuses the install,
+with the code `boot.initramfs`, since the disk would not boot. `cfs image` and `cfs repo` always work with composefs.
+""",
+    "policy": """
+What it asks for is in the settings:
+
+    [policy]
+    require = ["{name}"]
+
+    [policy.settings.{name}]
+    labels = {{"org.opencontainers.image.vendor" = "Example"}}
+""",
+}
 _SUMMARIES = {
     "bootloader": "{name} as a bootloader",
     "transport": "images from {name}",
@@ -59,6 +75,7 @@ class NewPlugin:
             "KIND": self.kind,
             "SUMMARY": _SUMMARIES[self.kind].format(name=self.name),
             "USAGE": _USAGE[self.kind].format(name=self.name),
+            "NOTE": _TO_KNOW.get(self.kind, "").format(name=self.name),
         }
         return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], text)
 

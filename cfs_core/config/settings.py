@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +130,8 @@ def parse_toml(data: bytes, origin: str) -> dict[str, object]:
     if len(data) > FILE_LIMIT:
         msg = f"{origin} is longer than {FILE_LIMIT} bytes"
         raise ConfigError(msg)
+    import tomllib  # most hosts have no settings file
+
     try:
         return tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:

@@ -182,5 +182,5 @@ def _digest(*parts: Content | None) -> str:
 
 def _newest_first(artifacts: BootArtifacts) -> tuple[list[tuple[int, int, str]], str]:
     """Order by version as people read it: numbers as numbers, and they count more than letters."""
-    parts = re.findall(r"\d+|[a-zA-Z]+", artifacts.kernel_version)
+    parts = re.findall(r"[0-9]+|[a-zA-Z]+", artifacts.kernel_version)
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts], artifacts.uki_name or ""

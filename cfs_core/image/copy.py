@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
+import functools
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import CfsError, ImageError, LimitError, TransportError
 from cfs_core.image.manifest import INDEX_LIMIT, INDEX_TYPES, LAYERS_LIMIT, media_type_of, parse_descriptor
+from cfs_core.image.parallel import run_parallel
+from cfs_core.image.pump import Pump
 from cfs_core.image.resolve import resolve
 from cfs_core.model.digest import Digest
 from cfs_core.model.event import Event
@@ -95,14 +97,8 @@ class _Copier:
     def _blobs(self, blobs: list[Descriptor]) -> None:
         unique = {blob.digest: blob for blob in blobs}
         self._done |= set(unique)
-        with ThreadPoolExecutor(PARALLEL, thread_name_prefix="cfs-copy") as pool:
-            waiting = [pool.submit(self._blob, one) for one in sorted(unique.values(), key=lambda blob: -blob.size)]
-            try:
-                for each in waiting:
-                    each.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        jobs = [functools.partial(self._blob, one) for one in sorted(unique.values(), key=lambda blob: -blob.size)]
+        run_parallel(jobs, PARALLEL, [self._source.stop, self._destination.stop], done=lambda _: None)
 
     def _blob(self, descriptor: Descriptor) -> None:
         if self._destination.retrying(lambda: self._writer.has_blob(descriptor)):
@@ -110,14 +106,15 @@ class _Copier:
         self._destination.retrying(lambda: self._put(descriptor))
 
     def _put(self, descriptor: Descriptor) -> None:
-        chunks = _Read(self._source.iter_blob(self._reference, descriptor), descriptor, self._progress)
-        try:
-            self._writer.put_blob(descriptor, chunks)
-        except TransportError as error:
-            # the source has spent its own tries already
-            raise chunks.error or error from None
-        finally:
-            chunks.close()
+        with Pump(lambda: self._source.iter_blob(self._reference, descriptor), self._source.stop) as pump:
+            chunks = _Read(pump, descriptor, self._progress)
+            try:
+                self._writer.put_blob(descriptor, chunks)
+            except TransportError as error:
+                # the source has spent its own tries already
+                raise chunks.error or error from None
+            finally:
+                chunks.close()
 
 
 class _Read:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections import deque
+import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from cfs_core.decompress import CHUNK, DecompressionLimits, decompress
 from cfs_core.errors import ImageError, LimitError, VerificationError
+from cfs_core.image.pump import Pump
+from cfs_core.interfaces.source_file import FileBytes
 from cfs_core.tar import TarLimits, read_members
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from cfs_core.interfaces.context import Progress
+    from cfs_core.interfaces.source_file import SourceFile
     from cfs_core.interfaces.transport import Transport
     from cfs_core.model.digest import Digest
     from cfs_core.model.layer import LayerMember
     from cfs_core.model.manifest import Descriptor, ResolvedImage
-
-QUEUE_CHUNKS = 4
-"""Chunks of up to 1 MiB that wait between the two threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +59,8 @@ def open_layer(
     if descriptor.size > limits.blob_bytes:
         msg = f"layer {descriptor.digest} announces {descriptor.size} bytes, more than {limits.blob_bytes}"
         raise LimitError(msg, limit_bytes=limits.blob_bytes)
-    with _Pump(lambda: layer_chunks(transport, image, descriptor, diff_id, limits, progress)) as pump:
+    chunks = functools.partial(layer_chunks, transport, image, descriptor, diff_id, limits, progress)
+    with Pump(chunks, transport.stop) as pump:
         yield VerifiedLayer(pump, diff_id, limits, name=f"layer {index + 1} of {len(image.manifest.layers)}")
 
 
@@ -100,6 +100,14 @@ class VerifiedLayer:
             self._prefer_transfer_error(error)
             raise self._named(error) from error
 
+    def source(self) -> SourceFile | None:
+        """Return the file that holds just the current member's content, if there is one; before `content`."""
+        if not self._left or self._position < len(self._chunk):
+            return None
+        self._next_chunk()
+        source = self._chunk.source if isinstance(self._chunk, FileBytes) else None
+        return source if source is not None and source.size == self._left else None
+
     def content(self) -> Iterator[bytes]:
         """Yield what is left of the current member's content, in chunks of at most 1 MiB."""
         while self._left:
@@ -132,20 +140,23 @@ class VerifiedLayer:
     def _some(self, count: int) -> bytes:
         """Return between one and *count* bytes, none at the end."""
         while self._position >= len(self._chunk):
-            try:
-                chunk = next(self._chunks, None)
-            except ImageError as error:
-                raise self._named(error) from error
-            if chunk is None:
-                self._chunk, self._position = b"", 0
+            if not self._next_chunk():
                 return b""
-            self._chunk, self._position = chunk, 0
         if not self._position and len(self._chunk) <= count:
             self._position = len(self._chunk)
             return self._chunk
         data = self._chunk[self._position : self._position + count]
         self._position += len(data)
         return data
+
+    def _next_chunk(self) -> bool:
+        """Take the next chunk from the source; returns False, with an empty one, at the end."""
+        try:
+            chunk = next(self._chunks, None)
+        except ImageError as error:
+            raise self._named(error) from error
+        self._chunk, self._position = chunk or b"", 0
+        return chunk is not None
 
     def _next_content(self) -> bytes:
         data = self._some(min(self._left, CHUNK))
@@ -226,63 +237,3 @@ def _cut(chunk: bytes) -> Iterator[bytes]:
         return
     for start in range(0, len(chunk), CHUNK):
         yield chunk[start : start + CHUNK]
-
-
-class _Pump:
-    """Runs an iterator of chunks in a thread; at most `QUEUE_CHUNKS` wait. A context manager that ends the thread."""
-
-    def __init__(self, make: Callable[[], Iterator[bytes]]) -> None:
-        self._make = make
-        self._ready: deque[bytes] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
-        self._stopped = False
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="cfs-layer", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._stopped = True
-            self._ready.clear()
-            self._changed.notify_all()
-        self._thread.join()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> bytes:
-        with self._changed:
-            while not self._ready and not self._ended:
-                self._changed.wait()
-            if self._ready:
-                self._changed.notify_all()
-                return self._ready.popleft()
-            if self._error is not None:
-                raise self._error
-            raise StopIteration
-
-    def _run(self) -> None:
-        try:
-            with contextlib.closing(self._make()) as chunks:  # type: ignore[type-var] # a generator
-                for chunk in chunks:
-                    if not self._put(chunk):
-                        break
-        except BaseException as error:  # noqa: BLE001 - handed over to the reading thread, whatever it is
-            self._error = error
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def _put(self, chunk: bytes) -> bool:
-        with self._changed:
-            while len(self._ready) >= QUEUE_CHUNKS and not self._stopped:
-                self._changed.wait()
-            if self._stopped:
-                return False
-            self._ready.append(chunk)
-            self._changed.notify_all()
-            return True

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import functools
 from typing import TYPE_CHECKING
 
-from cfs_core.errors import TransportError
 from cfs_core.image.layers import open_layer
 from cfs_core.image.merge import merge_layers
+from cfs_core.image.parallel import run_parallel
 from cfs_core.model.event import Event
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def pull_layers(
 ) -> int:
     """Fetch the layers that *repository* lacks, largest first, and return how many were fetched.
 
-    The first error ends the other transfers; layers that were complete by then stay.
+    The first error, or a signal, ends the other transfers at once; layers that were complete by then stay.
 
     Raises:
         TransportError, VerificationError, ImageError, StorageError: nothing of the failing layer is published.
@@ -47,53 +46,18 @@ def pull_layers(
     missing = {diff_id: index for index, diff_id in reversed(list(enumerate(image.config.diff_ids)))}
     wanted = [index for diff_id, index in missing.items() if not repository.has_layer(diff_id)]
     wanted.sort(key=lambda index: -image.manifest.layers[index].size)
-    stoppable = _Stoppable(progress)
 
     def fetch(index: int) -> int:
-        with open_layer(transport, image, index, progress=stoppable) as layer:
+        with open_layer(transport, image, index, progress=progress) as layer:
             repository.import_layer(layer)
         return index
 
-    with ThreadPoolExecutor(max(1, min(parallel, len(wanted))), thread_name_prefix="cfs-pull") as pool:
-        running = [pool.submit(fetch, index) for index in wanted]
-        try:
-            for each in as_completed(running):
-                index = each.result()
-                facts = {"diff_id": str(image.config.diff_ids[index]), "size_bytes": image.manifest.layers[index].size}
-                emit(Event(name="layer.stored", facts=facts))
-        except BaseException:
-            stoppable.stop()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    def report(index: int) -> None:
+        facts = {"diff_id": str(image.config.diff_ids[index]), "size_bytes": image.manifest.layers[index].size}
+        emit(Event(name="layer.stored", facts=facts))
+
+    run_parallel([functools.partial(fetch, index) for index in wanted], parallel, [transport.stop], done=report)
     return len(wanted)
-
-
-class _StoppedError(TransportError):
-    """Another layer failed; never seen by callers."""
-
-
-class _Stoppable:
-    """Progress that ends transfers: they report every chunk."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        """Let every transfer end at its next chunk."""
-        self._stopped.set()
-
-    def start(self, task: str, *, total: int | None, unit: str = "bytes") -> None:
-        self._progress.start(task, total=total, unit=unit)
-
-    def advance(self, task: str, amount: int) -> None:
-        if self._stopped.is_set():
-            msg = "stopped, since another layer failed"
-            raise _StoppedError(msg)
-        self._progress.advance(task, amount)
-
-    def finish(self, task: str) -> None:
-        self._progress.finish(task)
 
 
 def tag_of(reference: str) -> str | None:

@@ -55,7 +55,8 @@ def resolve(transport: Transport, reference: ImageReference, platform: Platform 
         raise ImageError(
             msg, hint=f"ask for it with --architecture {config.platform.architecture}, or use another image"
         )
-    return ResolvedImage(reference=reference, manifest=found, config=config)
+    canonical = transport.canonical(reference)
+    return ResolvedImage(reference=reference, canonical=canonical, manifest=found, config=config)
 
 
 class _Search:

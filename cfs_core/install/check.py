@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import CfsError, DiskError, ImageError
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cfs_core.install.services import Services
+    from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.storage import FileReader, StorageFormat
+    from cfs_core.model.boot import BootMenu
     from cfs_core.model.disk import Location
     from cfs_core.target.read import DiskImage
 
@@ -30,18 +33,25 @@ LOADER_LIMIT = 64 << 20
 """Bytes; a boot loader has a few MiB."""
 
 
+@contextmanager
+def opened_disk(services: Services, path: Path) -> Iterator[DiskImage]:
+    """Open a disk image with the layout that is configured and every filesystem that is installed.
+
+    Raises:
+        DiskError: that layout cannot read it.
+    """
+    layout = services.make(families.LAYOUTS, str(services.settings.value("install.layout")))
+    with open_disk(path, layout, _filesystems(services)) as disk:
+        yield disk
+
+
 def check_disk(services: Services, path: Path) -> Iterator[Problem]:
     """Yield what is wrong with the disk image at *path*, byte for byte where content has a digest.
 
     Raises:
         DiskError: no layout that is installed can read it, or it holds no root volume.
     """
-    layout = services.make(families.LAYOUTS, str(services.settings.value("install.layout")))
-    made = {
-        provider.name: services.make(families.FILESYSTEMS, provider.name)
-        for provider in services.host.collect(families.FILESYSTEMS)
-    }
-    with open_disk(path, layout, made) as disk:
+    with opened_disk(services, path) as disk:
         yield from disk.check()
         root = disk.reader(Volume.ROOT)
         if root is None:
@@ -51,6 +61,19 @@ def check_disk(services: Services, path: Path) -> Iterator[Problem]:
         yield from storage.check_files(root, REPOSITORY)
         yield from _check_boot_files(disk, root, storage)
         yield from _check_menus(services, disk)
+
+
+def _filesystems(services: Services) -> dict[str, Filesystem]:
+    """Make every filesystem that can be made: which ones the disk has is not known yet."""
+    registry = services.host.collect(families.FILESYSTEMS)
+    made: dict[str, Filesystem] = {}
+    for provider in registry:
+        filesystem = services.host.attempt(
+            registry.owner(provider.name), "factory", services.make, families.FILESYSTEMS, provider.name
+        )
+        if filesystem is not None:
+            made[provider.name] = filesystem
+    return made
 
 
 def _check_boot_files(disk: DiskImage, root: FileReader, storage: StorageFormat) -> Iterator[Problem]:
@@ -93,11 +116,19 @@ def _is_loader_update(disk: DiskImage, location: Location, root: FileReader, sto
 
 def _check_menus(services: Services, disk: DiskImage) -> Iterator[Problem]:
     """Every file that a boot menu names must be there."""
-    for provider in services.host.collect(families.BOOTLOADERS):
+
+    def read_menu(name: str) -> BootMenu:
+        menu: BootMenu = services.make(families.BOOTLOADERS, name).read_menu(disk)
+        return menu
+
+    registry = services.host.collect(families.BOOTLOADERS)
+    for provider in registry:
         try:
-            menu = services.make(families.BOOTLOADERS, provider.name).read_menu(disk)
+            menu = services.host.attempt(registry.owner(provider.name), "read_menu", read_menu, provider.name)
         except CfsError as error:
             yield Problem(code="boot.menu", where=provider.name, message=error.message)
+            continue
+        if menu is None:
             continue
         for entry in menu.entries:
             for location in entry.files:

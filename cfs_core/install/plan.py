@@ -9,6 +9,7 @@ from cfs_core.config.advice import ADVICE
 from cfs_core.image.kernel_arguments import collect_arguments, image_arguments
 from cfs_core.image.sealed import parse_words, sealed_arguments
 from cfs_core.install import preflight
+from cfs_core.install.bounds import Bounds
 from cfs_core.install.choose import (
     Choice,
     choose_architecture,
@@ -27,10 +28,11 @@ from cfs_core.model.digest import Digest
 from cfs_core.model.disk import Location, Volume, VolumeNeed
 from cfs_core.model.plan import Finding, InstallPlan, Severity, Step
 from cfs_core.pluginhost import families
+from cfs_core.target.execute import apply
 from cfs_core.target.memory import RAW, MemoryTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from cfs_core.install.prepare import PreparedImage
     from cfs_core.install.request import InstallRequest
@@ -87,7 +89,7 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
         image=image.merged,
         artifacts=artifacts,
         root_filesystem=filesystem_name,
-        volumes=frozenset({Volume.BOOT}) if request.boot_volume else frozenset(),
+        volumes=frozenset({request.boot_volume}) if request.boot_volume else frozenset(),
         seed=request.seed or "",
     )
     findings: list[Finding] = list(bootloader.check(facts))
@@ -123,16 +125,19 @@ def _planned(
     assert artifacts is not None  # noqa: S101 - set by make_plan
     layout: DiskLayout = services.make(families.LAYOUTS, str(settings.value("install.layout")), seed=request.seed)
     root = services.make(families.FILESYSTEMS, facts.root_filesystem, seed=request.seed)
+    top = MakeDirectory(location=ROOT, why="root of the volume", attributes=_root_attributes(image))
     storage_actions = _repository_actions(image, verity=verity)
     state = _state(request, image, artifacts)
     state_actions = list(plan_state(state))
-    needs = list(bootloader.needs(facts))
-    contents = _contents([*storage_actions, *state_actions])
+    declared = list(bootloader.needs(facts))
+    storage_owner = services.host.collect(families.STORAGE).owner(image.storage_name)
+    storage_bounds = Bounds.of_storage(image.storage_name, storage_owner, REPOSITORY)
+    contents = _contents(top, storage_actions, storage_bounds, state_actions)
     root_bytes = root.bytes_needed(contents)
-    extra = sum(need.bytes_needed for need in needs if need.volume is Volume.ROOT)
+    extra = sum(need.bytes_needed for need in declared if need.volume is Volume.ROOT)
     root_size = request.root_size or settings.value("install.root-size")
     room = 0 if root_size else root_bytes // 2 + ROOT_ROOM
-    needs = [need for need in needs if need.volume is not Volume.ROOT]
+    needs = [need for need in declared if need.volume is not Volume.ROOT]
     needs.append(
         VolumeNeed(
             volume=Volume.ROOT,
@@ -175,16 +180,16 @@ def _planned(
         scratch=services.scratch,
         host_tools=bool(settings.value("install.host-tools")),
     )
+    loader_owner = services.host.collect(families.BOOTLOADERS).owner(choice.value)
+    bounds = Bounds.of_bootloader(choice.value, loader_owner, declared, facts)
     loader_actions = tuple(bootloader.plan_install(target, facts))
-    for action in loader_actions:
-        target.apply(action)
+    bounds.apply(loader_actions, target)
     menu = BootMenu(entries=(entry,), timeout_seconds=settings.value("install.timeout"))
     menu_actions = tuple(bootloader.plan_menu(target, BootMenu(entries=()), menu, facts))
-    for action in menu_actions:
-        target.apply(action)
+    bounds.apply(menu_actions, target)
     state_actions = list(plan_state(replace(state, boot_files=_boot_files(target))))
     steps = (
-        Step(id="repository", provider=image.storage_name, title="repository", actions=tuple(storage_actions)),
+        Step(id="repository", provider=image.storage_name, title="repository", actions=(top, *storage_actions)),
         Step(id="state", provider="cfs-core", title="state of the deployment", actions=tuple(state_actions)),
         Step(id="bootloader", provider=choice.value, title="bootloader", actions=loader_actions),
         Step(id="menu", provider=choice.value, title="boot menu", actions=menu_actions),
@@ -271,12 +276,8 @@ def _entry(
 def _repository_actions(image: PreparedImage, *, verity: bool) -> list[Action]:
     """Return what makes the repository on the root volume, its files labelled as /usr is."""
     label = label_of(image.deployed, b"/usr")
-    storage = [
-        _labelled(action, label)
-        for action in image.repository.plan_export([image.committed], REPOSITORY, verity=verity)
-    ]
-    storage.insert(0, MakeDirectory(location=ROOT, why="root of the volume", attributes=_root_attributes(image)))
-    return storage
+    exported = image.repository.plan_export([image.committed], REPOSITORY, verity=verity)
+    return [_labelled(action, label) for action in exported]
 
 
 def _state(request: InstallRequest, image: PreparedImage, artifacts: BootArtifacts) -> DeploymentState:
@@ -320,11 +321,14 @@ def _labelled(action: Action, label: Xattrs) -> Action:
     return action
 
 
-def _contents(actions: Iterable[Action]) -> dict[str, PlacingAction]:
-    """Collect what a volume will hold, by path, as filesystems measure it."""
+def _contents(
+    top: Action, storage_actions: list[Action], storage_bounds: Bounds, state_actions: list[Action]
+) -> dict[str, PlacingAction]:
+    """Collect what the root volume will hold, by path, as filesystems measure it."""
     target = MemoryTarget.planned(())
-    for action in actions:
-        target.apply(action)
+    target.apply(top)
+    storage_bounds.apply(storage_actions, target)
+    apply(state_actions, target)
     return target.contents(Volume.ROOT)
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from cfs_core.model.disk import Partition, Volume
 
 
+EXAMINE = "examine"
+
+
 class PreflightError(BootError):
     """The image cannot be installed so that it boots; nothing was written."""
 
@@ -59,10 +62,17 @@ def examine_initramfs(
     services: Services, artifacts: BootArtifacts, image: ImageReader, storage: str
 ) -> tuple[InitramfsVerdict | None, list[Finding]]:
     """Ask every initramfs plugin; the first that recognises the initramfs answers."""
+
+    def examine(name: str) -> InitramfsVerdict:
+        answer: InitramfsVerdict = services.make(families.INITRAMFS, name).examine(artifacts, image, storage)
+        return answer
+
     refusals: list[InitramfsVerdict] = []
     registry = services.host.collect(families.INITRAMFS)
     for provider in registry:
-        verdict = services.make(families.INITRAMFS, provider.name).examine(artifacts, image, storage)
+        verdict = services.host.attempt(registry.owner(provider.name), EXAMINE, examine, provider.name)
+        if verdict is None:
+            continue
         if verdict.supported:
             return verdict, []
         if verdict.supported is False:
@@ -70,6 +80,10 @@ def examine_initramfs(
     if refusals:
         first = refusals[0]
         return None, [error("boot.initramfs", first.reason, first.hint)]
+    faults = [str(trouble) for trouble in services.host.trouble if trouble.hook == EXAMINE and trouble.fatal]
+    if faults:
+        hint = "fix the plugin, or switch it off with --disable-plugin"
+        return None, [error("plugin.fault", f"the initramfs was not checked: {'; '.join(faults)}", hint)]
     if not registry.providers:
         message = "no plugin can tell whether the image's initramfs can mount the root; it was not checked"
         return None, [warning("boot.initramfs-unchecked", message, "install cfs-initramfs")]

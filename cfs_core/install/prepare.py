@@ -14,11 +14,13 @@ from cfs_core.image.pull import merged_tree, pull_layers, tag_of
 from cfs_core.image.reader import ImageReader
 from cfs_core.image.resolve import resolve
 from cfs_core.image.sealed import effective, sealed_words
+from cfs_core.install.judge import judge
 from cfs_core.model.deployment import FormatOptions, FormatVersion
 from cfs_core.model.digest import HashAlgorithm
 from cfs_core.model.event import Event
 from cfs_core.model.manifest import Platform
 from cfs_core.pluginhost import families
+from cfs_core.system.atomic import make_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +72,7 @@ def prepare(request: InstallRequest, services: Services) -> Iterator[PreparedIma
     image = resolve(transport, reference, platform)
     facts = {"reference": str(reference), "manifest_digest": str(image.manifest.digest)}
     services.emit(Event(name="image.resolved", facts=facts))
-    verified = _judge(image, transport, services)
+    verified = judge(image, transport, services)
     name, origin = _storage_name(request, services, image)
     storage = services.storage(name)
     with ExitStack() as stack:
@@ -123,27 +125,6 @@ def _other_hash(sealed: tuple[SealedDigest, ...], algorithm: HashAlgorithm | Non
     return next((word.algorithm for word in sealed if word.algorithm is not algorithm), None)
 
 
-def _judge(image: ResolvedImage, transport: Transport, services: Services) -> tuple[str, ...]:
-    """Ask every required policy.
-
-    Raises:
-        VerificationError: one said no, or failed.
-    """
-    verified: list[str] = []
-    for name in services.settings.value("policy.require"):
-        policy = services.make(families.POLICIES, name, services.settings.section("policy.settings", name))
-        try:
-            verdict = policy.judge(image, transport)
-        except Exception as cause:
-            msg = f"policy {name} could not judge {image.reference}: {cause}"
-            raise VerificationError(msg, policy=name) from cause
-        if not verdict.accepted:
-            msg = f"policy {name} refuses {image.reference}: {verdict.reason}"
-            raise VerificationError(msg, policy=name)
-        verified += [f"{name}: {what}" for what in verdict.verified or (verdict.reason,)]
-    return tuple(verified)
-
-
 LABEL = "containers.cfs.storage"
 
 
@@ -175,7 +156,7 @@ def _local_repository(
         path = path.with_name(f"{path.name}-{algorithm.value}")
     options = None
     if not (path / "meta.json").exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(path)
         options = FormatOptions(
             version=FormatVersion(services.settings.value("install.erofs")),
             algorithm=algorithm or HashAlgorithm(services.settings.value("install.hash")),

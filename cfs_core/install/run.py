@@ -34,6 +34,9 @@ class InstallResult:
     image_id: str
     manifest_digest: str
     kernel_arguments: tuple[str, ...]
+    verified: tuple[str, ...]
+    """What policies proved about the image, by policy."""
+
     took_seconds: float
 
 
@@ -98,6 +101,7 @@ def install(
         image_id=prepared.plan.image_id,
         manifest_digest=str(prepared.plan.image.manifest.digest),
         kernel_arguments=tuple(argument.text for argument in prepared.plan.arguments),
+        verified=image.verified,
         took_seconds=round(took, 3),
     )
     services.emit(

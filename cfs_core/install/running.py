@@ -5,15 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import UsageError
+from cfs_core.interfaces.transport import RunningImage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cfs_core.interfaces.provider import TransportProvider
-    from cfs_core.interfaces.transport import RunningImage
 
 
-def find_running_image(providers: Iterable[TransportProvider]) -> RunningImage:
+def ask(provider: TransportProvider) -> RunningImage | None:
+    """Ask one transport for the image this process runs in.
+
+    Raises:
+        TypeError: it answers with something else.
+    """
+    found: object = provider.running_image() if provider.running_image is not None else None
+    if found is not None and not isinstance(found, RunningImage):
+        msg = f"returned {type(found).__name__}, not RunningImage"
+        raise TypeError(msg)
+    return found
+
+
+def find_running_image(
+    providers: Iterable[TransportProvider], ask: Callable[[TransportProvider], RunningImage | None] = ask
+) -> RunningImage:
     """Ask each transport for the image this process runs in.
 
     Raises:
@@ -21,7 +36,7 @@ def find_running_image(providers: Iterable[TransportProvider]) -> RunningImage:
         TransportError: the image is known, and the store that holds it is not here.
     """
     for provider in providers:
-        found = provider.running_image() if provider.running_image is not None else None
+        found = ask(provider)
         if found is not None:
             return found
     msg = "no image is named, and this is not a container of one"

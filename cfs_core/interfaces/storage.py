@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from cfs_core.interfaces.source_file import SourceFile
     from cfs_core.model.action import Action, Attributes
     from cfs_core.model.boot import KernelArgument
     from cfs_core.model.content import Content
@@ -37,6 +38,12 @@ class LayerStream(Protocol):
         Raises:
             ImageError: malformed or hostile tar (`LimitError` past a named limit).
             VerificationError: a digest differs (raised at the end).
+        """
+
+    def source(self) -> SourceFile | None:
+        """Return the file that holds just the current member's content, if the transport reads one. Before `content`.
+
+        Storage may share its blocks or have the kernel copy it; `content` is read and hashed all the same.
         """
 
     def content(self) -> Iterator[bytes]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import abc
 import functools
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar, final
 
 from cfs_core.errors import LimitError, RefusedError, TransportError, TruncatedError, VerificationError
 from cfs_core.interfaces.retry import RetryBudget, RetryPolicy
+from cfs_core.interfaces.stop import StopSignal
 from cfs_core.model.digest import Digest
 from cfs_core.model.reference import ImageReference, split_scheme
 
@@ -79,7 +79,16 @@ class Transport(abc.ABC):
     """Where images come from. Plugins implement the ``_`` methods; core owns limits, digests, resuming and retries."""
 
     retry: RetryPolicy = RetryPolicy()
-    pause: Callable[[float], None] = staticmethod(time.sleep)
+
+    @functools.cached_property
+    def stop(self) -> StopSignal:
+        """Ends what is under way. A transport that blocks in calls (sockets) has them broken off by its `on_stop`."""
+        return StopSignal()
+
+    @functools.cached_property
+    def pause(self) -> Callable[[float], None]:
+        """What waits between two tries; ends with `stop`."""
+        return self.stop.wait
 
     def parse(self, text: str) -> ImageReference:
         """Turn ``scheme:rest`` into a reference. The default takes everything after the scheme as the name.
@@ -89,6 +98,14 @@ class Transport(abc.ABC):
         """
         scheme, rest = split_scheme(text)
         return ImageReference(scheme=scheme, name=rest, text=text)
+
+    def canonical(self, reference: ImageReference) -> ImageReference:
+        """Return what policies judge: the full name of what *reference*, which was fetched before, turned out to be.
+
+        Nothing abbreviated, no default left out, ``text`` and ``digest`` as they were. The default returns
+        *reference* itself: right where the grammar has no abbreviations.
+        """
+        return reference
 
     @abc.abstractmethod
     def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
@@ -115,7 +132,10 @@ class Transport(abc.ABC):
     def _open_layer_uncompressed(
         self, reference: ImageReference, descriptor: Descriptor, diff_id: Digest
     ) -> AbstractContextManager[Iterable[bytes]] | None:
-        """Return the uncompressed layer if this transport holds it that way (containers-storage), else None."""
+        """Return the uncompressed layer if this transport holds it that way (containers-storage), else None.
+
+        Where content is read from files of its own, the first chunk of it may be `FileBytes`.
+        """
         del reference, descriptor, diff_id
         return None
 

@@ -61,8 +61,12 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedImage:
-    """A reference turned into one manifest for one platform; after this only digests travel."""
+    """A reference turned into one manifest for one platform; after this only digests travel.
+
+    ``reference`` is what was asked for, ``canonical`` the full name of what was found: policies judge that one.
+    """
 
     reference: ImageReference
+    canonical: ImageReference
     manifest: Manifest
     config: ImageConfig

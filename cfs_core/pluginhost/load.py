@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import re
+import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterable
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,7 @@ from cfs_core import hookspecs
 from cfs_core.errors import CfsError, PluginError
 from cfs_core.interfaces.provider import Provider
 from cfs_core.plugin import API_VERSION
+from cfs_core.pluginhost.offers import offer_problem
 from cfs_core.pluginhost.registry import PluginId, Registry, Trouble
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ SLOW_SECONDS = 1.0
 OFFERS_LIMIT = 1000
 """Providers or contributions of one hook call; a generator without an end stops here."""
 
-_NAME = re.compile(r"[a-z0-9]+([ -][a-z0-9]+)*\Z")
-
 P = TypeVar("P", bound=Provider[Any])
 T = TypeVar("T")
 
@@ -44,6 +44,9 @@ class PluginHost:
 
     def __init__(self, *, disabled: Iterable[str] = (), clock: Callable[[], float] = time.monotonic) -> None:
         self.disabled = frozenset(disabled)
+        self.unknown: frozenset[str] = frozenset()
+        """What was to be disabled, and no installed plugin is called; known once plugins are loaded."""
+
         self._clock = clock
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
@@ -54,7 +57,7 @@ class PluginHost:
 
     @property
     def trouble(self) -> tuple[Trouble, ...]:
-        """Faults of loading, of observers and of contributions so far."""
+        """Faults so far: of loading, of registering, and of whatever else plugins were asked."""
         return tuple(self._trouble)
 
     @property
@@ -65,8 +68,10 @@ class PluginHost:
     def load_installed(self) -> None:
         """Load every installed plugin. A fault costs its own plugin only."""
         offers: dict[str, dict[str, tuple[PluginId, metadata.EntryPoint]]] = {}
+        self.unknown = self.disabled
         for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
             owner = _identify(entry)
+            self.unknown -= {owner.name, owner.distribution}
             if not self.disabled & {owner.name, owner.distribution}:
                 # setdefault: the same distribution may be on the path twice (an editable install)
                 offers.setdefault(entry.name, {}).setdefault(entry.value, (owner, entry))
@@ -90,8 +95,10 @@ class PluginHost:
             self._trouble.append(Trouble(plugin=owner, hook=None, problem=problem))
             return
         try:
-            self._manager.register(module, name=owner.name)
-            self._manager.check_pending()
+            with warnings.catch_warnings(record=True) as deprecations:
+                warnings.simplefilter("always")  # whatever Python was told about warnings
+                self._manager.register(module, name=owner.name)
+                self._manager.check_pending()
         except (pluggy.PluginValidationError, ValueError) as cause:
             if self._manager.get_plugin(owner.name) is module:
                 self._manager.unregister(name=owner.name)
@@ -99,7 +106,15 @@ class PluginHost:
             self._trouble.append(Trouble(plugin=owner, hook=None, problem=problem, cause=cause))
             return
         self._owners[owner.name] = owner
-        self._registries.clear()
+        problems = [_deprecation(warning) for warning in deprecations]
+        if not self._manager.get_hookcallers(module):
+            problems.append("implements no hook; functions need @hookimpl")
+        self._trouble += [
+            Trouble(plugin=owner, hook=None, problem=problem, fatal=False) for problem in dict.fromkeys(problems)
+        ]
+        hooks = set(self._registries)
+        self._registries.clear()  # and with them what was wrong with their providers
+        self._trouble = [trouble for trouble in self._trouble if trouble.hook not in hooks]
 
     def _clash(self, owner: PluginId) -> str | None:
         other = self._owners.get(owner.name)
@@ -122,21 +137,24 @@ class PluginHost:
             PluginError: unknown, withheld, its factory failed or made something else; the message names whom to ask.
             CfsError: what the factory itself says, for example a setting it refuses.
         """
+        from cfs_core.pluginhost.contracts import hold  # with all the types that providers return
+
         registry = self.collect(family)
         provider, owner = registry.get(name), registry.owner(name)
-        hint = f"report it to the authors of {owner.distribution}; see `cfs plugins doctor`"
+        what = f"the {family.name} {name!r}"
         try:
             with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
                 made = provider.factory(context)
         except CfsError:
             raise
         except (Exception, SystemExit) as cause:
-            msg = f"the {family.name} {name!r} of {owner} failed: {_describe(cause)}"
-            raise PluginError(msg, hint=hint, plugin=owner.name, distribution=owner.distribution) from cause
-        if not isinstance(made, family.interface()):
-            msg = f"the {family.name} {name!r} of {owner} made {type(made).__name__}, not {family.interface().__name__}"
-            raise PluginError(msg, hint=hint, plugin=owner.name, distribution=owner.distribution)
-        return made
+            msg = f"{what} of {owner} failed: {describe(cause)}"
+            raise owner.fault(msg) from cause
+        interface = family.interface()
+        if not isinstance(made, interface):
+            msg = f"{what} of {owner} made {type(made).__name__}, not {interface.__name__}"
+            raise owner.fault(msg)
+        return hold(made, interface, owner, what)
 
     def collect(self, family: Family[P]) -> Registry[P]:
         """Return the providers of *family*; asked once per family, then remembered."""
@@ -146,24 +164,28 @@ class PluginHost:
         return registry
 
     def _collect(self, family: Family[P]) -> Registry[P]:
-        providers: dict[str, tuple[PluginId, P]] = {}
-        withheld: dict[str, tuple[PluginId, ...]] = {}
-        trouble = list(self._trouble)
+        offers: dict[str, list[tuple[PluginId, P]]] = {}
+        trouble: list[Trouble] = []
         for owner, offer in self._call(family.hook, {}, trouble):
-            if not isinstance(offer, family.kind):
-                problem = f"returned {type(offer).__name__}, not {family.kind.__name__}"
+            problem = offer_problem(offer, family.kind)
+            if problem:
                 trouble.append(Trouble(plugin=owner, hook=family.hook, problem=problem))
-            elif not _NAME.match(str(offer.name)):
-                problem = f"offers the name {offer.name!r}; names are lower-case letters, digits and dashes"
-                trouble.append(Trouble(plugin=owner, hook=family.hook, problem=problem))
-            elif offer.name in withheld:
-                withheld[offer.name] += (owner,)
-            elif offer.name in providers:
-                withheld[offer.name] = (providers.pop(offer.name)[0], owner)
             else:
-                providers[offer.name] = (owner, offer)
+                provider: P = offer  # type: ignore[assignment]  # offer_problem has looked
+                offers.setdefault(provider.name, []).append((owner, provider))
+        withheld = {name: tuple(owner for owner, _ in found) for name, found in offers.items() if len(found) > 1}
+        trouble += [
+            Trouble(plugin=owner, hook=family.hook, problem=_withheld_problem(family.name, name, owner, owners))
+            for name, owners in withheld.items()
+            for owner in dict.fromkeys(owners)
+        ]
+        lost = [trouble for trouble in self._trouble if trouble.hook is None]
+        self._trouble += trouble
         return Registry(
-            family=family.name, providers=dict(sorted(providers.items())), withheld=withheld, trouble=tuple(trouble)
+            family=family.name,
+            providers={name: found[0] for name, found in sorted(offers.items()) if name not in withheld},
+            withheld=withheld,
+            trouble=(*lost, *trouble),
         )
 
     def collect_again(self, family: Family[Any]) -> list[tuple[PluginId, object]]:
@@ -187,6 +209,25 @@ class PluginHost:
                 problem = f"returned {type(offer).__name__}, not {kind.__name__}"
                 self._trouble.append(Trouble(plugin=owner, hook=hook, problem=problem))
         return contributions
+
+    def attempt(self, owner: PluginId, where: str, action: Callable[..., T], *arguments: object) -> T | None:
+        """Call a plugin's code that this run may be able to do without: a fault becomes a trouble, and None.
+
+        Raises:
+            CfsError: what the plugin says on purpose.
+        """
+        error: CfsError | None = None
+        with self._guard(owner, where, self._trouble) as outcome:
+            try:
+                outcome.value = action(*arguments)
+            except PluginError:
+                raise
+            except CfsError as said:
+                error = said
+        if error is not None:
+            raise error
+        value: T | None = outcome.value
+        return value
 
     def notify(self, event: Event) -> None:
         """Show *event* to observers. Nothing they do reaches the run; one that failed is not asked again."""
@@ -225,7 +266,7 @@ class PluginHost:
         except KeyboardInterrupt:
             raise
         except BaseException as cause:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
-            problem = f"cannot be imported: {_describe(cause)}" if hook is None else f"raised {_describe(cause)}"
+            problem = f"cannot be imported: {describe(cause)}" if hook is None else f"raised {describe(cause)}"
             trouble.append(Trouble(plugin=owner, hook=hook, problem=problem, cause=cause))
             outcome.value = None
         took = self._clock() - started
@@ -263,8 +304,19 @@ def _listed(returned: object) -> list[object]:
     return list(itertools.islice(returned, OFFERS_LIMIT))
 
 
-def _describe(cause: BaseException) -> str:
+def describe(cause: BaseException) -> str:
+    """Return class and message of an exception."""
     return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+
+
+def _deprecation(warning: warnings.WarningMessage) -> str:
+    where = f"{os.path.basename(warning.filename)}:{warning.lineno}"  # noqa: PTH119 - a name to show
+    return f"implements what is deprecated: {' '.join(str(warning.message).split())} ({where})"
+
+
+def _withheld_problem(family: str, name: str, owner: PluginId, owners: tuple[PluginId, ...]) -> str:
+    others = ", ".join(str(other) for other in owners if other != owner) or "itself"
+    return f"offers the {family} {name!r}, and so does {others}; neither is used"
 
 
 def _api_problem(module: object) -> str | None:

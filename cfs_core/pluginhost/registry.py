@@ -26,6 +26,11 @@ class PluginId:
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
 
+    def fault(self, message: str, **facts: object) -> PluginError:
+        """Make the error for a fault of this plugin."""
+        named = {"plugin": self.name, "distribution": self.distribution, "version": self.version}
+        return PluginError(message, hint=f"report it to the authors of {self.distribution}", **{**facts, **named})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:

@@ -140,6 +140,11 @@ def _amount(done: float, total: float | None, unit: str) -> str:
     return f"{int(done)}" + (f" of {int(total)}" if total else "") + f" {unit}"
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return *count* with its noun: ``1 object``, ``2 objects``, ``0 entries``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def human_bytes(count: int) -> str:
     """Return *count* bytes in binary units with three digits: ``1.46 GiB``."""
     value = float(count)

@@ -7,6 +7,8 @@ import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
+from cfs_core.errors import HostError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -31,6 +33,19 @@ def atomic_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def make_parent(path: Path) -> None:
+    """Make the directories that lead to *path*, where a repository is to be.
+
+    Raises:
+        HostError: they cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        msg = f"there is no place for the repository {path}: {cause.filename}: {cause.strerror}"
+        raise HostError(msg, hint="name another one with --repo PATH, or another cache with XDG_CACHE_HOME") from cause
 
 
 def sync_directory(path: Path) -> None:

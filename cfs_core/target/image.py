@@ -66,10 +66,13 @@ class ImageTarget:
         try:
             mode = path.stat().st_mode
         except FileNotFoundError:
+            if path.is_symlink():
+                msg = f"{path} is a symbolic link to {path.readlink()}, which is not there"
+                raise RefusedError(msg, hint="remove the link, or name the file that is to be made") from None
             mode = 0
         except OSError as error:
             msg = f"cannot look at {path}: {error.strerror}"
-            raise RefusedError(msg) from error
+            raise RefusedError(msg, hint="choose another name for the disk image") from error
         if stat.S_ISBLK(mode):
             msg = f"{path} is a block device; cfs writes disk images into files only, for now"
             raise RefusedError(

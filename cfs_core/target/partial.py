@@ -16,13 +16,14 @@ from cfs_core.errors import DiskError, RefusedError
 if TYPE_CHECKING:
     from pathlib import Path
 
+_NAME = re.compile(r"\.cfs-[0-9a-f]{16}\.partial\Z")
 _TRIES = 100
 
 
 class PartialFile:
-    """``.NAME.XXXX.partial``, locked as long as its maker lives. Use as a context manager.
+    """``.cfs-XXXXXXXXXXXXXXXX.partial``, locked as long as its maker lives. Use as a context manager.
 
-    The lock goes with the process, however that ends; the next run for the same name removes files nobody locks.
+    The lock goes with the process, however that ends; the next run in the same directory removes files nobody locks.
     """
 
     def __init__(self, final: Path) -> None:
@@ -31,10 +32,10 @@ class PartialFile:
         self.path = final
 
     def __enter__(self) -> Self:
-        remove_stale(self._final)
+        remove_stale(self._final.parent)
         try:
             for _ in range(_TRIES):
-                self.path = self._final.with_name(f".{self._final.name}.{secrets.token_hex(4)}.partial")
+                self.path = self._final.with_name(f".cfs-{secrets.token_hex(8)}.partial")
                 try:
                     self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
                 except FileExistsError:
@@ -138,18 +139,18 @@ def taken(path: Path) -> RefusedError:
     return RefusedError(msg, hint="choose another name, or allow it to be replaced")
 
 
-def remove_stale(final: Path) -> None:
-    """Remove partial files for *final* that no living run holds."""
-    pattern = re.compile(re.escape(f".{final.name}.") + r"[0-9a-f]{8}\.partial\Z")
+def remove_stale(folder: Path) -> None:
+    """Remove partial files of this user in *folder* that no living run holds."""
     try:
-        candidates = [path for path in final.parent.iterdir() if pattern.match(path.name)]
+        candidates = [path for path in folder.iterdir() if _NAME.match(path.name)]
     except OSError:
         return
     for path in candidates:
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
-                if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                found = os.fstat(descriptor)
+                if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()
             finally:

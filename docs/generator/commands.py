@@ -129,7 +129,10 @@ def _help(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _argument(argument: click.Argument) -> str:
+    """Return an argument as the usage line shows it; a choice as what there is to choose from."""
     name = (argument.metavar or argument.name or "").upper()
+    if argument.metavar is None and isinstance(argument.type, click.Choice):
+        name = "|".join(map(str, argument.type.choices))
     name += "..." if argument.nargs == -1 else ""
     return name if argument.required else f"[{name}]"
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
+INTERNAL = "A fault in cfs itself: something happened that it has no explanation for. Please report it."
+
 
 def every_error() -> list[type[CfsError]]:
     """Return all error classes, ordered by exit status and code."""
@@ -33,12 +35,16 @@ def every_error() -> list[type[CfsError]]:
 def exit_statuses() -> Iterator[tuple[int, str, str]]:
     """Yield exit status, the code that all codes of this status begin with, and what it means."""
     for kind in every_error():
-        if "." not in kind.code and "code" in vars(kind):
+        if kind is CfsError:
+            yield kind.exit_status, kind.code, INTERNAL
+        elif "." not in kind.code and "code" in vars(kind):
             yield kind.exit_status, kind.code, summary(kind)
 
 
 def summary(kind: type) -> str:
     """Return the first paragraph of a class's docstring on one line."""
+    if kind is CfsError:
+        return "The class that all errors are kinds of; by itself, a fault in cfs."
     return " ".join(inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0].split())
 
 

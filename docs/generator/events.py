@@ -1,4 +1,4 @@
-"""Every event, finding and problem in the source, found by reading it."""
+"""Every event, log line, finding and problem in the source, found by reading it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-MAKER = re.compile(r"(finding|problem|error|warning|note)\Z", re.IGNORECASE)
+MAKER = re.compile(r"(finding|problem|error|warning|note|guarded)\Z", re.IGNORECASE)
 """Names of what makes findings and problems."""
+
+LOGGER = re.compile(r"_?logs?\Z")
+"""Names of what log lines are written with."""
 
 CODE = re.compile(r"[a-z0-9]+(-[a-z]+)*(\.[a-zA-Z-]+)+\Z")
 
@@ -46,10 +49,23 @@ def every_code() -> dict[str, set[str]]:
     """Return codes of findings and problems, each with the modules that make it."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in sources():
-        for call in _calls(ast.parse(path.read_text(encoding="utf-8"))):
-            code = _code(call)
-            if code is not None:
-                found[code].add(module_name(path))
+        for scope in _scopes(ast.parse(path.read_text(encoding="utf-8"))):
+            chosen = _assigned(scope)
+            for call in _calls(scope):
+                for code in _codes(call, chosen):
+                    found[code].add(module_name(path))
+    return dict(sorted(found.items()))
+
+
+def every_log() -> dict[str, tuple[str, set[str]]]:
+    """Return the names of log lines that are no events, each with its level and the modules that write it."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    for path in sources():
+        for scope in _scopes(ast.parse(path.read_text(encoding="utf-8"))):
+            chosen = _assigned(scope)
+            for call in _calls(scope):
+                for name in _texts(call.args[0], chosen) if _is_log(call) and call.args else []:
+                    found.setdefault(name, (_called(call), set()))[1].add(module_name(path))
     return dict(sorted(found.items()))
 
 
@@ -102,13 +118,40 @@ def _event(call: ast.Call, tables: dict[str, set[str]]) -> tuple[str | None, set
     return None, set()
 
 
-def _code(call: ast.Call) -> str | None:
-    """Return the first argument of a maker that looks like a code."""
-    if not MAKER.search(_called(call)):
-        return None
+def _codes(call: ast.Call, chosen: dict[str, list[ast.expr]]) -> list[str]:
+    """Return the codes in the first argument of a maker that has any."""
+    if not MAKER.search(_called(call)) or _is_log(call):
+        return []
     named = [word.value for word in call.keywords if word.arg == "code"]
-    texts = [_constant(node) for node in (*named, *call.args)]
-    return next((text for text in texts if CODE.match(text)), None)
+    return next((codes for node in (*named, *call.args) if (codes := _texts(node, chosen))), [])
+
+
+def _texts(node: ast.expr, chosen: dict[str, list[ast.expr]]) -> list[str]:
+    """Return the codes that *node* may be: of both branches of a condition, and of all that a name is given."""
+    if isinstance(node, ast.IfExp):
+        return [*_texts(node.body, chosen), *_texts(node.orelse, chosen)]
+    if isinstance(node, ast.Name):
+        return [text for value in chosen.get(node.id, ()) for text in _texts(value, {})]
+    return [text] if CODE.match(text := _constant(node)) else []
+
+
+def _assigned(scope: ast.AST) -> dict[str, list[ast.expr]]:
+    """Return what each name of a function is given."""
+    found: dict[str, list[ast.expr]] = defaultdict(list)
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    found[target.id].append(node.value)
+    return found
+
+
+def _is_log(call: ast.Call) -> bool:
+    if not isinstance(call.func, ast.Attribute):
+        return False
+    owner = call.func.value
+    name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    return LOGGER.match(name) is not None and call.func.attr in {"debug", "info", "warning", "error"}
 
 
 def _constant(node: ast.expr) -> str:

@@ -28,6 +28,15 @@ ONCE = "Once in a run, when the first provider of the family is looked for."
 STEPS = ("resolve", "judge", "fetch", "choose", "plan", "check", "write", "read back", "any time")
 """What an install does, in order; the diagram has a line for each."""
 
+EVENTS = {
+    "resolve": ("image.resolved",),
+    "fetch": ("layer.stored", "image.committed"),
+    "choose": ("plan.started",),
+    "write": ("step.started", "disk.written"),
+    "read back": ("disk.verified", "install.completed"),
+}
+"""What `cfs_on_event` is told in each step."""
+
 FIRINGS = {
     "cfs_register_transports": Firing("resolve", ONCE, LOST),
     "cfs_register_policies": Firing("judge", f"{ONCE} Only if `policy.require` names a policy.", LOST),
@@ -44,7 +53,7 @@ FIRINGS = {
     "cfs_on_event": Firing(
         "any time",
         "For each event, in the thread that emits it.",
-        "None for the run. The plugin is not told of later events.",
+        "None for the run. The plugin is not told of later events, and the run ends with a warning that names it.",
     ),
 }
 
@@ -91,12 +100,19 @@ def _lines() -> Iterator[str]:
         yield f"- **A fault costs:** {firing.fault}"
 
 
+def hooks_of(step: str) -> list[str]:
+    """Return the hooks that fire in *step*, in order."""
+    return [name for name, firing in FIRINGS.items() if firing.step == step]
+
+
 def diagram() -> Iterator[str]:
     """Yield the lines of the diagram."""
     for number, step in enumerate(STEPS):
-        names = [name for name, firing in FIRINGS.items() if firing.step == step]
+        names = hooks_of(step)
+        told = ", ".join(EVENTS.get(step, ()))
         for index, name in enumerate(names or ["(no hook)"]):
-            yield f"{step if not index else '':<11}{'──' if name in FIRINGS else '  '} {name}"
+            line = f"{step if not index else '':<11}{'──' if name in FIRINGS else '  '} {name}"
+            yield f"{line:<45}{told if not index else ''}".rstrip()
         if number < len(STEPS) - len(("any time", "last step")):
             yield "   │"
         elif step == STEPS[-2]:

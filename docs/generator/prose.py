@@ -44,6 +44,12 @@ A *finding* is made before anything is written; one of severity error ends the i
 error. A *problem* is made when a repository or a disk is read back.
 """
 
+LOGS = """
+## Log lines
+
+Besides events, these are in the log; no program should wait for one.
+"""
+
 ERRORS = """\
 # Errors and exit statuses
 
@@ -65,10 +71,13 @@ HOOKS = """\
 
 A plugin implements any of these functions with `@hookimpl` from `cfs_core.plugin`. An implementation may leave out
 arguments. Implementations are called one at a time; wrappers are refused everywhere, `tryfirst` and `trylast` on
-registration hooks. What a hook prints, raises or takes too long for is kept with the plugin's name: `cfs plugins
-doctor` shows it.
+registration hooks. What a hook prints, raises or takes too long for is a warning (`plugin.trouble`) at the end of the
+run in which it did, with the plugin's name, distribution and version. `cfs plugins doctor` loads every plugin and calls
+the registration hooks, so it shows that of them; the other hooks are called by an install only. `--log-level debug`
+adds the traceback.
 
 ## When each fires
 
-In the order of `cfs install to-disk`. Other commands call the registration hooks of what they need.
+In the order of `cfs install to-disk`; on the right, what `cfs_on_event` is told in that step. Other commands
+call the registration hooks of what they need.
 """

@@ -11,10 +11,10 @@ import cfs_core.plugin as surface
 from cfs_core.cli.main import INTERRUPTED
 from cfs_core.config.keys import KEYS, Kind
 from cfs_core.config.settings import RANKS
-from generator import hooks, prose
+from generator import hooks, meanings, prose
 from generator.commands import OptionFacts, every_command
 from generator.errors import distribution, every_error, exit_statuses, summary
-from generator.events import every_code, every_event
+from generator.events import every_code, every_event, every_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -145,19 +145,23 @@ def variable(name: str) -> str:
 def _events() -> Iterator[str]:
     yield prose.EVENTS
     rows = [
-        (
-            _code(name),
-            ", ".join(_code(fact) for fact in sorted(facts["facts"])),
-            ", ".join(_code(m) for m in sorted(facts["modules"])),
-        )
+        (_code(name), _cell(meanings.EVENTS.get(name, "")), _listed(facts["facts"]), _listed(facts["modules"]))
         for name, facts in every_event().items()
     ]
-    yield from _table(("Event", "Facts", "Emitted by"), rows)
+    yield from _table(("Event", "Meaning", "Facts", "Emitted by"), rows)
     yield prose.CODES
-    codes = [
-        (_code(code), ", ".join(_code(module) for module in sorted(where))) for code, where in every_code().items()
+    codes = [(_code(code), _cell(meanings.CODES.get(code, "")), _listed(where)) for code, where in every_code().items()]
+    yield from _table(("Code", "Meaning", "Made by"), codes)
+    yield prose.LOGS
+    logs = [
+        (_code(name), level, _cell(meanings.LOGS.get(name, "")), _listed(where))
+        for name, (level, where) in every_log().items()
     ]
-    yield from _table(("Code", "Made by"), codes)
+    yield from _table(("Log line", "Level", "Meaning", "Written by"), logs)
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(_code(name) for name in sorted(names))
 
 
 def _errors() -> Iterator[str]:

@@ -29,12 +29,12 @@ class Site:
         (info / "entry_points.txt").write_text(f"[cfs.plugins]\n{lines}")
         return self
 
-    def python(self, code, *argv, **environ):
-        """Run Python with this folder first on its path."""
+    def python(self, code, *argv, options=(), **environ):
+        """Run Python with this folder first on its path; *options* are Python's own."""
         env = {key: value for key, value in os.environ.items() if not key.startswith("CFS_")}
         env["PYTHONPATH"] = os.fspath(self.folder)
         return subprocess.run(
-            [sys.executable, "-c", code, *argv],
+            [sys.executable, *options, "-c", code, *argv],
             check=False,
             capture_output=True,
             text=True,

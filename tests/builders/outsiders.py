@@ -41,11 +41,15 @@ class Outside:
     ) -> Outside:
         """Install the wheels of *projects* (names of others in *extra*) into a new environment."""
         wheels = build_wheels(folder.with_name(f"{folder.name}-wheels"), projects, core_only=core_only)
-        venv.create(folder, with_pip=True)
-        made = cls(folder)
-        done = made.run("pip", "install", "--quiet", *wheels, *extra, timeout=600)
-        assert done.returncode == 0, done.stderr
+        made = cls.empty(folder)
+        made.ok("pip", "install", "--quiet", *wheels, *extra, timeout=600)
         return made
+
+    @classmethod
+    def empty(cls, folder: Path) -> Outside:
+        """Make an environment with nothing but pip."""
+        venv.create(folder, with_pip=True)
+        return cls(folder)
 
     def run(self, program: str, *words: object, cwd: Path | None = None, timeout: float = 300, **more: str):
         """Run one of its programs, in an environment that knows nothing of the checkout."""

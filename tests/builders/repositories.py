@@ -56,8 +56,10 @@ def layer_stream(layer: Layer | bytes, diff_id: str | None = None) -> VerifiedLa
 
 
 def resolved(image: Image, name: str = "oci:test") -> ResolvedImage:
+    reference = ImageReference(scheme="oci", name="test", text=name)
     return ResolvedImage(
-        reference=ImageReference(scheme="oci", name="test", text=name),
+        reference=reference,
+        canonical=reference,
         manifest=parse_manifest(image.manifest, image.media_type),
         config=parse_config(image.config),
     )

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import io
-import lzma
-import os
-import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-HOST_SETUP = CHECKOUT / "scripts/host-setup"
+from builders.kernels import CHECKOUT, EPOCH, cpio, kernel_version, module_bytes, modules_in_order
+
 SETUP_ROOT = CHECKOUT / "plugins/initramfs/cfs_initramfs/boot/cfs-setup-root"
 MODULES = ("virtio_blk", "virtio_pci", "virtio_mmio", "ext4", "erofs", "overlay", "loop")
-EPOCH = 1_750_000_000
-KERNEL = "linux-image-cloud-arm64"
 
 DIRECTORIES = "boot dev etc proc run sys sysroot tmp usr usr/bin usr/sbin usr/lib usr/lib/modules var"
 INITRAMFS = """
@@ -45,41 +39,9 @@ echo "the system runs: $(/usr/bin/busybox cat /usr/lib/test-marker)"
 """
 
 
-def download(folder: Path, suite: str, *packages: str) -> str | None:
-    """Unpack arm64 packages of a Debian suite, and its cloud kernel, into *folder*; return what kept it from it."""
-    work = folder.with_name(f"{folder.name}-debs")
-    work.mkdir(parents=True, exist_ok=True)
-    config = work / "apt.conf"
-    config.write_text('APT::Architecture "arm64";\nAPT::Architectures { "arm64"; };\nDir::State::status "/dev/null";\n')
-
-    def fetch(*names: str) -> str | None:
-        done = subprocess.run(
-            [HOST_SETUP, "download", suite, work, *names],
-            env=os.environ | {"APT_CONFIG": str(config)}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return done.stderr[-300:] if done.returncode != 0 else None
-
-    why = fetch(*packages, KERNEL)
-    if why is None:
-        meta = next(work.glob(f"{KERNEL}_*.deb"))
-        said = subprocess.run(["dpkg-deb", "-f", meta, "Depends"], capture_output=True, text=True, check=True).stdout
-        why = fetch(said.split()[0].rstrip(","))
-    if why is None:
-        for package in work.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
-    shutil.rmtree(work)
-    return why
-
-
-def kernel_package(folder: Path) -> str | None:
-    """Return the version of the kernel below *folder*."""
-    return next((path.name.removeprefix("vmlinuz-") for path in (folder / "boot").glob("vmlinuz-*")), None)
-
-
 def rootfs(tree: Path, marker: str) -> bytes:
     """Return the tar of a system made of unpacked packages."""
-    version = kernel_package(tree)
-    assert version is not None
+    version = kernel_version(tree)
     busybox = next(path for path in (tree / "usr/bin/busybox", tree / "bin/busybox") if path.exists()).read_bytes()
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -117,43 +79,11 @@ def _initramfs(tree: Path, version: str, busybox: bytes) -> bytes:
     files["usr/lib/dracut/hooks/pre-pivot/50-pre-pivot.sh"] = (0o100755, b"/usr/lib/cfs/cfs-setup-root\n")
     base = tree / "usr/lib/modules" / version
     names = []
-    for path in _modules(base):
+    for path in modules_in_order(base, MODULES):
         name = path.relative_to(base).as_posix().removesuffix(".xz")
         names.append(name)
         for parent in reversed(Path(name).parents[:-1]):
             files.setdefault(f"usr/lib/modules/{version}/{parent}", (0o040755, b""))
-        files[f"usr/lib/modules/{version}/{name}"] = (0o100644, lzma.decompress(path.read_bytes()))
+        files[f"usr/lib/modules/{version}/{name}"] = (0o100644, module_bytes(path))
     files[f"usr/lib/modules/{version}/order"] = (0o100644, "\n".join(names).encode())
-    return _cpio(files)
-
-
-def _modules(base: Path) -> list[Path]:
-    """Return module files in the order they must be loaded in."""
-    depends = {path.name.split(".")[0].replace("-", "_"): path for path in base.rglob("*.ko.xz")}
-    order: list[Path] = []
-
-    def load(name: str) -> None:
-        path = depends.get(name.replace("-", "_"))
-        if path is None or path in order:
-            return
-        data = lzma.decompress(path.read_bytes())
-        for field in data.split(b"\0"):
-            if field.startswith((b"depends=", b"softdep=pre: ")):
-                names = field.partition(b"=")[2].decode().removeprefix("pre: ").replace(",", " ").split()
-                for other in names:
-                    load(other)
-        order.append(path)
-
-    for name in MODULES:
-        load(name)
-    return order
-
-
-def _cpio(files: dict[str, tuple[int, bytes]]) -> bytes:
-    out = bytearray()
-    for number, (name, (mode, data)) in enumerate([*files.items(), ("TRAILER!!!", (0, b""))], start=1):
-        fields = (number, mode, 0, 0, 1, EPOCH, len(data), 0, 0, 0, 0, len(name) + 1, 0)
-        out += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-        out += bytes(-len(out) % 4) + data
-        out += bytes(-len(out) % 4)
-    return bytes(out)
+    return cpio(files)

@@ -5,20 +5,33 @@ import re
 import subprocess
 import sys
 import sysconfig
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-FENCE = re.compile(r"^```(\{code-block\} )?(\w+)\n(:caption: (\S+)\n\n?)?(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"(?:^ *<!-- not run: (?P<reason>[^\n]+?) -->\n)?"
+    r"^(?P<indent> *)```(?:\{code-block\} )?(?P<language>\w+)\n"
+    r"(?: *:caption: (?P<caption>\S+)\n\n?)?(?P<text>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
+)
 MARK = "\x01snippet"
 
 
 @dataclass(frozen=True)
 class Block:
+    """A fenced block, its indentation taken away. ``reason`` is why it is not run: of a comment above the fence."""
+
     language: str
     caption: str | None
     text: str
+    reason: str | None = None
+
+    @property
+    def runs(self):
+        return self.reason is None and self.caption is None and self.language in {"console", "sh", "python"}
 
 
 @dataclass(frozen=True)
@@ -30,11 +43,17 @@ class Command:
 
 
 def pages():
-    return sorted(path for path in DOCS.rglob("*.md") if not {"_build", "generated", "examples"} & set(path.parts))
+    """Return the pages of the documentation, and every README."""
+    found = {path for path in DOCS.rglob("*.md") if not {"_build", "generated", "examples"} & set(path.parts)}
+    found |= {ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("examples/**/README.md")}
+    return sorted(found | set((ROOT / "plugins").rglob("README.md")))
 
 
 def blocks(path):
-    return [Block(found[2], found[4], found[5]) for found in FENCE.finditer(path.read_text())]
+    return [
+        Block(found["language"], found["caption"], textwrap.dedent(found["text"]), found["reason"])
+        for found in FENCE.finditer(path.read_text())
+    ]
 
 
 def commands(block):
@@ -94,6 +113,8 @@ class Reader:
         script = ["exec 2>&1"]
         wanted = []
         for number, block in enumerate(blocks(path)):
+            if block.reason:
+                continue
             if block.caption:
                 source = self.here.parent / f"block-{number}"
                 source.write_text(block.text)
@@ -103,6 +124,10 @@ class Reader:
                 for command in commands(block):
                     wanted.append(command)
                     script.append(f"{command.line}\n_s=$?; printf '{MARK} %s\\n' $_s; (exit $_s)")
+            elif block.language == "sh":
+                script.append(f"bash -e <<'END_OF_SNIPPET'\n{block.text}END_OF_SNIPPET\n_s=$?")
+                script.append(f"printf '{MARK} %s\\n' $_s")
+                wanted.append(Command(block.text.strip(), "…\n"))
             elif block.language == "python":
                 script.append(f"python - <<'END_OF_SNIPPET'\n{block.text}END_OF_SNIPPET\n_s=$?")
                 script.append(f"printf '{MARK} %s\\n' $_s")

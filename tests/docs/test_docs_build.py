@@ -1,5 +1,6 @@
 """The documentation is built without a warning, and its reference is that of the code."""
 
+import ast
 import inspect
 import re
 import subprocess
@@ -76,6 +77,43 @@ def test_every_command_and_option_is_described(reference):
 @pytest.mark.parametrize("name", ["image.resolved", "layer.stored", "install.completed"])
 def test_events_are_found_in_the_source(name, reference):
     assert f"| `{name}` |" in reference["events.md"]
+
+
+def test_everything_that_is_emitted_has_a_meaning(reference):
+    from generator import events, meanings
+
+    assert set(meanings.EVENTS) == set(events.every_event())
+    assert set(meanings.CODES) == set(events.every_code())
+    assert set(meanings.LOGS) == set(events.every_log())
+    assert "| Event | Meaning |" in reference["events.md"]
+
+
+def test_log_lines_are_no_findings_and_no_code_is_left_out(reference):
+    from generator import events
+
+    assert "setting.ignored" in events.every_log()
+    assert "setting.ignored" not in events.every_code()
+    known = set(events.every_code()) | set(events.every_log())
+    assert {"object.unreadable", "link.unreadable"} <= known
+
+
+def test_codes_that_a_condition_chooses_are_found(reference):
+    from generator import events
+
+    lines = (
+        "def f():",
+        'code = "a.b" if x else "a.c"',
+        'error(code, "a message.")',
+        'Problem(code="d.e" if y else "d.f")',
+    )
+    (scope,) = events._scopes(ast.parse("\n    ".join(lines)))
+    chosen = events._assigned(scope)
+    found = {code for call in events._calls(scope) for code in events._codes(call, chosen)}
+    assert found == {"a.b", "a.c", "d.e", "d.f"}
+
+
+def test_status_1_is_for_what_cfs_cannot_explain(reference):
+    assert "| 1 | `internal` | A fault in cfs itself:" in reference["errors.md"]
 
 
 def test_errors_of_plugins_are_in_the_table(reference):

@@ -1,32 +1,64 @@
 """What the pages show is what happens: commands are run and their output compared, Python is run, options exist."""
 
+import json
 import os
 import re
 import shlex
 import shutil
 import sys
+import textwrap
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import snippets
 from builders import bootable
-from builders.oci import write_layout
+from builders.oci import File, write_layout
 
 from cfs_core.cli.app import App
 from cfs_core.cli.main import cli
+from cfs_core.config.settings import layer_from_table, parse_toml
 
+EARLY_BOOT = snippets.ROOT / "plugins/initramfs/cfs_initramfs/boot"
 TOOLS = ("mkfs.ext4", "debugfs", "mkfs.vfat", "fsck.fat")
-RUN = [
-    page for page in snippets.pages() if any(block.language in {"console", "python"} for block in snippets.blocks(page))
-]
+RUN = [page for page in snippets.pages() if any(block.runs for block in snippets.blocks(page))]
+NOT_RUN = {
+    "README.md": ["it is the demo"],
+    "docs/howto/does-not-boot.md": ["a virtual machine", "in an initramfs"],
+    "docs/howto/grub-bios.md": ["an image with GRUB, a virtual machine"],
+    "docs/howto/private-registry.md": ["a registry"] * 5,
+    "docs/howto/sealed-image.md": ["keys for Secure Boot", "buildah"],
+    "docs/tutorial/first-install.md": ["the network", "builds an image", "a virtual machine"],
+    "docs/tutorial/first-plugin.md": ["the network"],
+    "plugins/prove/README.md": ["a virtual machine"],
+}
+"""What the pages show without its being run, and why: nothing is left out without being here."""
 
 
 def name(page):
-    return page.relative_to(snippets.DOCS).as_posix()
+    return page.relative_to(snippets.ROOT).as_posix()
+
+
+def readers_image():
+    """Return a small image that looks like the demo's: its kernel arguments, its early-boot code, its label."""
+    units = "usr/lib/systemd/system"
+    early_boot = {
+        "init": b"#!/bin/sh\n",
+        "usr/lib/cfs/cfs-setup-root": (EARLY_BOOT / "cfs-setup-root").read_bytes(),
+        f"{units}/initrd-root-fs.target.wants/cfs-setup-root.service": "../cfs-setup-root.service",
+    }
+    kargs = "usr/lib/bootc/kargs.d/10-console.toml"
+    files = {
+        f"{bootable.MODULES}/initramfs.img": File(bootable.cpio(early_boot)),
+        "usr/lib/bootc/kargs.d/10-test.toml": None,
+        kargs: File((snippets.ROOT / "demo/image/files" / kargs).read_bytes()),
+    }
+    return bootable.image(labels={"org.opencontainers.image.vendor": "Example"}, **files)
 
 
 @pytest.fixture
@@ -37,7 +69,7 @@ def reader(tmp_path):
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     reader = snippets.Reader(tmp_path)
-    plain = bootable.image(labels={"org.opencontainers.image.vendor": "Example"})
+    plain = readers_image()
     write_layout(reader.here / "debian", {"latest": plain})
     digest = snippets.subprocess.run(
         ["cfs", "image", "digest", "oci:./debian:latest", "--bootable"],
@@ -59,18 +91,56 @@ def test_a_page_does_what_it_shows(page, reader):
     assert not wrong, "\n\n".join(wrong)
 
 
+def test_what_is_not_run_has_a_reason_that_is_known():
+    found = {
+        name(page): reasons
+        for page in snippets.pages()
+        if (reasons := [block.reason for block in snippets.blocks(page) if block.reason])
+    }
+    assert found == NOT_RUN
+
+
+@pytest.mark.parametrize("page", snippets.pages(), ids=name)
+def test_every_block_says_what_it_is(page):
+    """A block without a language would be seen by no test."""
+    openers = re.findall(r"^ *```.*$", page.read_text(), re.MULTILINE)[::2]
+    assert [line for line in openers if not re.match(r" *```(\w+|\{[\w-]+\}( \w+)?)$", line)] == []
+
+
+def every_document():
+    for page in snippets.pages():
+        for number, block in enumerate(snippets.blocks(page)):
+            if block.language in {"toml", "yaml", "json"}:
+                yield pytest.param(block, id=f"{name(page)}:{number}")
+
+
+@pytest.mark.parametrize("block", list(every_document()))
+def test_documents_are_what_they_say(block):
+    """Settings are read as cfs would: an unknown key or a value of the wrong type is an error."""
+    if block.language == "yaml":
+        assert isinstance(yaml.safe_load(block.text), dict)
+    elif block.language == "json":
+        assert isinstance(json.loads(block.text), dict)
+    elif block.caption == "pyproject.toml":
+        assert "project" in tomllib.loads(block.text)
+    else:
+        table = parse_toml(block.text.encode(), "the page")
+        kind = "image" if "install.d" in (block.caption or "") else "file"
+        layer = layer_from_table(table, "the page", kind)
+        assert layer.values
+        assert layer.warnings == ()
+
+
 def every_cfs_line():
     for page in snippets.pages():
-        for block in snippets.blocks(page):
-            if block.language in {"console", "sh"}:
-                for line in re.findall(
-                    r"^(?:\$ |RUN )?((?:[A-Z_]+=\S+ )*cfs .*)$", block.text.replace("\\\n", " "), re.MULTILINE
-                ):
-                    yield pytest.param(line, id=f"{page.stem}: {line[:60]}")
-    readme = (snippets.ROOT / "README.md").read_text()
-    for line in re.findall(r"^    (cfs (?:\S+ )*\S+)$", readme, re.MULTILINE):
-        if "[" not in line and "|" not in line:
-            yield pytest.param(line, id=f"README: {line[:60]}")
+        texts = [block.text for block in snippets.blocks(page) if block.language in {"console", "sh", "dockerfile"}]
+        texts += re.findall(r"^    (cfs .*(?:\\\n.*)*)$", snippets.FENCE.sub("", page.read_text()), re.MULTILINE)
+        for text in texts:
+            whole = text.replace("\\\n", " ")
+            for line in re.findall(r"^(?:\$ |RUN )?((?:[A-Z_]+=\S+ )*cfs .*)$", whole, re.MULTILINE):
+                for command in re.split(r" {2,}(?=cfs )", line):
+                    if not re.search(r"\[|\w\|\w", command):  # a table of commands, not one
+                        yield pytest.param(command, id=f"{name(page)}: {command[:60]}")
 
 
 @pytest.mark.parametrize("line", list(every_cfs_line()))
@@ -120,7 +190,15 @@ def test_shown_output_is_compared(shown, printed, same):
         ("$ cd /\n$ pwd\n/\n", 0),
     ],
 )
-def test_a_page_that_is_wrong_is_found(text, wrong, tmp_path):
+@pytest.mark.parametrize("indent", ["", "   "])
+def test_a_page_that_is_wrong_is_found(text, wrong, indent, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"# Page\n\n```console\n{text}```\n")
+    page.write_text("# Page\n\n" + textwrap.indent(f"```console\n{text}```\n", indent))
+    assert len(snippets.Reader(tmp_path).follow(page)) == wrong
+
+
+@pytest.mark.parametrize(("text", "wrong"), [("true\necho a\n", 0), ("false\necho a\n", 1)])
+def test_a_script_that_fails_is_found(text, wrong, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"```sh\n{text}```\n\n<!-- not run: a reason -->\n```sh\nfalse\n```\n")
     assert len(snippets.Reader(tmp_path).follow(page)) == wrong

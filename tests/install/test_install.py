@@ -13,6 +13,8 @@ import time
 
 import pytest
 from builders import bootable
+from builders.distributions import Site
+from builders.grub_files import program
 from builders.oci import File
 
 from cfs_core.model.disk import Region, Volume
@@ -63,6 +65,20 @@ def test_a_dry_run_shows_the_plan_and_writes_no_disk(cfs, source, tmp_path):
     text = cfs.install(source, tmp_path / "plan.img", "--dry-run").stdout
     assert "kernel command line" in text
     assert "/loader/entries/" in text
+
+
+@pytest.mark.parametrize(("bootloader", "filesystem"), [("systemd-boot", "vfat"), ("grub", "ext4")])
+def test_boot_files_can_have_an_xbootldr_partition(cfs, tmp_path, bootloader, filesystem):
+    grub = {"usr/lib/grub/x86_64-efi/monolithic/grubx64.efi": File(program())}
+    source = bootable.layout(tmp_path / "both", latest=bootable.image(**grub)) + ":latest"
+    plan = cfs.plan(source, "--xbootldr", "--bootloader", bootloader)
+    found = {partition["volume"]: partition["filesystem"] for partition in plan["partitions"]}
+    assert found == {"esp": "vfat", "xbootldr": filesystem, "root": "ext4"}
+    done = cfs.install(source, tmp_path / "disk.img", "--xbootldr", "--bootloader", bootloader)
+    assert done.returncode == 0, done.stderr
+    done = cfs.install(source, tmp_path / "never.img", "--xbootldr", "--separate-boot")
+    assert done.returncode == 2
+    assert "--xbootldr" in done.stderr
 
 
 def test_karg_delete_takes_an_argument_of_the_image_away(cfs, source):
@@ -150,6 +166,54 @@ def test_two_root_arguments_are_pointed_out(cfs, source, tmp_path):
     assert findings == {("boot.karg-conflict", "warning")}
 
 
+NOISY = """
+from cfs_core.plugin import *
+CFS_PLUGIN_API = (1, 0)
+
+class Noisy(Policy):
+    def judge(self, image, transport):
+        print("noise of a plugin")
+        return PolicyVerdict(accepted=True, reason="fine")
+
+@hookimpl
+def cfs_register_policies():
+    return [PolicyProvider(name="noisy", summary="s", factory=lambda context: Noisy())]
+"""
+
+
+def test_what_a_plugin_prints_is_not_in_the_result(cfs, source, tmp_path):
+    site = Site(tmp_path / "site").install("cfs-noisy", "1.0", {"noisy": "noisy"}, {"noisy.py": NOISY})
+    environ = {"PYTHONPATH": str(site.folder), "CFS_POLICY_REQUIRE": "noisy"}
+    done = cfs.install(source, tmp_path / "disk.img", "--format", "json", env=environ)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["result"] == "installed"
+    assert "noise of a plugin" in done.stderr
+
+
+def test_a_disk_may_have_the_longest_name_there_is(cfs, source, tmp_path):
+    disk = tmp_path / ("x" * 255)
+    assert cfs.install(source, disk).returncode == 0
+    assert disk.stat().st_size > 1 << 20
+
+
+def test_a_link_that_leads_nowhere_is_refused_at_once(cfs, source, tmp_path):
+    link = tmp_path / "disk.img"
+    link.symlink_to("nowhere")
+    done = cfs.install(source, link, "--yes")
+    assert done.returncode == 5
+    assert "symbolic link to nowhere, which is not there" in done.stderr
+    assert "remove the link" in done.stderr
+    assert link.is_symlink()
+
+
+def test_a_cache_that_cannot_be_made_is_named(cfs, source, tmp_path):
+    (tmp_path / "file").touch()
+    done = cfs.install(source, tmp_path / "disk.img", env={"XDG_CACHE_HOME": str(tmp_path / "file")})
+    assert done.returncode == 14
+    assert f"{tmp_path}/file/cfs" in done.stderr
+    assert "--repo" in done.stderr
+
+
 REFUSALS = {
     "initramfs": ({"capable": False}, (), "boot.initramfs", 11),
     "loader": ({"loader": False}, ("--bootloader", "systemd-boot"), "loader", 11),
@@ -175,6 +239,8 @@ def test_what_would_not_boot_is_refused_before_anything_is_written(case, cfs, tm
     assert done.returncode == status, done.stderr
     assert code in done.stderr
     assert "hint:" in done.stderr
+    said = [line.partition(": ")[2].partition(" [")[0] for line in done.stderr.splitlines()]
+    assert len(said) == len(set(said)), "said twice"
     assert not disk.exists()
     assert cfs.litter() == []
 
@@ -327,7 +393,7 @@ def test_a_run_that_is_killed_leaves_nothing_that_hinders_the_next(number, cfs, 
             assert status in {0, 130, -signal.SIGTERM}
             assert cfs.litter() == []
     assert cfs.install(source, disk).returncode == 0
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert cfs.litter() == []
     assert cfs.ok("repo", "fsck", "--disk", disk).stdout == "clean\n"
 
 

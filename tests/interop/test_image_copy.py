@@ -9,6 +9,8 @@ import pytest
 
 from cfs_core.image.copy import copy_image
 from cfs_core.plugin import (
+    Descriptor,
+    Digest,
     ForbiddenError,
     NotFoundError,
     Platform,
@@ -130,12 +132,44 @@ def test_a_bad_source_leaves_nothing_visible(
     transport, reference = open_transport(texts[target])
     with pytest.raises(TransportError):
         transport.fetch_manifest(reference)
-    assert not (tmp_path / "image.tar").exists()
-    assert not list(tmp_path.rglob(".partial*"))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"registries.conf"}
     wrong = [
         digest for (name, digest), data in registry_server.blobs.items() if name == "copy" and sha256(data) != digest
     ]
     assert wrong == []
+
+
+def test_a_failed_copy_removes_only_what_it_began(registry_server, copy, image, tmp_path):
+    image.publish(registry_server, "app", "1")
+    source = f"docker://{registry_server.host}/app:1"
+    registry_server.fault(f"/app/blobs/{image.layers[0]}", faults.Corrupt(5), forever=True)
+    with pytest.raises(VerificationError):
+        copy(source, f"oci:{tmp_path}/new/parents/layout:t")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(VerificationError):
+        copy(source, f"oci:{tmp_path}/empty:t")
+    assert list((tmp_path / "empty").iterdir()) == []
+    other = build_image([{"o": "ther"}])
+    other.publish(registry_server, "other", "1")
+    copy(f"docker://{registry_server.host}/other:1", f"oci:{tmp_path}/there:o")
+    before = {path for path in (tmp_path / "there").rglob("*") if path.is_file()}
+    with pytest.raises(VerificationError):
+        copy(source, f"oci:{tmp_path}/there:t")
+    assert before <= {path for path in (tmp_path / "there").rglob("*") if path.is_file()}
+
+
+def test_a_failed_copy_leaves_a_layout_that_another_run_uses(open_transport, tmp_path):
+    transport, reference = open_transport(f"oci:{tmp_path}/layout:t")
+    data = Descriptor(media_type="", digest=Digest.of(b"data"), size=4)
+    with transport.open_writer(reference) as first:
+        first.put_blob(data, [b"data"])
+        with transport.open_writer(reference) as second:
+            assert second.has_blob(data)
+            first.close()
+            assert second.has_blob(data)
+    assert (tmp_path / "layout").exists(), "the second one did not begin it"
 
 
 def test_a_refused_target_is_asked_once(copy, image):

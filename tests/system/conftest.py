@@ -177,6 +177,12 @@ class Damage:
         return [line.strip().removeprefix("::/") for line in said.stdout.splitlines() if line.strip()]
 
 
+@pytest.fixture(scope="session")
+def damage():
+    """What damages a disk."""
+    return Damage
+
+
 @pytest.fixture
 def damaged(bls_disk, workspace):
     """A copy of the BLS disk to damage; gone after the test."""

@@ -10,7 +10,7 @@ import subprocess
 import threading
 
 import pytest
-from builders import uboot
+from builders import kernels, uboot
 from builders.outsiders import CHECKOUT, EXAMPLES, Outside, core_and_default_plugins
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
@@ -30,7 +30,7 @@ def debian():
         fresh = KEPT.with_name(f"{KEPT.name}.fresh")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        why = uboot.download(fresh, "trixie", "u-boot-qemu", "busybox-static")
+        why = kernels.download(fresh, "trixie", "arm64", "u-boot-qemu", "busybox-static")
         if why is not None:
             pytest.skip(f"Debian's arm64 packages cannot be had: {why}")
         fresh.rename(KEPT)

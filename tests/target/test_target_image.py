@@ -278,19 +278,20 @@ def test_publish_needs_a_build(machine):
 
 def test_stale_files_of_dead_runs_go_and_those_of_living_runs_stay(tmp_path):
     final = tmp_path / "disk.img"
-    dead = tmp_path / ".disk.img.0123abcd.partial"
+    dead = tmp_path / ".cfs-0123456789abcdef.partial"
     dead.write_bytes(b"x")
-    other = tmp_path / ".other.img.0123abcd.partial"
-    other.write_bytes(b"x")
-    unrelated = tmp_path / ".disk.img.notours.partial"
-    unrelated.write_bytes(b"x")
+    unrelated = [tmp_path / name for name in (".cfs-notours.partial", ".disk.img.0123abcd.partial")]
+    for path in unrelated:
+        path.write_bytes(b"x")
+    link = tmp_path / ".cfs-aaaaaaaaaaaaaaaa.partial"
+    link.symlink_to(unrelated[0])
     with PartialFile(final) as living:
         assert not dead.exists()
         with PartialFile(final) as second:
             assert living.path.exists()
             assert second.path != living.path
         assert living.path.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [unrelated.name, other.name]
+    assert sorted(tmp_path.iterdir()) == sorted([*unrelated, link])
 
 
 KILLED = """

@@ -33,6 +33,7 @@ EXIT_STATUSES = {
     "boot": 11,
     "state": 12,
     "command": 13,
+    "host": 14,
 }
 
 

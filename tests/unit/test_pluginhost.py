@@ -1,11 +1,21 @@
 """Broken plugins, really installed: each is named with distribution and version, none stops who does not need it."""
 
+import json
+
 import pytest
 from builders.distributions import Site
 
 from cfs_core.errors import PluginError
 from cfs_core.model.event import Event
-from cfs_core.plugin import BytesContent, KernelArgument, PolicyProvider, TransportProvider, hookimpl
+from cfs_core.plugin import (
+    BytesContent,
+    Firmware,
+    KernelArgument,
+    NotFoundError,
+    PolicyProvider,
+    TransportProvider,
+    hookimpl,
+)
 from cfs_core.pluginhost import families
 from cfs_core.pluginhost.distributions import DISTRIBUTIONS, install_hint
 from cfs_core.pluginhost.load import PluginHost, scheme_owners
@@ -207,6 +217,57 @@ def test_a_plugin_is_switched_off_by_its_name_or_its_distribution(site, handle):
     assert done.returncode == 0
 
 
+def test_switching_off_what_is_not_there_is_pointed_out(site, tmp_path):
+    settings = tmp_path / "cfs.toml"
+    settings.write_text('[plugins]\ndisabled = ["absent", "cfs-good"]\n')
+    done = site.cfs("--config", settings, "plugins", "list", CFS_DISABLE_PLUGINS="")
+    assert done.returncode == 0
+    lines = [line for line in done.stderr.splitlines() if "setting.ignored" in line]
+    assert [name for name in ("absent", "cfs-good") if any(repr(name) in line for line in lines)] == ["absent"]
+    assert str(settings) in lines[0]
+
+
+DEPRECATING = """
+from cfs_core import hookspecs
+from cfs_core.cli.main import main
+hookspecs.cfs_on_event.cfs_spec["{option}"] = {value}
+main()
+"""
+
+
+@pytest.mark.parametrize("python", [(), ("-W", "error::DeprecationWarning")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("warn_on_impl", "DeprecationWarning('use cfs_watch')"),
+        ("warn_on_impl_args", "dict(event=DeprecationWarning('use cfs_watch'))"),
+    ],
+)
+def test_a_deprecated_hook_or_argument_is_told_to_who_implements_it(site, option, value, python):
+    source = HEAD + "@hookimpl\ndef cfs_on_event(event): pass"
+    site.install("outsider", "3.14", {"bad": "bad_plugin"}, {"bad_plugin.py": source})
+    code = DEPRECATING.format(option=option, value=value)
+    done = site.python(code, "plugins", "doctor", "--format", "json", options=python)
+    problems = [trouble for trouble in json.loads(done.stdout)["troubles"] if trouble["distribution"] == "outsider"]
+    assert [(t["problem"][:-2], t["fatal"]) for t in problems] == [
+        ("implements what is deprecated: use cfs_watch (bad_plugin.py:", False)
+    ]
+    assert site.python(code, "plugins", "list", options=python).stderr.count("use cfs_watch") == 1
+
+
+def test_doctor_says_what_a_working_plugin_does_wrong_and_calls_no_broken_one_ok(site):
+    clash = transport("return Bad()").replace("schemes=('bad',)", "schemes=('good',)").replace('("bad",)', '("good",)')
+    site.install("outsider", "3.14", {"bad": "bad_plugin"}, {"bad_plugin.py": clash})
+    site.install("empty", "1", {"empty": "empty_plugin"}, {"empty_plugin.py": HEAD})
+    done = site.cfs("plugins", "doctor")
+    assert done.returncode == 4
+    assert "ok       empty (empty 1)" in done.stdout
+    assert "warning  empty (empty 1): implements no hook; functions need @hookimpl" in done.stdout
+    assert "ok       bad" not in done.stdout
+    assert "the transport 'bad' claims good:, and so does good of good (cfs-good 1.0)" in done.stdout
+    assert done.stderr == ""
+
+
 def test_a_distribution_with_damaged_metadata_is_reported_all_the_same(site):
     site.install("outsider", "3.14", {"bad": "bad"}, {"bad.py": "import there_is_no_such_module"})
     (site.folder / "outsider-3.14.dist-info" / "METADATA").write_text("")
@@ -298,6 +359,58 @@ def test_contributions_come_with_their_owner_and_faults_are_kept():
     assert [str(t) for t in host.trouble] == [
         "two (cfs-two 1) in cfs_kernel_arguments: returned str, not KernelArgument"
     ]
+
+
+@pytest.mark.parametrize(
+    ("family", "field", "value"),
+    [
+        (families.POLICIES, "name", 7),
+        (families.POLICIES, "name", "Bad"),
+        (families.POLICIES, "summary", None),
+        (families.POLICIES, "factory", "print"),
+        (families.TRANSPORTS, "schemes", "bad"),
+        (families.TRANSPORTS, "schemes", None),
+        (families.TRANSPORTS, "schemes", (1,)),
+        (families.BOOTLOADERS, "firmware", None),
+        (families.BOOTLOADERS, "firmware", [Firmware.UEFI]),
+        (families.BOOTLOADERS, "entries", frozenset({"bls"})),
+        (families.BOOTLOADERS, "marker_paths", "/usr/lib/loader"),
+    ],
+)
+def test_a_provider_with_a_wrong_declaration_is_no_offer(family, field, value):
+    right = {"name": "bad", "summary": "", "factory": print}
+    right |= {"schemes": ("bad",)} if family is families.TRANSPORTS else {}
+    right |= {"firmware": frozenset(), "entries": frozenset()} if family is families.BOOTLOADERS else {}
+    host = PluginHost()
+    host.add(Plugin(**{family.hook: lambda: [family.kind(**{**right, field: value})]}), owner("one"))
+    assert list(host.collect(family)) == []
+    (trouble,) = host.trouble
+    assert (trouble.hook, trouble.fatal) == (family.hook, True)
+    assert str(field) in trouble.problem
+
+
+def test_what_a_run_can_do_without_is_attempted():
+    def refuses():
+        raise NotFoundError(str(host))
+
+    host = PluginHost()
+    assert host.attempt(owner("one"), "method", divmod, 7, 2) == (3, 1)
+    assert host.attempt(owner("one"), "method", divmod, 7, 0) is None
+    assert [str(t) for t in host.trouble] == [
+        "one (cfs-one 1) in method: raised ZeroDivisionError: integer division or modulo by zero"
+    ]
+    with pytest.raises(NotFoundError):
+        host.attempt(owner("one"), "method", refuses)
+    assert len(host.trouble) == 1
+
+
+def test_a_plugin_that_comes_later_is_asked_and_troubles_are_kept_once():
+    host = PluginHost()
+    host.add(Plugin(cfs_register_policies=lambda: ["nonsense"]), owner("one"))
+    host.collect(families.POLICIES)
+    host.add(Plugin(cfs_register_policies=lambda: [a_policy("ant")]), owner("two"))
+    assert "ant" in host.collect(families.POLICIES)
+    assert len(host.trouble) == 1
 
 
 def test_a_scheme_claimed_twice_belongs_to_nobody():

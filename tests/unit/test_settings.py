@@ -184,7 +184,12 @@ def test_the_environment_speaks_text(tmp_path, name, text, value):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("CFS_INSTALL_HOST_TOOLS", "perhaps"), ("CFS_INSTALL_TIMEOUT", "-1"), ("CFS_INSTALL_ROOT_SIZE", "1.5G")],
+    [
+        ("CFS_INSTALL_HOST_TOOLS", "perhaps"),
+        ("CFS_INSTALL_TIMEOUT", "-1"),
+        ("CFS_INSTALL_TIMEOUT", "²"),
+        ("CFS_INSTALL_ROOT_SIZE", "1.5G"),
+    ],
 )
 def test_wrong_text_in_the_environment_names_the_variable(tmp_path, name, text):
     with pytest.raises(ConfigError) as caught:

@@ -1,163 +1,31 @@
-"""The names that plugins may use are a decision: this list, `cfs_core.plugin` and the API number change together."""
+"""What plugins may use is a decision: surface.txt, `cfs_core.plugin` and the API number change together."""
+
+import difflib
+import importlib
+
+import pytest
+from builders import surface
 
 import cfs_core.plugin
-from cfs_core.plugin import API_VERSION
-
-AT = (1, 0)
-"""API number that goes with NAMES."""
-
-NAMES = [
-    "API_VERSION",
-    "Action",
-    "Architecture",
-    "Attributes",
-    "BlockedError",
-    "BootArtifacts",
-    "BootEntry",
-    "BootError",
-    "BootFacts",
-    "BootMenu",
-    "Bootloader",
-    "BootloaderProvider",
-    "BytesContent",
-    "CONFIG_LIMIT",
-    "CannotResumeError",
-    "CfsError",
-    "ChangedError",
-    "CommandError",
-    "CommandProvider",
-    "CommandRunner",
-    "CommittedImage",
-    "ConfigError",
-    "Content",
-    "ContentTypeError",
-    "CopyObject",
-    "DecompressionLimits",
-    "Descriptor",
-    "Digest",
-    "Directory",
-    "DiskError",
-    "DiskFullError",
-    "DiskLayout",
-    "Effect",
-    "EntryKind",
-    "Event",
-    "ExchangePaths",
-    "FileContent",
-    "FileReader",
-    "Filesystem",
-    "FilesystemProvider",
-    "Finding",
-    "Firmware",
-    "ForbiddenError",
-    "FormatOptions",
-    "FormatVersion",
-    "GcReport",
-    "HardLink",
-    "HashAlgorithm",
-    "ImageConfig",
-    "ImageError",
-    "ImageId",
-    "ImageReference",
-    "ImageWriter",
-    "Initramfs",
-    "InitramfsProvider",
-    "InitramfsVerdict",
-    "InstallPlan",
-    "JsonFields",
-    "KernelArgument",
-    "LayerEntry",
-    "LayerMember",
-    "LayerStream",
-    "LayoutProvider",
-    "LayoutRequest",
-    "Leaf",
-    "LimitError",
-    "Location",
-    "Logger",
-    "MANIFEST_LIMIT",
-    "MANIFEST_MEDIA_TYPES",
-    "MakeDirectory",
-    "MakeHardLink",
-    "MakeSpecial",
-    "MakeSymlink",
-    "Manifest",
-    "MetadataReader",
-    "Node",
-    "NotFoundError",
-    "ObjectId",
-    "Opaque",
-    "Partition",
-    "PlacingAction",
-    "Platform",
-    "PluginContext",
-    "PluginError",
-    "Policy",
-    "PolicyProvider",
-    "PolicyVerdict",
-    "Problem",
-    "Progress",
-    "Provider",
-    "RateLimitedError",
-    "RefusedError",
-    "Region",
-    "RegularFile",
-    "RemovePath",
-    "RenamePath",
-    "Repository",
-    "ResolvedImage",
-    "RetryPolicy",
-    "RunCommand",
-    "RunningImage",
-    "ServerError",
-    "SetEfiVariable",
-    "Severity",
-    "Special",
-    "SpecialKind",
-    "StateError",
-    "Step",
-    "StorageError",
-    "StorageFormat",
-    "StorageProvider",
-    "StoredImage",
-    "Symlink",
-    "TargetView",
-    "TlsError",
-    "TransferTimeoutError",
-    "Transport",
-    "TransportError",
-    "TransportProvider",
-    "TreeReader",
-    "TruncatedError",
-    "UkiAddon",
-    "UnauthorizedError",
-    "UnreachableError",
-    "UsageError",
-    "VerificationError",
-    "Volume",
-    "VolumeNeed",
-    "Whiteout",
-    "WriteBlocks",
-    "WriteFile",
-    "Xattrs",
-    "decompress",
-    "hookimpl",
-    "lookup",
-    "parse_json",
-    "read_all",
-    "split_scheme",
-    "walk",
-]
 
 
-def test_exported_names_are_the_listed_ones():
-    assert sorted(cfs_core.plugin.__all__) == sorted(NAMES)
-    assert API_VERSION == AT
+def test_the_surface_is_the_written_one():
+    written, found = surface.FILE.read_text(encoding="utf-8"), surface.text()
+    changes = difflib.unified_diff(
+        written.splitlines(), found.splitlines(), "surface.txt", "the code", lineterm="", n=1
+    )
+    assert found == written, (
+        "the surface for plugins has changed:\n"
+        + "\n".join(changes)
+        + "\nif that is meant (see docs/api-policy.md), write it anew: make surface"
+    )
 
 
-def test_every_exported_name_is_there():
-    assert [name for name in NAMES if not hasattr(cfs_core.plugin, name)] == []
-    assert len(set(NAMES)) == len(NAMES)
+@pytest.mark.parametrize("name", surface.MODULES)
+def test_every_exported_name_is_there_once(name):
+    module = importlib.import_module(name)
+    assert [exported for exported in module.__all__ if not hasattr(module, exported)] == []
+    assert len(set(module.__all__)) == len(module.__all__)
 
 
 def test_both_lists_of_the_module_agree():

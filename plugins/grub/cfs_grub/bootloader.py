@@ -23,6 +23,7 @@ from cfs_core.plugin import (
     WriteFile,
 )
 from cfs_grub import bios, config, mkimage
+from cfs_grub.chain import esp_copies
 from cfs_grub.locate import (
     BIOS_ARCHITECTURES,
     BIOS_TARGET,
@@ -35,7 +36,7 @@ from cfs_grub.locate import (
     find_shim,
 )
 from cfs_grub.menu import MenuPlan
-from cfs_grub.place import BootPlace, boot_place, filesystem_uuid
+from cfs_grub.place import BootPlace, filesystem_uuid
 from cfs_grub.state import State
 
 if TYPE_CHECKING:
@@ -48,10 +49,12 @@ _MIB = 1024 * 1024
 _CLUSTER = 32 * 1024
 _OVERHEAD = 2 * _MIB
 _BIOS_BOOT = _MIB
-_NEEDED = frozenset({"search_fs_uuid", "test"})
+_NEEDED = frozenset({"configfile", "linux", "loadenv", "part_gpt", "search_fs_uuid", "test"})
+_NEEDED_FOR_UKIS = frozenset({"chain", "fat"})
 _EFI = Location(Volume.ESP, "/EFI")
 _REMOVABLE = _EFI / "BOOT"
 _BOOT_FILESYSTEMS = ("ext4", "vfat", "xfs", "btrfs")
+"""What a volume of its own for boot files may be; layouts take the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +73,21 @@ class Source:
         return self.modules.bls if self.modules is not None else None
 
     @property
-    def filesystems(self) -> frozenset[str]:
-        """Names of GRUB's filesystem modules it has."""
+    def module_names(self) -> frozenset[str]:
+        """Names of GRUB's modules it has."""
         return self.program.modules if self.program is not None else self.modules.names if self.modules else frozenset()
+
+    @property
+    def path(self) -> str:
+        """Where in the image it is."""
+        return self.program.path if self.program is not None else self.modules.directory if self.modules else ""
+
+    def missing_modules(self, facts: BootFacts) -> tuple[str, ...]:
+        """Return names of modules that our menu needs and it lacks."""
+        needed = _NEEDED if self.program is not None else _NEEDED | mkimage.REQUIRED
+        if facts.artifacts is not None and facts.artifacts.kind is EntryKind.UKI:
+            needed |= _NEEDED_FOR_UKIS
+        return tuple(sorted(needed - self.module_names))
 
 
 class Grub(Bootloader):
@@ -90,6 +105,7 @@ class Grub(Bootloader):
             files = [_program_size(facts, source) for source in sources if source.firmware is Firmware.UEFI]
             files += [addon.content.size for addon in (artifacts.addons if artifacts else ())]
             files += [artifacts.uki.size] if artifacts and artifacts.uki else []
+            files += esp_copies(artifacts, facts.architecture) if artifacts else ()
             size = _OVERHEAD + _on_disk(files)
             needs.append(VolumeNeed(volume=Volume.ESP, bytes_needed=size, filesystems=("vfat",), why="GRUB for UEFI"))
         if Firmware.BIOS in facts.firmware:
@@ -97,7 +113,7 @@ class Grub(Bootloader):
         contents = [artifacts.kernel, artifacts.initrd] if artifacts else []
         sizes = [content.size for content in contents if content is not None]
         sizes += [mkimage.program_bytes(facts.image, s.modules) for s in sources if facts.image and s.modules]
-        volume = next((v for v in (Volume.BOOT, Volume.XBOOTLDR) if v in facts.volumes), Volume.ROOT)
+        volume = _boot_volume(facts)
         filesystems = () if volume is Volume.ROOT else _BOOT_FILESYSTEMS
         why = "boot entries, kernels and GRUB's files"
         size = _OVERHEAD + _on_disk(sizes)
@@ -132,15 +148,15 @@ class Grub(Bootloader):
     def _check_source(self, source: Source, facts: BootFacts) -> Iterator[Finding]:
         filesystem = _boot_filesystem(facts)
         module = FILESYSTEM_MODULES.get(filesystem)
-        if filesystem and (module is None or module not in source.filesystems):
+        if filesystem and (module is None or module not in source.module_names):
             message = f"GRUB of the image for {source.firmware} cannot read {filesystem}, where /boot is to be"
             yield _error("boot.filesystem-unreadable", message, "put /boot on a volume of its own with ext4")
+        missing = source.missing_modules(facts)
+        if missing:
+            message = f"{source.path} of the image lacks {', '.join(missing)}"
+            yield _error("boot.loader-damaged", message, _packages(source.firmware))
         if source.program is not None or source.modules is None:
             return
-        missing = mkimage.missing_modules(source.modules)
-        if missing:
-            message = f"{source.modules.directory} of the image lacks {', '.join(missing)}"
-            yield _error("boot.loader-damaged", message, "reinstall its package in the image")
         tool = mkimage.find_tool(self._commands)
         if tool is None:
             message = (
@@ -157,7 +173,7 @@ class Grub(Bootloader):
         Raises:
             BootError: the image has no GRUB for the firmware, or the target no place for it.
         """
-        place = boot_place(target, facts.volumes, facts.root_path)
+        place = _read(target, facts).place
         uuid = filesystem_uuid(target, place.directory.volume)
         found = {source.firmware: source for source in _sources(facts)}
         actions: list[Action] = []
@@ -183,8 +199,8 @@ class Grub(Bootloader):
             files.append((removable, program.content))
         else:
             if shim.manager is not None:
-                files.append((_REMOVABLE / f"mm{facts.architecture.efi}.efi", shim.manager))
-            files.append((_REMOVABLE / f"grub{facts.architecture.efi}.efi", program.content))
+                files.append((_REMOVABLE / shim.manager_name, shim.manager))
+            files.append((_REMOVABLE / shim.loader, program.content))
             files.append((removable, shim.content))
         stub = config.stub(uuid, path).encode()
         directories = dict.fromkeys([*(Location(Volume.ESP, prefix) for prefix in program.prefixes), _REMOVABLE])
@@ -241,11 +257,16 @@ class Grub(Bootloader):
             BootError: see `Bootloader.plan_menu`.
         """
         del current  # scripts and entries are read again, because what they say besides the menu is kept
-        state = State.read(target, facts.volumes, facts.root_path)
+        state = _read(target, facts)
         sorting = state.sorting if facts.image is None or state.foreign else _common_sorting(facts)
         partition = target.partition(state.place.directory.volume)
         filesystem = (partition.filesystem if partition else None) or _boot_filesystem(facts)
         return MenuPlan(state, wanted, facts, sorting=sorting, filesystem=filesystem).actions()
+
+
+def _read(target: TargetView, facts: BootFacts) -> State:
+    """Read *target*. Facts that say nothing of a subvolume say not that there is none: then what our grub.cfg says."""
+    return State.read(target, facts.volumes, None if facts.root_path == "/" else facts.root_path)
 
 
 def _sources(facts: BootFacts) -> Iterator[Source]:
@@ -255,11 +276,12 @@ def _sources(facts: BootFacts) -> Iterator[Source]:
     if Firmware.UEFI in facts.firmware and facts.architecture in EFI_TARGETS:
         program = find_program(facts.image, facts.architecture)
         modules = find_modules(facts.image, EFI_TARGETS[facts.architecture])
-        module = FILESYSTEM_MODULES.get(_boot_filesystem(facts), "")
+        ready = Source(firmware=Firmware.UEFI, program=program)
+        module = FILESYSTEM_MODULES.get(_boot_filesystem(facts))
+        fit = not ready.missing_modules(facts) and (module is None or module in ready.module_names)
         # What is signed is taken as it is; else modules can make up for what a program lacks.
-        useful = program is not None and (program.signed or {*_NEEDED, module} - {""} <= program.modules)
-        if program is not None and (useful or modules is None):
-            yield Source(firmware=Firmware.UEFI, program=program)
+        if program is not None and (program.signed or fit or modules is None):
+            yield ready
         elif modules is not None:
             yield Source(firmware=Firmware.UEFI, modules=modules)
     if Firmware.BIOS in facts.firmware and facts.architecture in BIOS_ARCHITECTURES:
@@ -275,9 +297,12 @@ def _common_sorting(facts: BootFacts) -> Sorting | None:
 
 
 def _boot_filesystem(facts: BootFacts) -> str:
-    if Volume.BOOT in facts.volumes:
-        return _BOOT_FILESYSTEMS[0]
-    return "vfat" if Volume.XBOOTLDR in facts.volumes else facts.root_filesystem
+    own = _boot_volume(facts) is not Volume.ROOT
+    return _BOOT_FILESYSTEMS[0] if own else facts.root_filesystem
+
+
+def _boot_volume(facts: BootFacts) -> Volume:
+    return next((volume for volume in (Volume.BOOT, Volume.XBOOTLDR) if volume in facts.volumes), Volume.ROOT)
 
 
 def _program_size(facts: BootFacts, source: Source) -> int:

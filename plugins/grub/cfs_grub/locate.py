@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import Architecture
 from cfs_grub.order import Sorting
+from cfs_grub.program import built_in, is_signed, loader_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,6 @@ _MODULE_ROOTS = ("/usr/lib/grub", "/usr/share/grub2", "/usr/lib/grub2", "/usr/li
 _VENDOR_ROOTS = ("/usr/lib/ostree-boot/efi/EFI", "/usr/lib/bootupd/updates/EFI", "/boot/efi/EFI")
 _PACKAGE_ROOT = "/usr/lib/efi"
 _PREFIX = re.compile(rb"\0(/EFI/[A-Za-z0-9_.+-]{1,40})\0")
-_BLS_MODULES = ((b"blsuki", Sorting.FILEVERCMP), (b"blscfg", Sorting.RPM))
 FILESYSTEM_MODULES = {
     "ext4": "ext2",
     "ext3": "ext2",
@@ -45,7 +45,8 @@ class Program:
     content: Content
     signed: bool
     modules: frozenset[str]
-    """Which of the modules that matter to us it has built in."""
+    """Names of the modules it has built in. Others it could load only from where our menu is, which must be read first;
+    under Secure Boot it could load none."""
 
     bls: Sorting | None
     """How it sorts Boot Loader Specification entries, None where it cannot read them."""
@@ -70,7 +71,11 @@ class Shim:
 
     path: str
     content: Content
-    manager: Content | None
+    loader: str
+    """Name of the file beside it that it starts."""
+
+    manager: Content | None = None
+    manager_name: str = ""
 
 
 def find_program(image: TreeReader, architecture: Architecture) -> Program | None:
@@ -81,7 +86,7 @@ def find_program(image: TreeReader, architecture: Architecture) -> Program | Non
     for path in _program_paths(image, architecture):
         content = image.content(path)
         if content is not None and content.size <= PROGRAM_LIMIT:
-            found.append(_examine(path, content, image.read(path, limit=PROGRAM_LIMIT) or b"", signed="signed" in path))
+            found.append(_examine(path, content, image.read(path, limit=PROGRAM_LIMIT) or b""))
     return max(found, key=lambda program: (program.signed, len(program.modules)), default=None)
 
 
@@ -101,15 +106,25 @@ def _program_paths(image: TreeReader, architecture: Architecture) -> Iterator[st
         yield from (f"{root}/{vendor}/{name}" for vendor in image.names(root))
 
 
-def _examine(path: str, content: Content, data: bytes, *, signed: bool) -> Program:
+def _examine(path: str, content: Content, data: bytes) -> Program:
     prefixes = tuple(dict.fromkeys(match.decode("ascii") for match in _PREFIX.findall(data)))
     vendor = re.search(r"/EFI/([A-Za-z0-9_.+-]+)/[^/]+$", path)
     if vendor and vendor[1].upper() != "BOOT":
         prefixes = tuple(dict.fromkeys([*prefixes, f"/EFI/{vendor[1]}"]))
-    wanted = {*FILESYSTEM_MODULES.values(), "chain", "linux", "search_fs_uuid", "loadenv", "test", "blscfg", "blsuki"}
-    modules = frozenset(name for name in wanted if b"\0" + name.encode() + b"\0" in data)
-    bls = next((sorting for name, sorting in _BLS_MODULES if name.decode() in modules), None)
-    return Program(path=path, content=content, signed=signed, modules=modules, bls=bls, prefixes=prefixes)
+    modules = frozenset(module.name for module in built_in(data))
+    bls = _sorting(modules)
+    return Program(path=path, content=content, signed=is_signed(data), modules=modules, bls=bls, prefixes=prefixes)
+
+
+def _sorting(modules: frozenset[str]) -> Sorting | None:
+    """Return how a GRUB with these modules sorts entry files.
+
+    The command is called ``blscfg`` in both. Where Fedora's module of that name is, it is the one that registers the
+    command, whether or not ``blsuki`` is there too (Fedora 44, RHEL 10).
+    """
+    if "blscfg" in modules:
+        return Sorting.RPM
+    return Sorting.FILEVERCMP if "blsuki" in modules else None
 
 
 def find_modules(image: TreeReader, target: str) -> Modules | None:
@@ -119,8 +134,7 @@ def find_modules(image: TreeReader, target: str) -> Modules | None:
         files = frozenset(image.names(directory))
         if {"kernel.img", "moddep.lst", "normal.mod"} <= files:
             names = frozenset(name.removesuffix(".mod") for name in files if name.endswith(".mod"))
-            bls = next((sorting for name, sorting in _BLS_MODULES if name.decode() in names), None)
-            return Modules(directory=directory, target=target, names=names, bls=bls)
+            return Modules(directory=directory, target=target, names=names, bls=_sorting(names))
     return None
 
 
@@ -140,7 +154,11 @@ def find_shim(image: TreeReader, architecture: Architecture) -> Shim | None:
             content = image.content(f"{folder}/{name}")
             if content is None:
                 continue
-            managers = (f"mm{suffix}.efi.signed", f"mm{suffix}.efi", "MokManager.efi")
-            manager = next((found for file in managers if (found := image.content(f"{folder}/{file}"))), None)
-            return Shim(path=f"{folder}/{name}", content=content, manager=manager)
+            loader = loader_name(image.read(f"{folder}/{name}", limit=PROGRAM_LIMIT) or b"")
+            shim = Shim(path=f"{folder}/{name}", content=content, loader=loader or f"grub{suffix}.efi")
+            for file in (f"mm{suffix}.efi.signed", f"mm{suffix}.efi", "MokManager.efi"):
+                manager = image.content(f"{folder}/{file}")
+                if manager is not None:
+                    return replace(shim, manager=manager, manager_name=file.removesuffix(".signed"))
+            return shim
     return None

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 TOOLS = ("grub-mkimage", "grub2-mkimage")
 TOOL_HINT = "install grub-common (Debian), grub2-tools (Fedora) or grub (Arch) on this host"
 
-_REQUIRED = (
+REQUIRED = frozenset((
     "part_gpt", "part_msdos", "fat", "ext2", "search", "search_fs_uuid", "normal", "configfile", "linux", "loadenv",
     "test", "echo",
-)  # fmt: skip
+))  # fmt: skip
+"""Modules of a program we make that we cannot do without."""
+
 _WELCOME = (
     "btrfs", "xfs", "f2fs", "regexp", "minicmd", "ls", "cat", "sleep", "halt", "reboot", "true", "terminal", "serial",
     "gzio", "zstdio", "search_label", "search_fs_file", "blsuki", "blscfg", "chain", "efifwsetup", "efi_gop",
@@ -31,11 +33,6 @@ _FILE_LIMIT = 16 * 1024 * 1024
 def find_tool(commands: CommandRunner) -> str | None:
     """Return the name of the host's grub-mkimage."""
     return next((name for name in TOOLS if commands.find(name) is not None), None)
-
-
-def missing_modules(modules: Modules) -> tuple[str, ...]:
-    """Return modules that we cannot do without and the image lacks."""
-    return tuple(name for name in _REQUIRED if name not in modules.names)
 
 
 def plan_program(
@@ -51,7 +48,7 @@ def plan_program(
 
     *replacements* are support files whose bytes are not the image's.
     """
-    chosen = _closure(image, modules, [name for name in (*_REQUIRED, *_WELCOME) if name in modules.names])
+    chosen = _closure(image, modules, [name for name in (*REQUIRED, *_WELCOME) if name in modules.names])
     actions: list[Action] = []
     for name in [*(f"{module}.mod" for module in chosen), *_SUPPORT]:
         content = (
@@ -71,7 +68,7 @@ def plan_program(
 
 def program_bytes(image: TreeReader, modules: Modules) -> int:
     """Return a bound of the size of a program: all its modules, uncompressed."""
-    chosen = _closure(image, modules, [name for name in (*_REQUIRED, *_WELCOME) if name in modules.names])
+    chosen = _closure(image, modules, [name for name in (*REQUIRED, *_WELCOME) if name in modules.names])
     names = [*(f"{module}.mod" for module in chosen), *_SUPPORT]
     contents = (image.content(f"{modules.directory}/{name}") for name in names)
     return sum(content.size for content in contents if content is not None)

@@ -2,10 +2,11 @@
 
 from types import MappingProxyType
 
+from builders.grub_files import program
+
 from cfs_core.plugin import Location, Volume
 from cfs_testkit.contracts import BootloaderContract
 
-BUILT_IN = b"".join(b"\0" + name + b"\0" for name in (b"ext2", b"fat", b"chain", b"linux", b"search_fs_uuid", b"test"))
 MODULES = """
 normal biosdisk part_gpt part_msdos ext2 fat search search_fs_uuid linux configfile test loadenv echo sleep gzio ls cat
 reboot halt all_video font gfxterm blscfg regexp probe boot minicmd serial terminal chain
@@ -20,14 +21,12 @@ BIOS_FILES = {
 
 
 def image(*modules):
-    built_in = BUILT_IN + b"".join(b"\0" + name + b"\0" for name in (b"loadenv", *modules))
-    program = b"MZ" + bytes(200) + built_in + b"\0/EFI/debian\0"
-    return MappingProxyType({"/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": program, **BIOS_FILES})
+    return MappingProxyType({"/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": program(*modules), **BIOS_FILES})
 
 
 class TestGrubWithEntryFiles(BootloaderContract):
     provider = "grub"
-    image_files = image(b"blscfg")
+    image_files = image("blscfg")
     foreign = MappingProxyType(
         {
             Location(Volume.ROOT, "/boot/loader/entries/other.conf"): b"title Other\nlinux /boot/vmlinuz-other\n",
@@ -43,5 +42,11 @@ class TestGrubWithGeneratedMenu(BootloaderContract):
 
 class TestGrubWithSeparateBoot(BootloaderContract):
     provider = "grub"
-    image_files = image(b"blscfg")
+    image_files = image("blscfg")
     extra_volumes = frozenset({Volume.BOOT})
+
+
+class TestGrubWithXbootldr(BootloaderContract):
+    provider = "grub"
+    image_files = image()
+    extra_volumes = frozenset({Volume.XBOOTLDR})

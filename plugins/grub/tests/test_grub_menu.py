@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+from builders.grub_files import Image, modules, program, shim
 
 from cfs_core.plugin import (
     Architecture,
@@ -33,8 +34,6 @@ from cfs_grub.environment import edit as edit_environment
 from cfs_grub.environment import parse as parse_environment
 
 ROOT, ESP = Volume.ROOT, Volume.ESP
-NAMES = ("part_gpt", "part_msdos", "fat", "ext2", "search", "search_fs_uuid", "normal", "configfile", "linux")
-NAMES += ("loadenv", "test", "echo", "chain", "btrfs", "xfs")
 
 
 class Commands:
@@ -45,42 +44,6 @@ class Commands:
 
     def find(self, name):
         return f"/usr/bin/{name}" if name in self.names else None
-
-
-class Image:
-    root = None
-
-    def __init__(self, files):
-        self.files = files
-
-    def names(self, path):
-        prefix = path.rstrip("/") + "/"
-        return tuple(sorted({name[len(prefix) :].split("/")[0] for name in self.files if name.startswith(prefix)}))
-
-    def content(self, path):
-        return BytesContent(self.files[path]) if path in self.files else None
-
-    def read(self, path, *, limit=1 << 24):
-        return self.files.get(path)
-
-
-def program(*more):
-    head = bytearray(128)
-    head[:2] = b"MZ"
-    struct.pack_into("<I", head, 0x3C, 64)
-    return bytes(head) + b"\0/EFI/debian\0" + b"".join(b"\0" + name.encode() + b"\0" for name in (*NAMES, *more))
-
-
-def modules(target, *more):
-    directory = f"/usr/lib/grub/{target}"
-    files = {f"{directory}/{name}.mod": name.encode() for name in (*NAMES, *more)}
-    return files | {
-        f"{directory}/kernel.img": b"kernel",
-        f"{directory}/moddep.lst": b"linux: boot relocator\nnormal: boot\n",
-        f"{directory}/boot.mod": b"boot",
-        f"{directory}/boot.img": bytes(510) + b"\x55\xaa",
-        f"{directory}/diskboot.img": bytes(512),
-    }
 
 
 DEBIAN = {"/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi": program(), **modules("i386-pc")}
@@ -191,19 +154,52 @@ def test_a_prebuilt_program_goes_to_the_removable_path_with_stubs():
     assert text(target, "/EFI/BOOT/grub.cfg", ESP) == stub
 
 
-def test_shim_starts_a_signed_program():
-    files = {
-        "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": program(),
-        "/usr/lib/shim/shimx64.efi.signed": b"shim",
-        "/usr/lib/shim/mmx64.efi.signed": b"manager",
-    }
+SIGNED = program(signed=True)
+FAMILIES = {
+    "Debian": ("/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "/usr/lib/shim/{}.efi.signed", "shimx64", "mmx64"),
+    "Fedora with ostree": (
+        "/usr/lib/ostree-boot/efi/EFI/fedora/grubx64.efi",
+        "/usr/lib/ostree-boot/efi/EFI/fedora/{}.efi",
+        "shimx64",
+        "mmx64",
+    ),
+    "Fedora with bootupd": (
+        "/usr/lib/bootupd/updates/EFI/fedora/grubx64.efi",
+        "/usr/lib/bootupd/updates/EFI/fedora/{}.efi",
+        "shimx64",
+        "mmx64",
+    ),
+    "Fedora 43": (
+        "/usr/lib/efi/grub2/1:2.12-40.fc43/EFI/fedora/grubx64.efi",
+        "/usr/lib/efi/shim/15.8-3/EFI/fedora/{}.efi",
+        "shimx64",
+        "mmx64",
+    ),
+    "openSUSE": ("/usr/share/efi/x86_64/grub.efi", "/usr/share/efi/x86_64/{}.efi", "shim", "MokManager"),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shim_starts_a_signed_program(family):
+    grub, beside, first, manager = FAMILIES[family]
+    loader = "grub.efi" if family == "openSUSE" else "grubx64.efi"
+    files = {grub: SIGNED, beside.format(first): shim(loader), beside.format(manager): b"manager"}
     target = disk()
     for action in GRUB.plan_install(target, facts(files)):
         target.apply(action)
     folder = Location(ESP, "/EFI/BOOT")
-    assert target.read(folder / "BOOTX64.EFI") == b"shim"
-    assert target.read(folder / "grubx64.efi") == program()
-    assert target.read(folder / "mmx64.efi") == b"manager"
+    assert target.names(folder) == tuple(sorted(["BOOTX64.EFI", "grub.cfg", loader, f"{manager}.efi"]))
+    assert target.read(folder / "BOOTX64.EFI") == shim(loader)
+    assert target.read(folder / loader) == SIGNED
+    assert target.read(folder / f"{manager}.efi") == b"manager"
+
+
+def test_a_program_without_signature_needs_no_shim():
+    files = {"/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": program(), "/usr/lib/shim/shimx64.efi": shim()}
+    target = disk()
+    for action in GRUB.plan_install(target, facts(files)):
+        target.apply(action)
+    assert target.read(Location(ESP, "/EFI/BOOT/BOOTX64.EFI")) == program()
 
 
 def test_bios_gets_boot_code_and_a_core_image_made_by_a_declared_command():
@@ -231,6 +227,10 @@ def test_without_a_program_one_is_made_of_modules():
     assert "blsuki" in command.argv
 
 
+def built_without(name):
+    return {"/usr/lib/ostree-boot/efi/EFI/fedora/grubx64.efi": program(without=[name], signed=True)}
+
+
 @pytest.mark.parametrize(
     ("files", "more", "code"),
     [
@@ -239,10 +239,17 @@ def test_without_a_program_one_is_made_of_modules():
         (DEBIAN, {"firmware": BOTH, "artifacts": uki("a").artifacts}, "boot.firmware-unsupported"),
         (DEBIAN, {"root_filesystem": "zfs"}, "boot.filesystem-unreadable"),
         (
-            {"/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": program().replace(b"xfs", b"xxx")},
+            {"/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": program(without=["xfs"], signed=True)},
             {"root_filesystem": "xfs"},
             "boot.filesystem-unreadable",
         ),
+        (built_without("ext2"), {}, "boot.filesystem-unreadable"),
+        (built_without("linux"), {}, "boot.loader-damaged"),
+        (built_without("loadenv"), {}, "boot.loader-damaged"),
+        (built_without("configfile"), {}, "boot.loader-damaged"),
+        (built_without("part_gpt"), {}, "boot.loader-damaged"),
+        (built_without("chain"), {"artifacts": uki("a").artifacts}, "boot.loader-damaged"),
+        (built_without("fat"), {"artifacts": uki("a").artifacts}, "boot.loader-damaged"),
         ({k: v for k, v in WITH_BLSUKI.items() if "loadenv" not in k}, {}, "boot.loader-damaged"),
     ],
 )
@@ -250,6 +257,19 @@ def test_what_cannot_boot_is_found_before(files, more, code):
     found = [finding for finding in GRUB.check(facts(files, **more)) if finding.severity is Severity.ERROR]
     assert [finding.code for finding in found] == [code]
     assert found[0].hint
+
+
+def test_what_a_program_needs_not_have_is_no_error():
+    assert not GRUB.check(facts(built_without("chain")))
+    assert not GRUB.check(facts(built_without("xfs")))
+    found = GRUB.check(facts({"/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi": b"MZ\0ext2\0linux\0"}))
+    assert [finding.code for finding in found] == ["boot.filesystem-unreadable", "boot.loader-damaged"]
+
+
+def test_modules_make_up_for_what_an_unsigned_program_lacks():
+    files = {"/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi": program(without=["loadenv"]), **modules("x86_64-efi")}
+    assert any(isinstance(action, RunCommand) for action in GRUB.plan_install(disk(), facts(files)))
+    assert [finding.severity for finding in GRUB.check(facts(files))] == [Severity.NOTE]
 
 
 def test_a_host_without_grub_mkimage_is_an_error_only_where_it_is_needed():
@@ -265,6 +285,21 @@ def test_needs_follow_the_firmware():
     assert volumes == [ESP, Volume.BIOS_BOOT, ROOT]
     separate = GRUB.needs(facts(firmware=frozenset({Firmware.BIOS}), volumes=frozenset({Volume.BOOT})))
     assert [need.volume for need in separate] == [Volume.BIOS_BOOT, Volume.BOOT]
+
+
+@pytest.mark.parametrize("volume", [Volume.BOOT, Volume.XBOOTLDR])
+def test_a_boot_volume_has_the_filesystem_that_was_checked(volume):
+    of = facts(built_without("ext2"), volumes=frozenset({volume}), root_filesystem="xfs")
+    need = next(need for need in GRUB.needs(of) if need.volume is volume)
+    assert need.filesystems[0] == "ext4"  # layouts take the first
+    assert [finding.code for finding in GRUB.check(of)] == ["boot.filesystem-unreadable"]
+    assert not GRUB.check(facts(built_without("fat"), volumes=frozenset({volume})))
+
+
+def test_kernels_that_may_be_copied_to_the_esp_have_room_there():
+    small, large = (facts(artifacts=bls("a", kernel=bytes(size)).artifacts) for size in (1, 40 << 20))
+    esp = [next(need for need in GRUB.needs(of) if need.volume is ESP).bytes_needed for of in (small, large)]
+    assert esp[1] - esp[0] >= 39 << 20
 
 
 # --- menus we write -----------------------------------------------------------------------------------
@@ -304,8 +339,8 @@ def test_grub_that_cannot_count_on_btrfs_says_so():
     [
         (WITH_BLSUKI, BOTH, "blscfg --path /boot/loader/entries"),
         (FEDORA, UEFI, "set blsdir=/boot/loader/entries\nblscfg\n"),
-        (DEBIAN, BOTH, "menuentry 'System a' --id bootc_debian-13-1 {"),
-        ({**FEDORA, **modules("i386-pc")}, BOTH, "menuentry 'System a' --id bootc_debian-13-1 {"),
+        (DEBIAN, BOTH, f"menuentry 'System a' --id bootc_{'a' * 32} {{"),
+        ({**FEDORA, **modules("i386-pc")}, BOTH, f"menuentry 'System a' --id bootc_{'a' * 32} {{"),
     ],
 )
 def test_entries_are_written_out_only_for_a_grub_that_cannot_read_them(files, firmware, line):
@@ -426,7 +461,7 @@ def test_default_once_and_tries_are_in_the_environment_block():
     target = disk()
     menu = change(target, bls("a"))
     menu = change(target, bls("b", tries_left=3), *menu.entries, once="a" * 128)
-    assert environment(target) == {"next_entry": "bootc_debian-13-0", "cfs_tries_bbbbbbbbbbbbbbbb": "3"}
+    assert environment(target) == {"next_entry": "bootc_" + "a" * 32, "cfs_tries_bbbbbbbbbbbbbbbb": "3"}
     assert menu.once == "a" * 128
     assert menu.entries[0].tries_left == 3
     script = text(target, "/boot/grub2/grub.cfg")
@@ -441,7 +476,7 @@ def test_default_once_and_tries_are_in_the_environment_block():
     assert menu.default is None
     assert not environment(target).keys() & {"cfs_tries_bbbbbbbbbbbbbbbb"}
     menu = change(target, *menu.entries, default="a" * 128)
-    assert environment(target)["saved_entry"] == "bootc_debian-13-0"
+    assert environment(target)["saved_entry"] == "bootc_" + "a" * 32
     assert menu.default == "a" * 128
 
 

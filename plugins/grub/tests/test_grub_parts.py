@@ -5,13 +5,15 @@ import struct
 import subprocess
 
 import pytest
+from builders.grub_files import MODULES, Image, efi, elf, modules, program, shim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfs_core.plugin import Architecture, BootError, BytesContent
+from cfs_core.plugin import Architecture, BootError
 from cfs_grub import bios, config, environment
 from cfs_grub.locate import find_modules, find_program, find_shim
 from cfs_grub.order import Sorting, best_first, file_versions, rpm_names, rpm_versions
+from cfs_grub.program import built_in, is_signed, loader_name
 from cfs_grub.script import find_commands, menu_entries, parse_script
 from cfs_grub.words import is_plain, kernel_view, linux_words, quote
 
@@ -228,26 +230,6 @@ def test_boot_code_leads_to_the_core_image():
 # --- places -------------------------------------------------------------------------------------------
 
 
-class Image:
-    root = None
-
-    def __init__(self, files):
-        self.files = files
-
-    def names(self, path):
-        prefix = path.rstrip("/") + "/"
-        return tuple(sorted({name[len(prefix) :].split("/")[0] for name in self.files if name.startswith(prefix)}))
-
-    def content(self, path):
-        return BytesContent(self.files[path]) if path in self.files else None
-
-    def read(self, path, *, limit=1 << 24):
-        return self.files.get(path)
-
-
-PROGRAM = b"MZ\0ext2\0fat\0chain\0search_fs_uuid\0test\0/EFI/debian\0"
-
-
 @pytest.mark.parametrize(
     ("path", "prefixes"),
     [
@@ -261,24 +243,72 @@ PROGRAM = b"MZ\0ext2\0fat\0chain\0search_fs_uuid\0test\0/EFI/debian\0"
     ],
 )
 def test_programs_are_found_where_distributions_put_them(path, prefixes):
-    program = find_program(Image({path: PROGRAM}), Architecture.AMD64)
-    assert program.path == path
-    assert program.signed is path.endswith("signed")
-    assert program.prefixes == prefixes
-    assert "ext2" in program.modules
-    assert program.bls is None
-    assert find_program(Image({path: PROGRAM}), Architecture.ARM64) is None
+    for signed in (False, True):
+        files = {path: program(signed=signed)}
+        found = find_program(Image(files), Architecture.AMD64)
+        assert found.path == path
+        assert found.signed is signed
+        assert found.prefixes == prefixes
+        assert found.modules == set(MODULES)
+        assert found.bls is None
+        assert find_program(Image(files), Architecture.ARM64) is None
 
 
 def test_arm64_has_its_own():
     path = "/usr/lib/grub/arm64-efi/monolithic/grubaa64.efi"
-    assert find_program(Image({path: PROGRAM}), Architecture.ARM64).path == path
+    assert find_program(Image({path: program()}), Architecture.ARM64).path == path
 
 
-@pytest.mark.parametrize(("name", "sorting"), [(b"blsuki", Sorting.FILEVERCMP), (b"blscfg", Sorting.RPM)])
-def test_what_reads_entries_is_found_by_looking(name, sorting):
+@pytest.mark.parametrize(
+    ("names", "sorting"),
+    [
+        ((), None),
+        (("blsuki",), Sorting.FILEVERCMP),
+        (("blscfg",), Sorting.RPM),
+        (("blsuki", "blscfg"), Sorting.RPM),  # Fedora 44 and RHEL 10: blscfg is the older command there
+        (("blscfg", "blsuki"), Sorting.RPM),
+    ],
+)
+def test_what_reads_entries_is_found_by_looking(names, sorting):
     path = "/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"
-    assert find_program(Image({path: PROGRAM + name + b"\0"}), Architecture.AMD64).bls is sorting
+    assert find_program(Image({path: program(*names)}), Architecture.AMD64).bls is sorting
+    assert find_modules(Image(modules("x86_64-efi", *names)), "x86_64-efi").bls is sorting
+
+
+def test_signatures_and_modules_of_programs():
+    assert is_signed(program(signed=True))
+    assert not is_signed(program())
+    assert [module.name for module in built_in(program())] == list(MODULES)
+    assert loader_name(shim()) == "grubx64.efi"
+    assert loader_name(shim("grub.efi")) == "grub.efi"
+    assert loader_name(efi(b"grubx64.efi")) is None
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_damaged_programs_are_read(data):
+    text = bytearray(program(signed=True)[:1500])
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text) - 8))
+        text[at : at + 8] = data.draw(st.binary(min_size=8, max_size=8))
+    is_signed(bytes(text))
+    built_in(bytes(text))
+    loader_name(bytes(text))
+    built_in(b"mimg" + bytes(4) + (24).to_bytes(8, "little") + (1 << 60).to_bytes(8, "little") + elf("x"))
+
+
+@pytest.mark.judge
+@pytest.mark.skipif(shutil.which("grub-mkimage") is None, reason="grub-mkimage is not installed")
+def test_a_real_program_says_what_it_was_made_of(tmp_path):
+    folder = "/usr/lib/grub/x86_64-efi"
+    argv = ["grub-mkimage", "-O", "x86_64-efi", "-p", "/EFI/x", "-o", tmp_path / "g.efi", "part_gpt", "ext2", "linux"]
+    if subprocess.run(argv, check=False, capture_output=True).returncode != 0:
+        pytest.skip(f"no modules in {folder}")
+    data = (tmp_path / "g.efi").read_bytes()
+    names = {module.name for module in built_in(data)}
+    assert names >= {"part_gpt", "ext2", "linux", "boot", "fshelp"}
+    assert not names & {"xfs", "normal", "test"}
+    assert not is_signed(data)
 
 
 @pytest.mark.parametrize("root", ["/usr/lib/grub", "/usr/share/grub2", "/usr/lib64/grub"])
@@ -310,21 +340,21 @@ def test_shim_is_found(shim, manager):
 @pytest.mark.judge
 @pytest.mark.skipif(shutil.which("grub-script-check") is None, reason="grub-script-check is not installed")
 @pytest.mark.parametrize("sorting", [None, *Sorting])
-@pytest.mark.parametrize("tries", [None, 3])
+@pytest.mark.parametrize("tries", [None, 0, 3])
 def test_our_scripts_are_scripts(sorting, tries, tmp_path):
     words = tuple(map(quote, linux_words(("a=$x", "b={;}'"[:-1], 'c="d e"', "ü=(|&<>#)"))))
     entry = config.ScriptEntry(id="bootc_x-1-1", title='It\'s "x" {', linux="/k", words=words, initrds=("/a", "/b"))
     text = config.grub_cfg(
         choices=[
-            config.Counted(id="bootc_x-1-1", variable="cfs_tries_a" if tries else None),
+            config.Counted(id="bootc_x-1-1", variable=None if tries is None else "cfs_tries_a"),
             config.Counted(id="Other: (b)"),
         ],
-        entries=None if sorting else [entry],
+        entries=None if sorting else [entry, config.uki_entry("In between", "c"), entry],
         entries_path="/boot/loader/entries",
         prefix="",
         sorting=sorting,
-        has_ukis=True,
-        ukis_first=False,
+        has_user=True,
+        user_first=False,
         timeout=None,
         most_tries=tries or 0,
     )

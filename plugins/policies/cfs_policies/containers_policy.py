@@ -57,9 +57,9 @@ class ContainersPolicy(Policy):
                 return PolicyVerdict(accepted=False, reason="such images are rejected")
 
     def _signed_by(self, requirement: Requirement, image: ResolvedImage) -> PolicyVerdict:
-        named = intended_name(image.reference)
-        if transport_name(image.reference) != "docker" or named is None or requirement.keys is None:
-            return PolicyVerdict(accepted=False, reason=f"{image.reference.scheme}: has no signatures")
+        named = intended_name(image.canonical)
+        if transport_name(image.canonical) != "docker" or named is None or requirement.keys is None:
+            return PolicyVerdict(accepted=False, reason=f"{image.canonical.scheme}: has no signatures")
         refused = []
         with Keyring(requirement.keys.read(), self._commands, self._scratch) as keyring:
             for number, signature in enumerate(signatures(named, image.manifest.digest, self._places), 1):
@@ -90,10 +90,10 @@ def _sigstore_signed(requirement: Requirement, image: ResolvedImage, transport: 
 
 
 def _applicable(policy: PolicyFile, image: ResolvedImage) -> tuple[str, tuple[Requirement, ...]]:
-    name = transport_name(image.reference)
+    name = transport_name(image.canonical)
     table = policy.transports.get(name)
     if table is not None:
-        for scope in scopes(image.reference):
+        for scope in scopes(image.canonical):
             if scope in table:
                 return f"transport {name} scope {scope!r}", table[scope]
     return "default", policy.default
@@ -104,7 +104,7 @@ def _check_claim(claim: Claim, image: ResolvedImage, identity: Identity) -> None
         msg = f"it is for {claim.digest:.80}, not for this manifest"
         raise SignatureInvalidError(msg)
     try:
-        accepted = identity.accepts(intended_name(image.reference), claim.reference)
+        accepted = identity.accepts(intended_name(image.canonical), claim.reference)
     except DocumentError as error:
         raise SignatureInvalidError(str(error)) from error
     if not accepted:

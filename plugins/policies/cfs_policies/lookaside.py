@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import urllib.error
 import urllib.request
+from concurrent.futures import Future
+from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from cfs_core.plugin import ConfigError, TransportError
+from cfs_core.plugin import ConfigError, TransferTimeoutError, TransportError
 from cfs_policies.scopes import docker_scopes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from http.client import HTTPMessage
 
     from cfs_core.plugin import Digest
     from cfs_policies.names import Named
@@ -31,7 +35,7 @@ def signatures(named: Named, digest: Digest, places: Places) -> Iterator[bytes]:
 
     Raises:
         ConfigError: registries.d is malformed.
-        TransportError: the server failed; that there are no more is not a failure.
+        TransportError: the server failed, or took too long; that there are no more is not a failure.
     """
     base = _base(named, places)
     path = named.name.partition("/")[2]
@@ -100,19 +104,69 @@ def _fetch(url: str) -> bytes | None:
         except OSError as error:
             msg = f"signature {url} cannot be read: {error.strerror}"
             raise TransportError(msg) from error
+    return _in_time(lambda: _fetch_from_server(url), parts.netloc)
+
+
+def _in_time(fetch: Callable[[], bytes | None], host: str) -> bytes | None:
+    """Return what *fetch* returns. It runs in a thread, where a server that never comes to an end is left behind."""
+    future: Future[bytes | None] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(fetch())
+        except BaseException as error:  # noqa: BLE001 - handed over, whatever it is
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="cfs-signature", daemon=True).start()
+    try:
+        return future.result(_TIMEOUT_SECONDS)
+    except TimeoutError as error:
+        msg = f"{host} takes longer than {_TIMEOUT_SECONDS:.0f} s for a signature"
+        raise TransferTimeoutError(msg, hint="check the network and registries.d", host=host) from error
+
+
+def _fetch_from_server(url: str) -> bytes | None:
+    host = urlsplit(url).netloc
     request = urllib.request.Request(url, headers={"User-Agent": "cfs-policies"})  # noqa: S310 - schemes are checked
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310 - schemes are checked
+        with urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT_SECONDS) as answer:
             return _bounded(answer.read(_SIGNATURE_LIMIT + 1), url)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == _NOT_FOUND:
                 return None
-            msg = f"{parts.netloc} answered {error.code} for a signature"
+            msg = f"{host} answered {error.code} for a signature"
             raise TransportError(msg) from error
-    except OSError as error:
-        msg = f"signatures cannot be fetched from {parts.netloc}: {error}"
+    except (OSError, ValueError, HTTPException) as error:
+        msg = f"signatures cannot be fetched from {host}: {error!s:.200}"
         raise TransportError(msg) from error
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Redirects within the web; urllib would follow them to FTP, and leave answers with a senseless one open."""
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> Any:  # noqa: ANN401 - as in the base
+        """Follow one redirect."""
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except urllib.error.HTTPError:
+            raise  # it has the answer, and is closed by who catches it
+        except BaseException:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        """Return what to ask for instead."""
+        if urlsplit(newurl).scheme not in ("http", "https"):
+            words = f"redirects to {newurl:.100}"
+            raise urllib.error.URLError(words)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _bounded(data: bytes, url: str) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cfs_core.plugin import ConfigError
 from cfs_policies.documents import DocumentError, as_object, check_keys, parse_object, text_of
 from cfs_policies.names import Named, exact, exact_or_digest, parse_named, remapped
+from cfs_policies.scopes import check_scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,6 +108,8 @@ def load_policy(path: Path) -> PolicyFile:
     transports: dict[str, dict[str, tuple[Requirement, ...]]] = {}
     for name, table in as_object(top.get("transports", {}), f"'transports' of {where}").items():
         entries = as_object(table, f"transport {name!r} of {where}")
+        for scope in entries:
+            check_scope(name, scope, where)
         transports[name] = {scope: _list(value, f"{name} {scope!r} of {where}") for scope, value in entries.items()}
     return PolicyFile(_list(top["default"], f"'default' of {where}"), transports)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
+from cfs_policies.documents import DocumentError
 from cfs_policies.names import intended_name
 
 if TYPE_CHECKING:
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from cfs_policies.names import Named
 
 _PATHS = frozenset({"oci", "oci-archive"})
+_STORE = re.compile(
+    r"\[(?:[^]@]+@)?/[^]@]*\]"  # [DRIVER@GRAPHROOT] or [GRAPHROOT]
+    r"[^@]*(?:@[a-z0-9+._-]+:[0-9a-f]{32,})?(?:@[0-9a-f]{64})?"  # NAME[:TAG][@DIGEST][@ID]
+)
 
 
 def transport_name(reference: ImageReference) -> str:
@@ -22,7 +28,11 @@ def transport_name(reference: ImageReference) -> str:
 
 
 def scopes(reference: ImageReference) -> Iterator[str]:
-    """Yield scopes from the most specific to ``""``, which is the transport's default."""
+    """Yield scopes of a canonical reference from the most specific to ``""``, which is the transport's default.
+
+    Raises:
+        DocumentError: the reference is not canonical.
+    """
     named = intended_name(reference)
     if reference.scheme in ("docker", "registry") and named is not None:
         yield from docker_scopes(named)
@@ -34,6 +44,24 @@ def scopes(reference: ImageReference) -> Iterator[str]:
             yield path
             path = path.rpartition("/")[0]
     yield ""
+
+
+def check_scope(transport: str, scope: str, where: str) -> None:
+    """Check that a scope of policy.json can match anything: one that never does would protect nobody.
+
+    Raises:
+        DocumentError: the transport has no such scopes.
+    """
+    form = ""
+    if transport == "containers-storage" and not _STORE.fullmatch(scope):
+        form = "[DRIVER@/GRAPHROOT]NAME"
+    elif transport in _PATHS and (not scope.strip("/") or os.path.normpath(scope) != scope or scope[0] != "/"):
+        form = "/ABSOLUTE/PATH"
+    elif transport == "docker-archive":
+        form = '""'
+    if scope and form:
+        msg = f"{where} has the scope {scope!r:.200} for {transport}, which no image can have"
+        raise DocumentError(msg, hint=f"write it as {form} (containers-policy.json(5))")
 
 
 def docker_scopes(named: Named) -> Iterator[str]:
@@ -55,21 +83,26 @@ def docker_scopes(named: Named) -> Iterator[str]:
 
 
 def _store_scopes(reference: ImageReference, named: Named | None) -> Iterator[str]:
-    store, bracket, rest = reference.name.rpartition("]")
-    stores = [""]
-    if bracket:
-        place = store.removeprefix("[").partition("+")[0].partition(":")[0]
-        stores = [f"[{place}]"]
-        if "@" in place:
-            stores.append(f"[{place.partition('@')[2]}]")
+    """Yield scopes of ``[DRIVER@GRAPHROOT]NAME@ID``; a root behind a link also goes by the path it leads to."""
+    store, bracket, rest = reference.name.partition("]")
+    driver, at, root = store.removeprefix("[").partition("@")
+    if not bracket or not at:
+        msg = f"{reference.name!r:.200} does not say which store the image is in"
+        raise DocumentError(msg, hint="this is a fault of the transport: policies judge canonical references")
+    roots = dict.fromkeys((root, os.path.realpath(root)))
+    for name in _store_names(named, rest.rpartition("@")[2]):
+        yield from (f"[{driver}@{each}]{name}" for each in roots)
+    yield from (f"[{each}]" for each in roots)
+
+
+def _store_names(named: Named | None, image_id: str) -> Iterator[str]:
+    yield f"{named or ''}@{image_id}"
     if named is not None:
-        if wanted_id := rest.partition("@")[2]:
-            yield f"{stores[0]}{named}@{wanted_id}"
-        yield f"{stores[0]}{named}"
+        yield str(named)
         if named.tag and named.digest:
-            yield f"{stores[0]}{named.name}:{named.tag}"
+            yield f"{named.name}:{named.tag}"
         name = named.name
         while name:
-            yield stores[0] + name
+            yield name
             name = name.rpartition("/")[0]
-    yield from (each for each in stores if each)
+    yield ""

@@ -27,7 +27,6 @@ _PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 _ANNOTATION = "dev.cosignproject.cosign/signature"
 _PAYLOAD_LIMIT = 1024 * 1024
 _SIGNATURES = 128
-_CURVE_HASHES: dict[int, type[hashes.HashAlgorithm]] = {256: hashes.SHA256, 384: hashes.SHA384, 521: hashes.SHA512}
 
 
 def load_keys(keys: Sequence[bytes]) -> list[PublicKey]:
@@ -102,9 +101,10 @@ def verify(payload: bytes, signature: str, keys: Sequence[PublicKey]) -> str:
 
 
 def _check(key: PublicKey, signature: bytes, payload: bytes) -> None:
+    """Verify with SHA-256 whatever the curve: cosign signs so, and containers/image accepts nothing else."""
     if isinstance(key, ed25519.Ed25519PublicKey):
         key.verify(signature, payload)
     elif isinstance(key, rsa.RSAPublicKey):
         key.verify(signature, payload, padding.PKCS1v15(), hashes.SHA256())
     else:
-        key.verify(signature, payload, ec.ECDSA(_CURVE_HASHES.get(key.key_size, hashes.SHA256)()))
+        key.verify(signature, payload, ec.ECDSA(hashes.SHA256()))

@@ -51,8 +51,9 @@ def reference(scheme, name, tag=None, digest=None):
         (reference("oci", "/no/such/place", "tag"), ["/no/such/place", "/no/such", "/no", ""]),
         (reference("docker-archive", "/x.tar"), [""]),
         (
-            reference("containers-storage", "[overlay@/g+/r]localhost/t", "1"),
+            reference("containers-storage", f"[overlay@/g]localhost/t@{HEX}", "1"),
             [
+                f"[overlay@/g]localhost/t:1@{HEX}",
                 "[overlay@/g]localhost/t:1",
                 "[overlay@/g]localhost/t",
                 "[overlay@/g]localhost",
@@ -61,10 +62,38 @@ def reference(scheme, name, tag=None, digest=None):
                 "",
             ],
         ),
+        (
+            reference("containers-storage", f"[vfs@/g]q.io/t@{HEX}", "1", f"sha256:{HEX}"),
+            [
+                f"[vfs@/g]q.io/t:1@sha256:{HEX}@{HEX}",
+                f"[vfs@/g]q.io/t:1@sha256:{HEX}",
+                "[vfs@/g]q.io/t:1",
+                "[vfs@/g]q.io/t",
+                "[vfs@/g]q.io",
+                "[vfs@/g]",
+                "[/g]",
+                "",
+            ],
+        ),
+        (reference("containers-storage", f"[vfs@/g]@{HEX}"), [f"[vfs@/g]@{HEX}", "[vfs@/g]", "[/g]", ""]),
     ],
 )
 def test_scopes_go_from_special_to_general(given, expected):
     assert list(scopes(given)) == expected
+
+
+@pytest.mark.parametrize("name", ["q.io/t", "t", f"@{HEX}", "[/g]q.io/t"])
+def test_a_store_reference_that_is_not_canonical_has_no_scopes(name):
+    with pytest.raises(DocumentError):
+        list(scopes(reference("containers-storage", name, "1")))
+
+
+def test_a_store_behind_a_link_goes_by_both_paths(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link").symlink_to("store")
+    found = list(scopes(reference("containers-storage", f"[vfs@{tmp_path}/link]@{HEX}")))
+    assert found.index(f"[vfs@{tmp_path}/store]") > found.index(f"[vfs@{tmp_path}/link]@{HEX}")
+    assert f"[{tmp_path}/store]" in found
 
 
 # --- names -----------------------------------------------------------------------------------
@@ -161,6 +190,12 @@ def test_a_whole_file(tmp_path):
         {"default": ACCEPT, "more": 1},
         {"default": ACCEPT, "transports": []},
         {"default": ACCEPT, "transports": {"docker": {"": []}}},
+        {"default": ACCEPT, "transports": {"containers-storage": {"quay.io/evil": ACCEPT}}},
+        {"default": ACCEPT, "transports": {"containers-storage": {"[overlay@relative]q.io/a": ACCEPT}}},
+        {"default": ACCEPT, "transports": {"containers-storage": {"[overlay@/g]q.io/a@short": ACCEPT}}},
+        {"default": ACCEPT, "transports": {"oci": {"relative": ACCEPT}}},
+        {"default": ACCEPT, "transports": {"oci": {"/a/../b": ACCEPT}}},
+        {"default": ACCEPT, "transports": {"docker-archive": {"/x.tar": ACCEPT}}},
         {"default": [{"type": "signedBy"}]},
         {"default": [{"type": "signedBy", "keyType": "GPGKeys"}]},
         {"default": [{"type": "signedBy", "keyType": "X.509Certificates", "keyPath": "/k"}]},
@@ -212,8 +247,10 @@ def test_the_users_files_come_first(tmp_path):
 def resolved(**name):
     image = build_image([{"a": "b"}])
     config = next(data for data in image.blobs.values() if b"rootfs" in data)
+    named = reference("docker", "q.io/a", **name)
     return ResolvedImage(
-        reference=reference("docker", "q.io/a", **name),
+        reference=named,
+        canonical=named,
         manifest=parse_manifest(image.manifest),
         config=parse_config(config),
     )

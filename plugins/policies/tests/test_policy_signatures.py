@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from cfs_core.image.resolve import resolve
-from cfs_core.plugin import CfsError, RetryPolicy
+from cfs_core.plugin import CfsError
 from cfs_core.system.command import HostCommands
 from cfs_policies.containers_policy import ContainersPolicy
 from cfs_policies.places import Places
 from cfs_testkit import faults
 from cfs_testkit.images import MANIFEST_TYPE, build_image, sha256
+from cfs_testkit.registry_transport import RegistryTransport
 
 NAME = "quay.example/team/app"
 
@@ -57,16 +58,7 @@ class Setting:
 
 @pytest.fixture
 def setting(tmp_path, registry_server):
-    transports = pytest.importorskip("cfs_transport_registry.transport")
-    from cfs_testkit.context import plugin_context
-    from cfs_transport_registry.settings import Settings
-
-    (tmp_path / "registries.conf").write_text("")
-    settings = Settings(tls_verify=False, registries_conf=tmp_path / "registries.conf", root=tmp_path)
-    transport = transports.RegistryTransport(plugin_context(tmp_path), settings)
-    transport.retry = RetryPolicy(first_wait_seconds=0.01)
-    yield Setting(tmp_path, registry_server, transport)
-    transport.close()
+    return Setting(tmp_path, registry_server, RegistryTransport())
 
 
 def test_reject_and_accept(setting):
@@ -284,7 +276,7 @@ def make_key(kind):
         return ed25519.Ed25519PrivateKey.generate()
     if kind == "rsa":
         return rsa.generate_private_key(65537, 2048)
-    return ec.generate_private_key({"p256": ec.SECP256R1, "p384": ec.SECP384R1}[kind]())
+    return ec.generate_private_key({"p256": ec.SECP256R1, "p384": ec.SECP384R1, "p521": ec.SECP521R1}[kind]())
 
 
 def sign(key, payload):
@@ -293,7 +285,7 @@ def sign(key, payload):
     elif isinstance(key, rsa.RSAPrivateKey):
         raw = key.sign(payload, padding.PKCS1v15(), hashes.SHA256())
     else:
-        raw = key.sign(payload, ec.ECDSA(hashes.SHA256() if key.key_size == 256 else hashes.SHA384()))
+        raw = key.sign(payload, ec.ECDSA(hashes.SHA256()))  # for every curve, as cosign does
     return base64.b64encode(raw).decode()
 
 
@@ -302,20 +294,17 @@ def public(key):
     return base64.b64encode(pem).decode()
 
 
+def claim(setting, name=None, digest=None):
+    critical = {
+        "identity": {"docker-reference": name or setting.name},
+        "image": {"docker-manifest-digest": digest or setting.image.digest},
+        "type": "cosign container image signature",
+    }
+    return json.dumps({"critical": critical, "optional": None}).encode()
+
+
 def attach(setting, key, *, name=None, digest=None, payload=None, signature=None):
-    payload = (
-        payload
-        or json.dumps(
-            {
-                "critical": {
-                    "identity": {"docker-reference": name or setting.name},
-                    "image": {"docker-manifest-digest": digest or setting.image.digest},
-                    "type": "cosign container image signature",
-                },
-                "optional": None,
-            }
-        ).encode()
-    )
+    payload = payload or claim(setting, name, digest)
     setting.server.put_blob("team/app", payload)
     layer = {
         "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
@@ -339,7 +328,7 @@ def sigstore(*keys, identity="matchRepository"):
     return {"type": "sigstoreSigned", "keyDatas": [public(key) for key in keys], "signedIdentity": {"type": identity}}
 
 
-@pytest.mark.parametrize("kind", ["p256", "p384", "ed25519", "rsa"])
+@pytest.mark.parametrize("kind", ["p256", "p384", "p521", "ed25519", "rsa"])
 def test_a_good_attached_signature_is_accepted(setting, kind):
     key, other = make_key(kind), make_key("p256")
     attach(setting, key)
@@ -349,6 +338,18 @@ def test_a_good_attached_signature_is_accepted(setting, kind):
     assert verdict.verified[0].startswith("signed by sigstore key sha256:")
     setting.require(sigstore(other))
     assert not setting.judge().accepted
+
+
+def test_a_curve_does_not_choose_another_hash(setting):
+    """containers/image verifies with SHA-256 alone: what it refuses is refused."""
+    key = make_key("p384")
+    setting.require(sigstore(key))
+    payload = claim(setting)
+    signature = base64.b64encode(key.sign(payload, ec.ECDSA(hashes.SHA384()))).decode()
+    attach(setting, key, payload=payload, signature=signature)
+    assert not setting.judge().accepted
+    attach(setting, key, payload=payload)
+    assert setting.judge().accepted
 
 
 def test_refused_attached_signatures(setting):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cfs_core.plugin import Architecture, BootError, Firmware
+from cfs_prove.report import FailureKind
 
 if TYPE_CHECKING:
     from cfs_prove.report import ProofReport
 
 HELP = """
 Boot DISK in a virtual machine, without changing it, and say what it saw: loader, kernel, composefs root with fs-verity
-required, state of systemd, seconds for each. Exit status 0 only if all of it was seen.
+required, state of systemd, seconds for each. Exit status 0 only if all of it was seen. A system before systemd 256
+cannot tell all of it: it is proven only with --allow-console-evidence.
 
 \b
 Example:
@@ -24,6 +26,12 @@ Example:
 """
 
 PROOF_FAILED = "look at the console's last lines above, or keep all of it with --console-log FILE"
+
+
+class UnprovenError(BootError):
+    """A login prompt appeared, and not everything that makes a proof was seen."""
+
+    code = "boot.unproven"
 
 
 def make_prove() -> click.Command:
@@ -66,6 +74,18 @@ def make_prove() -> click.Command:
                 ["--allow-missing-verity"], is_flag=True, help="Accept a composefs root without required fs-verity."
             ),
             click.Option(
+                ["--allow-console-evidence"],
+                is_flag=True,
+                help="Accept a login prompt and what the console says of the root, where the state of systemd cannot "
+                "be seen (before systemd 256).",
+            ),
+            click.Option(
+                ["--disk-format"],
+                type=click.Choice(["raw", "qcow2"]),
+                help="Form of the disk; default: raw, or qcow2 if it is named so and is. A qcow2 file may name other "
+                "files of this host, so say so only of one that you trust.",
+            ),
+            click.Option(
                 ["--console-log"], type=click.Path(path_type=Path, dir_okay=False), help="Keep the console's output."
             ),
             click.Option(
@@ -86,10 +106,8 @@ def _prove(
     timeout: float,
     memory: int,
     arch: str | None,
-    accelerator: str,
-    allow_missing_verity: bool,
-    console_log: Path | None,
     output: str,
+    **choices: Any,  # noqa: ANN401 - options under the names ProofOptions has
 ) -> None:
     from cfs_prove.proof import ProofOptions, prove
 
@@ -98,9 +116,7 @@ def _prove(
         timeout_seconds=timeout,
         memory_mib=memory,
         architecture=Architecture(arch) if arch else None,
-        accelerator=accelerator,
-        allow_missing_verity=allow_missing_verity,
-        console_log=console_log,
+        **choices,
     )
     report = prove(disk, options, progress=_tell if output == "text" else _tell_nobody)
     if output == "json":
@@ -108,7 +124,9 @@ def _prove(
     else:
         _show(report)
     if report.failure is not None:
-        raise BootError(report.failure.message, hint=PROOF_FAILED, failure=report.failure.kind.value)
+        kind = UnprovenError if report.failure.kind is FailureKind.UNPROVEN else BootError
+        hint = report.failure.hint or PROOF_FAILED
+        raise kind(report.failure.message, hint=hint, failure=report.failure.kind.value)
 
 
 def _tell(text: str) -> None:

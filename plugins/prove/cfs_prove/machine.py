@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,14 @@ FIRMWARE_DIRECTORIES = (Path("/etc/qemu/firmware"), Path("/usr/share/qemu/firmwa
 OLDEST_EMULATOR = (8, 0)
 KVM_DEVICE = Path("/dev/kvm")
 QCOW2_MAGIC = b"QFI\xfb"
+
+DIES_WITH_US = """\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see PR_SET_PDEATHSIG(2const)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""A program that becomes another one, which the kernel ends when the caller has died, by whatever signal."""
 
 EMULATORS = {
     Architecture.AMD64: "qemu-system-x86_64",
@@ -153,22 +162,31 @@ def _described(path: Path, architecture: Architecture) -> FirmwareImage | None:
         return None
 
 
-def disk_format(disk: Path) -> str:
-    """Return QEMU's name of the disk's format, by its first bytes.
+def disk_format(disk: Path, asked: str | None = None) -> str:
+    """Return QEMU's name of the disk's format: as *asked*, or qcow2 if both name and first bytes say so, or raw.
+
+    The bytes alone are the image's word: a raw disk that began like qcow2 would have QEMU open any file of this host
+    as its backing file.
 
     Raises:
         RefusedError: it cannot be read, or is empty.
     """
     try:
         with disk.open("rb") as file:
-            head = file.read(4)
+            head = file.read(len(QCOW2_MAGIC))
     except OSError as error:
         message = f"cannot read {disk}: {error.strerror}"
         raise RefusedError(message, hint="name a disk image") from error
     if not head:
         message = f"{disk} is empty"
         raise RefusedError(message, hint="name a disk image")
-    return "qcow2" if head == QCOW2_MAGIC else "raw"
+    return asked or ("qcow2" if head == QCOW2_MAGIC and disk.suffix.lower() == ".qcow2" else "raw")
+
+
+def begins_like_qcow2(disk: Path) -> bool:
+    """Say whether a disk may be a qcow2 file under another name."""
+    with disk.open("rb") as file:
+        return file.read(len(QCOW2_MAGIC)) == QCOW2_MAGIC
 
 
 def command_line(
@@ -176,20 +194,25 @@ def command_line(
     disk: Path,
     files: MachineFiles,
     *,
+    form: str,
     firmware: Firmware,
     uefi: FirmwareImage | None,
     accelerator: str,
     memory_mib: int,
 ) -> list[str]:
-    """Return the command that boots *disk*. Changes to the disk go to a temporary file and are forgotten."""
+    """Return the command that boots *disk* of the format *form*, and ends when this process does.
+
+    Changes to the disk go to a temporary file and are forgotten.
+    """
     quoted = {name: _quoted(getattr(files, name)) for name in ("console", "report", "variables")}
     # fmt: off
     words = [
+        sys.executable, "-I", "-S", "-c", DIES_WITH_US, str(os.getpid()),
         os.fspath(emulator.path), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-name", "cfs-prove", "-m", str(memory_mib), "-smp", "2",
         "-accel", "kvm" if accelerator == "kvm" else "tcg,thread=multi,tb-size=512",
         "-cpu", "host" if accelerator == "kvm" else "max",
-        "-drive", f"file={_quoted(disk.resolve())},format={disk_format(disk)},if=none,id=disk,snapshot=on",
+        "-drive", f"file={_quoted(disk.resolve())},format={form},if=none,id=disk,snapshot=on",
         "-device", "virtio-blk-pci,drive=disk,bootindex=0",
         "-device", "virtio-rng-pci",
         "-chardev", f"file,id=console,path={quoted['console']}",

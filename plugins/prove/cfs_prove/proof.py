@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import Architecture, Firmware
+from cfs_core.plugin import Architecture, Firmware, RefusedError, scratch_directory
 from cfs_prove import machine
 from cfs_prove.console import ConsoleWatch, findings, last_lines
 from cfs_prove.guest import GuestReport, parse_report
@@ -18,6 +16,7 @@ from cfs_prove.report import Failure, FailureKind, ProofReport, Stage, StageRepo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 POLL_SECONDS = 0.1
 QUIET_SECONDS = 3.0
@@ -25,7 +24,7 @@ GRACE_SECONDS = 20.0
 """A failed boot may go on until its console is quiet, so that it says more about why; at most so long."""
 
 SILENT_REPORTER = {"kvm": 20.0, "tcg": 60.0}
-"""Seconds that the reporting unit may stay silent after a login prompt, before the console alone has to do."""
+"""Seconds that the reporting unit may stay silent after a login prompt, before it is taken for missing."""
 
 SILENT_KVM_SECONDS = 30.0
 """A guest that says nothing for so long under KVM is taken for one that KVM cannot run."""
@@ -38,7 +37,9 @@ class ProofOptions:
     """How to boot.
 
     ``accelerator`` is ``auto``, ``kvm`` or ``tcg``. ``architecture`` None is this machine's. ``reporter_seconds`` is
-    how long the reporting unit may stay silent after a login prompt; None depends on the accelerator.
+    how long the reporting unit may stay silent after a login prompt; None depends on the accelerator. ``disk_format``
+    is ``raw`` or ``qcow2``; None is raw unless name and contents agree on qcow2. ``allow_console_evidence`` takes a
+    login prompt and what the console says of the root for a proof where the state of systemd cannot be seen.
     """
 
     firmware: Firmware = Firmware.UEFI
@@ -46,7 +47,9 @@ class ProofOptions:
     memory_mib: int = 1024
     architecture: Architecture | None = None
     accelerator: str = "auto"
+    disk_format: str | None = None
     allow_missing_verity: bool = False
+    allow_console_evidence: bool = False
     console_log: Path | None = None
     reporter_seconds: float | None = None
 
@@ -72,10 +75,10 @@ def prove(disk: Path, options: ProofOptions, *, progress: Callable[[str], None] 
 
     Raises:
         CommandError: QEMU or firmware is missing, or QEMU is too old.
-        RefusedError: *disk* cannot be read, or its architecture cannot be emulated.
+        RefusedError: *disk* cannot be read or its architecture not be emulated, or the console's log cannot be written.
     """
     architecture = options.architecture or machine.host_architecture()
-    machine.disk_format(disk)
+    form = machine.disk_format(disk, options.disk_format)
     emulator = machine.find_emulator(architecture)
     uefi = machine.find_firmware(architecture) if options.firmware is Firmware.UEFI else None
     accelerator = options.accelerator
@@ -83,30 +86,44 @@ def prove(disk: Path, options: ProofOptions, *, progress: Callable[[str], None] 
         accelerator = "kvm" if machine.kvm_usable(architecture) else "tcg"
     if accelerator == "tcg":
         machine.check_emulation(emulator)
+    if options.console_log is not None:
+        _keep_console(options.console_log, b"")  # before minutes have gone into a boot
     notes: list[str] = []
-    boot = _run(emulator, uefi, disk, options, accelerator, progress)
+    if form == "raw" and options.disk_format is None and machine.begins_like_qcow2(disk):
+        notes.append(
+            "the disk begins like a qcow2 file, and was taken for a raw disk: --disk-format qcow2 if it is one"
+        )
+    boot = _run(emulator, uefi, disk, form, options, accelerator, progress)
     if boot.kvm_failed and options.accelerator == "auto":
         machine.check_emulation(emulator)
         notes.append("KVM does not work here: booted again in emulation")
         progress(notes[-1])
-        boot = _run(emulator, uefi, disk, options, "tcg", progress)
+        boot = _run(emulator, uefi, disk, form, options, "tcg", progress)
     if options.console_log is not None:
-        options.console_log.write_bytes(boot.console)
+        _keep_console(options.console_log, boot.console)
     return _judge(disk, options, emulator, boot, notes)
+
+
+def _keep_console(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as cause:
+        msg = f"the console's log {path} cannot be written: {cause.strerror}"
+        raise RefusedError(msg, hint="name another file with --console-log") from cause
 
 
 def _run(
     emulator: machine.Emulator,
     uefi: machine.FirmwareImage | None,
     disk: Path,
+    form: str,
     options: ProofOptions,
     accelerator: str,
     progress: Callable[[str], None],
 ) -> _Boot:
     silent = SILENT_REPORTER[accelerator] if options.reporter_seconds is None else options.reporter_seconds
     boot = _Boot(accelerator, silent)
-    with tempfile.TemporaryDirectory(prefix="cfs-prove-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with scratch_directory() as folder:
         files = machine.MachineFiles(
             console=folder / "console", report=folder / "report", variables=folder / "variables"
         )
@@ -118,6 +135,7 @@ def _run(
             emulator,
             disk,
             files,
+            form=form,
             firmware=options.firmware,
             uefi=uefi,
             accelerator=accelerator,
@@ -200,7 +218,7 @@ def _judge(disk: Path, options: ProofOptions, emulator: machine.Emulator, boot: 
     if evidence == "console" and Stage.SYSTEM in boot.watch.reached:
         notes.append(
             "the system did not run the reporting unit (systemd 256 and later take it from SMBIOS): "
-            "what follows is from the console alone"
+            "all that is known of it is from the console"
         )
     return ProofReport(
         disk=str(disk),
@@ -302,4 +320,11 @@ def _judge_console(boot: _Boot, options: ProofOptions) -> Failure | None:
         )
     if facts[1] != "required" and not options.allow_missing_verity:
         return Failure(FailureKind.NO_VERITY, "the root is composefs, but fs-verity is not required")
+    if not options.allow_console_evidence:
+        return Failure(
+            FailureKind.UNPROVEN,
+            "the console tells of a composefs root and of a login prompt, but nothing tells the state of systemd or "
+            "what is mounted: the system did not run the reporting unit, which needs systemd 256",
+            hint="--allow-console-evidence takes the console's word for it",
+        )
     return None

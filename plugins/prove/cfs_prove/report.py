@@ -39,10 +39,11 @@ class FailureKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """``message`` says what was seen."""
+    """``message`` says what was seen, ``hint`` what to do if that is no look at the console."""
 
     kind: FailureKind
     message: str
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cfs_core.plugin import Architecture, CommandError, Firmware, RefusedError
-from cfs_prove.proof import ProofOptions, prove
+from cfs_prove.commands import UnprovenError, make_prove
+from cfs_prove.proof import SILENT_REPORTER, ProofOptions, prove
 from cfs_prove.report import FailureKind, Stage
 
 CFS = Path(sys.executable).with_name("cfs")
@@ -79,10 +80,17 @@ def run(disk, **options):
 
 def alive(pid):
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
         return False
-    return True
+    return state not in {"Z", "X"}  # who inherits orphans may be slow to bury them
+
+
+def wait_until(true, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return true()
 
 
 def test_a_report_with_everything_is_a_proof(emulator, disk):
@@ -106,6 +114,33 @@ def test_the_disk_is_named_so_that_it_stays_as_it_is(emulator, disk):
     assert "snapshot=on" in drive
     assert str(disk).replace(",", ",,") in drive
     assert "format=raw" in drive
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "form"),
+    [
+        ("disk.img", None, "raw"),
+        ("disk", None, "raw"),
+        ("disk.qcow2", None, "qcow2"),
+        ("disk.img", "qcow2", "qcow2"),
+        ("disk.qcow2", "raw", "raw"),
+    ],
+)
+def test_what_a_disk_holds_does_not_make_it_a_qcow2_file(emulator, tmp_path, name, asked, form):
+    path = tmp_path / name
+    path.write_bytes(b"QFI\xfb" + bytes(508))
+    emulator("sys.exit(0)")
+    report = run(path, disk_format=asked)
+    assert f"format={form}" in next(word for word in emulator.calls()[0][1] if "id=disk" in word)
+    assert any("qcow2" in note for note in report.notes) == (form == "raw" and asked is None)
+
+
+def test_what_is_named_qcow2_and_is_not_is_raw(emulator, tmp_path):
+    path = tmp_path / "disk.qcow2"
+    path.write_bytes(b"\x55\xaa" * 512)
+    emulator("sys.exit(0)")
+    run(path)
+    assert "format=raw" in next(word for word in emulator.calls()[0][1] if "id=disk" in word)
 
 
 @pytest.mark.parametrize(
@@ -138,18 +173,28 @@ def test_damage_in_the_kernels_log_outweighs_a_good_report(emulator, disk):
     assert run(disk).failure.kind is FailureKind.CORRUPTED
 
 
-def test_the_console_alone_is_said_to_be_alone(emulator, disk):
+def test_the_console_alone_is_a_proof_only_where_that_is_allowed(emulator, disk):
     emulator(f"write('console', {LOGIN!r})\ntime.sleep(60)")
     report = run(disk)
+    assert report.failure.kind is FailureKind.UNPROVEN
+    assert "state of systemd" in report.failure.message
+    assert "--allow-console-evidence" in report.failure.hint
+    assert report.stage(Stage.ROOT).reached
+    report = run(disk, allow_console_evidence=True)
     assert report.proven
-    assert report.evidence == "console"
-    assert report.root is None
-    assert any("console alone" in note for note in report.notes)
+    assert (report.evidence, report.root, report.system_state) == ("console", None, None)
+    assert any("from the console" in note for note in report.notes)
+
+
+def test_the_console_cannot_excuse_missing_verity(emulator, disk):
+    emulator(f"write('console', {LOGIN.replace('verity required', 'verity off')!r})\ntime.sleep(60)")
+    assert run(disk, allow_console_evidence=True).failure.kind is FailureKind.NO_VERITY
+    assert run(disk, allow_console_evidence=True, allow_missing_verity=True).proven
 
 
 def test_a_login_prompt_proves_nothing_about_the_root(emulator, disk):
     emulator("write('console', 'Linux version 6.1\\r\\n\\r\\nhost login: ')\ntime.sleep(60)")
-    assert run(disk).failure.kind is FailureKind.UNPROVEN
+    assert run(disk, allow_console_evidence=True).failure.kind is FailureKind.UNPROVEN
 
 
 def test_time_runs_out(emulator, disk):
@@ -216,6 +261,13 @@ def test_no_disk(emulator, tmp_path, content):
         run(path)
 
 
+def test_a_log_that_cannot_be_written_is_refused_before_the_boot(emulator, disk, tmp_path):
+    emulator("sys.exit(0)")
+    with pytest.raises(RefusedError, match="No such file"):
+        run(disk, console_log=tmp_path / "none" / "log")
+    assert not (tmp_path / "notes").exists()
+
+
 def test_the_command_tells_programs_in_json_and_people_in_words(emulator, disk, tmp_path):
     text = REPORT + "cfs-prove state running\ncfs-prove end\n"
     emulator(f"write('report', {text!r})\ntime.sleep(60)")
@@ -232,3 +284,39 @@ def test_the_command_tells_programs_in_json_and_people_in_words(emulator, disk, 
     assert done.returncode == 11
     assert "NOT proven: panic" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_the_command_tells_the_unproven_from_the_failed(emulator, disk, capsys):
+    emulator(f"write('console', {LOGIN!r})\ntime.sleep(60)")
+    command = make_prove()
+    arguments = [str(disk), "--firmware", "bios", "--arch", "amd64", "--accelerator", "tcg"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SILENT_REPORTER, "tcg", 0.3)
+        with pytest.raises(UnprovenError) as caught:
+            command.main(arguments, standalone_mode=False)
+        command.main([*arguments, "--allow-console-evidence"], standalone_mode=False)
+    assert caught.value.code == "boot.unproven"
+    assert caught.value.exit_status == 11
+    assert "--allow-console-evidence" in caught.value.hint
+    assert "NOT proven: unproven" in capsys.readouterr().out
+
+
+def test_a_killed_run_takes_the_machine_with_it_and_the_next_run_its_files(emulator, disk, tmp_path):
+    emulator("time.sleep(600)")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    argv = [CFS, "prove", disk, "--firmware", "bios", "--arch", "amd64", "--accelerator", "tcg"]
+    environ = {**os.environ, "TMPDIR": str(scratch)}
+    process = subprocess.Popen(argv, env=environ, stderr=subprocess.DEVNULL)
+    try:
+        assert wait_until(lambda: (tmp_path / "notes").exists() and (tmp_path / "notes").stat().st_size)
+        machine = emulator.calls()[0][0]
+        assert alive(machine)
+    finally:
+        process.kill()
+        process.wait()
+    assert wait_until(lambda: not alive(machine))
+    assert list(scratch.iterdir()) != []
+    emulator("sys.exit(0)")
+    subprocess.run(argv, env=environ, capture_output=True, check=False)
+    assert list(scratch.iterdir()) == []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +16,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Status(Fault):
-    """Answer with this status instead of the content."""
+    """Answer with this status instead of the content; one byte of the body per *drip_seconds*, if that is not 0."""
 
     code: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    drip_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,24 @@ class Drip(Fault):
 
     seconds: float = 0.05
     size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DripHeaders(Fault):
+    """Send one byte of status line and headers per *seconds*, for ever: never silent, never at the body."""
+
+    seconds: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Raw(Fault):
+    """Send *parts* as they are in place of an answer, *seconds* apart, and close.
+
+    They may be without end; each answer iterates them anew.
+    """
+
+    parts: Iterable[bytes]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

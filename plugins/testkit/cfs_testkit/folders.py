@@ -1,17 +1,14 @@
-"""Directories: what is in them, what a target in memory would put there, and a full disk."""
+"""Directories: what is in them, and what a target in memory would put there."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import resource
 from typing import TYPE_CHECKING, BinaryIO
 
 from cfs_core.plugin import CopyObject, MakeDirectory, MakeHardLink, MakeSymlink, WriteFile, read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from cfs_core.plugin import Volume
@@ -93,14 +90,3 @@ def materialize(target: MemoryTarget, volume: Volume, folder: Path) -> None:
             case _:
                 msg = f"{path} cannot be put into a directory"
                 raise TypeError(msg)
-
-
-@contextlib.contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """Let every write beyond *size* bytes of a file fail in this process: a disk that is full, without a disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

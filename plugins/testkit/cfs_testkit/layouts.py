@@ -31,7 +31,12 @@ def write_layout(image: Image, folder: Path, tag: str = "latest") -> str:
     return f"oci:{folder}:{tag}"
 
 
-def bootable_image(files: Mapping[str, str | bytes | None] | None = None, *, architecture: str = "amd64") -> Image:
+def bootable_image(
+    files: Mapping[str, str | bytes | None] | None = None,
+    *,
+    architecture: str = "amd64",
+    labels: Mapping[str, str] | None = None,
+) -> Image:
     """Return an image that installs; *files* add to it (a bootloader's own). No machine could run it."""
     modules = f"usr/lib/modules/{KERNEL_VERSION}"
     initramfs = cpio(
@@ -51,7 +56,7 @@ def bootable_image(files: Mapping[str, str | bytes | None] | None = None, *, arc
         "etc/hostname": "testkit\n",
         **(files or {}),
     }
-    return build_image([content], architecture=architecture)
+    return build_image([content], architecture=architecture, labels=labels)
 
 
 def efi_program(architecture: str = "amd64") -> bytes:

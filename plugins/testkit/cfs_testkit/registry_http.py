@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import secrets
 import socket
 import struct
-import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cfs_testkit import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from cfs_testkit.registry import RegistryServer
 
@@ -167,8 +167,15 @@ class Handler(BaseHTTPRequestHandler):
     def _faulted(self) -> bool:
         self._fault = self.registry.next_fault(self.command, self.path)
         match self._fault:
-            case faults.Status(code, headers, body):
-                self._answer(code, headers, body)
+            case faults.Status(code, headers, body, seconds):
+                self._answer(code, headers, body, seconds)
+            case faults.DripHeaders(seconds):
+                self.close_connection = True
+                endless = itertools.chain(b"HTTP/1.1 200 OK\r\nX-Padding: ", itertools.repeat(ord("x")))
+                self._raw((bytes([each]) for each in endless), seconds)
+            case faults.Raw(parts, seconds):
+                self.close_connection = True
+                self._raw(parts, seconds)
             case faults.Redirect(location, code):
                 self._answer(code, {"Location": location})
             case faults.Silence(after=None):
@@ -228,14 +235,26 @@ class Handler(BaseHTTPRequestHandler):
             return b"".join(parts)
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _answer(self, code: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+    def _answer(
+        self, code: int, headers: Mapping[str, str] | None = None, body: bytes = b"", drip_seconds: float = 0.0
+    ) -> None:
         self.send_response(code)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            return
+        if drip_seconds:
+            self._raw((bytes([each]) for each in body), drip_seconds)
+        else:
             self.wfile.write(body)
+
+    def _raw(self, parts: Iterable[bytes], seconds: float) -> None:
+        for part in parts:
+            self.wfile.write(part)
+            if self.registry.closing.wait(seconds):
+                return
 
     def _content(self, kind: str | None, body: bytes, headers: dict[str, str]) -> None:
         fault = self._fault
@@ -289,11 +308,7 @@ class Handler(BaseHTTPRequestHandler):
                 while not self.registry.closing.is_set():
                     self.wfile.write(chunk)
             case faults.Drip(seconds, size):
-                for at in range(0, len(body), size):
-                    if self.registry.closing.is_set():
-                        break
-                    self.wfile.write(body[at : at + size])
-                    time.sleep(seconds)
+                self._raw((body[at : at + size] for at in range(0, len(body), size)), seconds)
             case _:
                 self.wfile.write(body)
 

@@ -1,5 +1,6 @@
 """The simulators themselves: what they make is what real tools take it for."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,7 +13,8 @@ import pytest
 from cfs_core.plugin import BytesContent, CfsError, CommandError, HashAlgorithm, RegularFile, walk
 from cfs_core.testing import HostCommands, VerifiedLayer
 from cfs_testkit.containers import ContainerStore
-from cfs_testkit.folders import files_no_larger_than, snapshot
+from cfs_testkit.folders import snapshot
+from cfs_testkit.full_disk import full_disk
 from cfs_testkit.hostile import bomb, hostile_layers
 from cfs_testkit.images import build_image
 from cfs_testkit.initrds import cpio
@@ -61,10 +63,15 @@ def test_a_bomb_is_small_until_it_is_unpacked():
     assert len(bomb(16 << 20)) < 64 * 1024
 
 
-def test_a_limited_process_cannot_write_large_files(tmp_path):
-    with pytest.raises(OSError, match="large"), files_no_larger_than(1000):
-        (tmp_path / "file").write_bytes(bytes(2000))
-    (tmp_path / "file").write_bytes(bytes(2000))
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EFBIG], ids=["ENOSPC", "EFBIG"])
+def test_a_full_disk_takes_nothing_until_there_is_room(tmp_path, error):
+    with full_disk(tmp_path / "disk", error) as disk:
+        file = disk.path / "file"
+        with disk.full():  # noqa: SIM117 - the disk must not be full when pytest writes
+            with pytest.raises(OSError) as caught:  # noqa: PT011 - its number is looked at
+                file.write_bytes(bytes(100_000))
+        assert caught.value.errno == error
+        file.write_bytes(bytes(100_000))
 
 
 def test_trees_have_files_and_links():

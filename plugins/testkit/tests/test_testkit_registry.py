@@ -31,6 +31,17 @@ def ask(server, path, *, method="GET", timeout=5, **headers):
         connection.close()
 
 
+def test_headers_that_drip_never_end(registry_server, path):
+    registry_server.fault("/blobs/", faults.DripHeaders(0.001))
+    with socket.create_connection(registry_server.host.split(":"), timeout=5) as line:
+        line.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        seen = b""
+        while len(seen) < 100:
+            seen += line.recv(10)
+    assert seen.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\n\r\n" not in seen
+
+
 def test_content_ranges_and_what_is_absent(registry_server, path):
     assert ask(registry_server, path)[:2] == (200, DATA)
     status, body, headers = ask(registry_server, path, Range="bytes=100-")
@@ -52,6 +63,8 @@ def test_content_ranges_and_what_is_absent(registry_server, path):
         (faults.Redirect("/elsewhere"), 307, b""),
         (faults.ContentType("text/html", b"<html>"), 200, b"<html>"),
         (faults.Drip(0.001, 10_000), 200, DATA),
+        (faults.Status(404, body=b"slow", drip_seconds=0.001), 404, b"slow"),
+        (faults.Raw([b"HTTP/1.1 201 Raw\r\n", b"\r\n", b"bytes"], 0.001), 201, b"bytes"),
     ],
 )
 def test_faults_that_are_answers(registry_server, path, fault, status, body):

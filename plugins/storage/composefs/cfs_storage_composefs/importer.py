@@ -14,7 +14,7 @@ from cfs_storage_composefs.splitstream import LAYER, SplitStreamWriter
 from cfs_storage_composefs.store import INLINE_LIMIT
 
 if TYPE_CHECKING:
-    from cfs_core.plugin import LayerMember, LayerStream
+    from cfs_core.plugin import LayerMember, LayerStream, SourceFile
     from cfs_storage_composefs.store import Store, Writer
 
 Keep = Callable[[bytes], bool]
@@ -28,8 +28,8 @@ _BATCH_STEPS = 512
 _QUEUE_DEPTH = 4
 
 _RAW, _INLINE, _FILE, _BEGIN, _DATA, _END = range(6)
-_Step = tuple[int, bytes, int]
-"""What to do, with which bytes, and a number: padding before a header, or whether to keep the content."""
+_Step = tuple[int, bytes, int, "SourceFile | None"]
+"""What to do, with which bytes, a number (padding before a header, or whether to keep the content), and a file."""
 
 
 class LayerImport:
@@ -88,16 +88,18 @@ class LayerImport:
             self._step(_INLINE, b"".join(layer.content()), 0)
             return
         keep = self._keep is None or _wanted(member, self._keep)
+        source = layer.source()
         if size <= _SMALL:
-            self._step(_FILE, b"".join(layer.content()), keep)
+            chunks = list(layer.content())
+            self._step(_FILE, chunks[0] if len(chunks) == 1 else b"".join(chunks), keep, source)
             return
-        self._step(_BEGIN, b"", keep)
+        self._step(_BEGIN, b"", keep, source)
         for chunk in layer.content():
             self._step(_DATA, chunk, 0)
         self._step(_END, b"", 0)
 
-    def _step(self, what: int, data: bytes, number: int) -> None:
-        self._batch.append((what, data, number))
+    def _step(self, what: int, data: bytes, number: int, source: SourceFile | None = None) -> None:
+        self._batch.append((what, data, number, source))
         self._batch_bytes += len(data)
         if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_STEPS:
             self._send()
@@ -126,7 +128,7 @@ class LayerImport:
                 self._open.abort()
             self._open = None
 
-    def _apply(self, what: int, data: bytes, number: int) -> None:
+    def _apply(self, what: int, data: bytes, number: int, source: SourceFile | None) -> None:
         if what == _RAW:
             if number:
                 self._stream.inline(data[:number])
@@ -136,9 +138,9 @@ class LayerImport:
         elif what == _INLINE:
             self._stream.inline(data)
         elif what == _FILE:
-            self._stream.external(self._store.put(data, self._created, keep=bool(number)), len(data))
+            self._stream.external(self._store.put(data, self._created, keep=bool(number), source=source), len(data))
         elif what == _BEGIN:
-            self._open = self._store.writer(keep=bool(number))
+            self._open = self._store.writer(keep=bool(number), source=source)
             self._open_size = 0
         elif self._open is not None:
             if what == _DATA:

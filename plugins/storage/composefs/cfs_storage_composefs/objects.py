@@ -11,17 +11,19 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import FileContent, StorageError
+from cfs_core.plugin import ChangedError, FileContent, StorageError
+from cfs_storage_composefs.copying import Copier
 from cfs_storage_composefs.errors import DamagedError, MissingError
-from cfs_storage_composefs.fsverity import Digester, VerityBusyError, digest_bytes
+from cfs_storage_composefs.fsverity import Digester, VerityBusyError, digest_bytes, digest_file
 from cfs_storage_composefs.linux import entries, link_open_file
 from cfs_storage_composefs.store import object_path
+from cfs_storage_composefs.temporary import TemporaryFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cfs_core.plugin import Content, HashAlgorithm
+    from cfs_core.plugin import Content, HashAlgorithm, SourceFile
     from cfs_storage_composefs.store import Sealer
 
 TEMPORARY_PREFIX = ".tmp-object-"
@@ -52,6 +54,7 @@ class ObjectStore:
         self._empty_path = True
         self._mode_is_right: bool | None = None
         self.bytes_added = 0
+        self.copier = Copier()
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -137,8 +140,17 @@ class ObjectStore:
 
     # --- writing ------------------------------------------------------------------------------
 
-    def put(self, data: bytes, created: list[bytes], *, keep: bool = True) -> bytes:  # noqa: ARG002 - of the protocol
+    def put(
+        self,
+        data: bytes,
+        created: list[bytes],
+        *,
+        keep: bool = True,  # noqa: ARG002 - of the protocol
+        source: SourceFile | None = None,
+    ) -> bytes:
         """Store *data* and return its digest; what was not there before is added to *created*.
+
+        *source* is an open file with just this content: its blocks are shared or copied where that works.
 
         Raises:
             OSError: it could not be written.
@@ -149,15 +161,24 @@ class ObjectStore:
             # a file made beside its later neighbours is cheaper: ext4 looks for its inode near the directory
             temporary = self.temporary(f"{digest[0]:02x}")
             try:
-                temporary.write(data)
+                if source is None or not self._fill(temporary, source):
+                    temporary.write(data)
                 self._name(temporary, digest, len(data), created)
             finally:
                 temporary.close()
         return digest
 
-    def writer(self, *, keep: bool = True) -> ObjectWriter:  # noqa: ARG002 - of the protocol
-        """Begin an object whose content comes in pieces."""
-        return ObjectWriter(self)
+    def _fill(self, temporary: TemporaryFile, source: SourceFile) -> bool:
+        """Take the content from *source*; returns False, and leaves the file empty, if it may be another one by now."""
+        fd = temporary.fd
+        if (self.copier.clone(source, fd) or self.copier.copy(source, fd, 0, source.size)) and source.unchanged():
+            return True
+        os.ftruncate(fd, 0)
+        return False
+
+    def writer(self, *, keep: bool = True, source: SourceFile | None = None) -> ObjectWriter:  # noqa: ARG002 - of the protocol
+        """Begin an object whose content comes in pieces; all of them together are the content of *source*."""
+        return ObjectWriter(self, source)
 
     def temporary(self, near: str = ".") -> TemporaryFile:
         """Open a file without a name (or with a temporary one in objects/, where the filesystem cannot).
@@ -292,52 +313,15 @@ class ObjectStore:
         os.rename(name, path, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
 
-class TemporaryFile:
-    """An open file that disappears unless it gets a name."""
-
-    __slots__ = ("_directory", "fd", "name")
-
-    def __init__(self, directory: int, fd: int, name: str | None) -> None:
-        self._directory = directory
-        self.fd = fd
-        self.name = name
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append all of *data*.
-
-        Raises:
-            OSError: as the kernel says.
-        """
-        written = os.write(self.fd, data)
-        if written < len(data):
-            view = memoryview(data)[written:]
-            while view:
-                view = view[os.write(self.fd, view) :]
-
-    def reopen_read_only(self) -> None:
-        """Trade the writable descriptor for a read-only one; sealing asks for it."""
-        reader = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
-        os.close(self.fd)
-        self.fd = reader
-
-    def close(self) -> None:
-        """Close, and remove the temporary name if there is one."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-        if self.name is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.name, dir_fd=self._directory)
-            self.name = None
-
-
 class ObjectWriter:
-    """An object that is hashed while it is written."""
+    """An object that is hashed while it is written, or while its content is taken from *source*."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, source: SourceFile | None = None) -> None:
         self._store = store
         self._digester = Digester(store.algorithm)
         self._file = store.temporary()
+        self._source = source
+        self._cloned = source is not None and store.copier.clone(source, self._file.fd)
 
     def write(self, chunk: bytes) -> None:
         """Append.
@@ -345,22 +329,41 @@ class ObjectWriter:
         Raises:
             OSError: as the kernel says.
         """
+        offset = self._digester.size
         self._digester.update(chunk)
-        self._file.write(chunk)
+        if not self._cloned and not self._copied(offset, len(chunk)):
+            self._file.write(chunk, offset)
+
+    def _copied(self, offset: int, count: int) -> bool:
+        source = self._source
+        return source is not None and self._store.copier.copy(source, self._file.fd, offset, count)
 
     def finish(self, created: list[bytes]) -> bytes:
         """Give the object its name and return the digest.
 
         Raises:
             OSError, StorageError: as for `ObjectStore.put`.
+            ChangedError: what was taken from the source is not what was read from it.
         """
         try:
             digest = self._digester.digest()
+            self._check_source(digest)
             self._store.publish(self._file, digest, self._digester.size, created)
         finally:
             self._file.close()
         return digest
 
+    def _check_source(self, digest: bytes) -> None:
+        source, self._source = self._source, None
+        if source is None or (source.unchanged() and source.size == self._digester.size):
+            return
+        if digest_file(self._file.fd, self._store.algorithm) != digest:
+            msg = "a file of the image was changed while it was read"
+            raise ChangedError(
+                msg, hint="wait until nobody else writes to the place that the image is in, and try again"
+            )
+
     def abort(self) -> None:
         """Forget everything; does nothing after `finish`."""
+        self._source = None
         self._file.close()

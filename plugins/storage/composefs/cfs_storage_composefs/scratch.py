@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Content,
         FormatOptions,
         HashAlgorithm,
+        SourceFile,
     )
     from cfs_storage_composefs.directory import RepositoryDirectory
     from cfs_storage_composefs.objects import ObjectStore
@@ -60,21 +61,21 @@ class ScratchStore:
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._seen or digest in self._kept
 
-    def put(self, data: bytes, created: list[bytes], *, keep: bool = True) -> bytes:
+    def put(self, data: bytes, created: list[bytes], *, keep: bool = True, source: SourceFile | None = None) -> bytes:
         """Return the digest of *data*, and keep it if asked to.
 
         Raises:
             OSError: it could not be written.
         """
         if keep:
-            return self._kept.put(data, created)
+            return self._kept.put(data, created, source=source)
         digest = digest_bytes(data, self.algorithm)
         self._seen.add(digest)
         return digest
 
-    def writer(self, *, keep: bool = True) -> Writer:
+    def writer(self, *, keep: bool = True, source: SourceFile | None = None) -> Writer:
         """Begin an object whose content comes in pieces."""
-        return self._kept.writer() if keep else _Forgetful(self.algorithm, self._seen)
+        return self._kept.writer(source=source) if keep else _Forgetful(self.algorithm, self._seen)
 
     def content(self, digest: bytes) -> Content:
         """Return kept content.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from cfs_storage_composefs.fsverity import enable, measure
 
 if TYPE_CHECKING:
-    from cfs_core.plugin import Content, HashAlgorithm
+    from cfs_core.plugin import Content, HashAlgorithm, SourceFile
 
 INLINE_LIMIT = 64
 """Regular files of at most this many bytes are kept in the tree itself (formats B.1)."""
@@ -57,11 +57,14 @@ class Store(Protocol):
     def __contains__(self, digest: bytes) -> bool:
         """Return whether an object is there."""
 
-    def put(self, data: bytes, created: list[bytes], *, keep: bool = True) -> bytes:
-        """Store *data* and return its digest; what was not there before is added to *created*."""
+    def put(self, data: bytes, created: list[bytes], *, keep: bool = True, source: SourceFile | None = None) -> bytes:
+        """Store *data* and return its digest; what was not there before is added to *created*.
 
-    def writer(self, *, keep: bool = True) -> Writer:
-        """Begin an object whose content comes in pieces."""
+        *source* is an open file with just this content.
+        """
+
+    def writer(self, *, keep: bool = True, source: SourceFile | None = None) -> Writer:
+        """Begin an object whose content comes in pieces; all of them together are the content of *source*."""
 
     def content(self, digest: bytes) -> Content:
         """Return stored content."""

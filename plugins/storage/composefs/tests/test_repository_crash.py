@@ -1,9 +1,7 @@
 """Killed, out of space, out of rights: the old state or the new one, nothing in between, and the next run works."""
 
-import contextlib
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +15,7 @@ from builders.oci import Dir, File, Image, layer
 from builders.repositories import layer_stream, open_repository, pull
 
 from cfs_core.plugin import Digest, StorageError
+from cfs_testkit.full_disk import files_no_larger_than, fill, small_filesystem
 
 TESTS = Path(__file__).parents[4] / "tests"
 
@@ -144,26 +143,6 @@ def test_order_of_what_must_survive_a_power_failure(tmp_path):
     assert order == [*layers, "object", "sync", "image", "stream", "sync", "tag", "sync"]
 
 
-@contextlib.contextmanager
-def small_filesystem(where: Path, megabytes: int):
-    where.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", where], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    try:
-        yield where
-    finally:
-        subprocess.run(["umount", where], check=True)
-
-
-def fill(path: Path) -> None:
-    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-
-
 def listing(path: Path) -> set[str]:
     return {str(each.relative_to(path)) for each in path.rglob("*") if not each.is_dir()}
 
@@ -171,7 +150,7 @@ def listing(path: Path) -> set[str]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
 def test_full_disk(tmp_path):
     image = big_image()
-    with small_filesystem(tmp_path / "small", 4) as where, open_repository(where / "r") as repository:
+    with small_filesystem(tmp_path / "small", 4 << 20) as where, open_repository(where / "r") as repository:
         small = Image([layer({"usr/x": File(b"x" * 5000), "boot/": Dir(), "sysroot/": Dir()})])
         pull(repository, small, name="small")
         before = listing(where)
@@ -187,7 +166,7 @@ def test_full_disk(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
 def test_full_while_committing(tmp_path):
     image = big_image()
-    with small_filesystem(tmp_path / "small", 12) as where, open_repository(where / "r") as repository:
+    with small_filesystem(tmp_path / "small", 12 << 20) as where, open_repository(where / "r") as repository:
         for each in image.layers:
             repository.import_layer(layer_stream(each))
         before = listing(where)
@@ -204,15 +183,11 @@ def test_full_while_committing(tmp_path):
 
 def test_limit_of_file_sizes(tmp_path):
     image = big_image(10)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with open_repository(tmp_path / "r") as repository:
         before = listing(tmp_path)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-        try:
+        with files_no_larger_than(1_000_000):  # noqa: SIM117 - the limit must end before pytest writes
             with pytest.raises(StorageError) as caught:
                 pull(repository, image)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert caught.value.code == "storage.full"
         assert listing(tmp_path) == before
         pull(repository, image)
@@ -221,7 +196,7 @@ def test_limit_of_file_sizes(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting read-only needs root")
 def test_read_only_filesystem(tmp_path):
     image = big_image(10)
-    with small_filesystem(tmp_path / "ro", 20) as where:
+    with small_filesystem(tmp_path / "ro", 20 << 20) as where:
         with open_repository(where / "r") as repository:
             committed = pull(repository, image, name="x")
         subprocess.run(["mount", "-o", "remount,ro", where], check=True)

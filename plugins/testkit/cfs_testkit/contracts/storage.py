@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import os
 import tarfile
@@ -34,7 +35,8 @@ from cfs_core.testing import ImageReader, MemoryTarget, merged_tree, open_layer
 from cfs_core.testing import families as all_families
 from cfs_testkit.compare import difference
 from cfs_testkit.contracts.base import Contract
-from cfs_testkit.folders import DirectoryReader, files_no_larger_than, materialize, snapshot
+from cfs_testkit.folders import DirectoryReader, materialize, snapshot
+from cfs_testkit.full_disk import full_disk
 from cfs_testkit.images import build_image
 from cfs_testkit.memory_transport import MemoryTransport
 
@@ -164,18 +166,22 @@ class StorageContract(Contract):
         left = {name for name in snapshot(path) if name not in before and name.endswith((".tmp", ".partial", "~"))}
         assert left == set()
 
+    @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EFBIG], ids=["ENOSPC", "EFBIG"])
     def test_a_full_disk_is_a_storage_error(
-        self, repository: Repository, transport: MemoryTransport, path: Path
+        self, made: StorageFormat, transport: MemoryTransport, tmp_path: Path, error: int
     ) -> None:
         """Without room the layer is not there, the error is StorageError, and later it works."""
         image = transport.resolved()
-        with files_no_larger_than(64 * 1024):  # noqa: SIM117 - the limit must end before pytest writes
-            with pytest.raises(StorageError), open_layer(transport, image, 0) as layer:
-                repository.import_layer(layer)
-        assert not repository.has_layer(image.config.diff_ids[0])
-        self.store(repository, transport)
-        assert list(repository.fsck()) == []
-        assert path.is_dir()
+        with (
+            full_disk(tmp_path / "disk", error) as disk,
+            made.open(disk.path / "repository", create=True, options=self.options) as repository,
+        ):
+            with disk.full():  # noqa: SIM117 - the disk must not be full when pytest writes
+                with pytest.raises(StorageError), open_layer(transport, image, 0) as layer:
+                    repository.import_layer(layer)
+            assert not repository.has_layer(image.config.diff_ids[0])
+            self.store(repository, transport)
+            assert list(repository.fsck()) == []
 
     def test_a_layer_that_is_not_here(self, repository: Repository) -> None:
         """Entries of an unknown layer, or content of an unknown object, are StorageError."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
 
 from cfs_core.plugin import Digest, ImageError, ImageReference, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cfs_transport_containers_storage.store import ImageRecord
 
@@ -71,34 +72,65 @@ def split_name(name: str) -> tuple[str, str, str]:
     return store, image, wanted_id
 
 
-def find_image(images: Sequence[ImageRecord], reference: ImageReference) -> ImageRecord:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image, and the full name (no tag) by which a reference leads to it; None where it has only an id."""
+
+    image: ImageRecord
+    name: str | None
+
+
+def find_image(images: Sequence[ImageRecord], reference: ImageReference) -> Found:
     """Return the image that *reference* names; the first store wins.
 
     Raises:
         NotFoundError: none.
-        UsageError: more than one image begins with that id, or ends with that short name.
+        UsageError: more than one image begins with that id, or more than one full name ends with that short name.
     """
     _, name, wanted_id = split_name(reference.name)
     if wanted_id:
-        return _only({image.id: image for image in reversed(images) if image.id.startswith(wanted_id)}, reference)
+        image = _by_id(images, wanted_id, reference)
+        if not name:
+            return Found(image, None)
+        return _first_named([image], name, image_names, reference) or _raise_missing(reference, images)
     if reference.digest is not None:
         with_digest = [image for image in images if has_manifest(image, reference.digest)]
-        named = [image for image in with_digest if set(image_names(image)) & set(_spellings(name))]
-        short = [image for image in with_digest if any(each.endswith(f"/{name}") for each in image_names(image))]
-        if found := (named or short):
-            return found[0]
-        raise _missing(reference, images)
-    tag = reference.tag or "latest"
+        return _first_named(with_digest, name, image_names, reference) or _raise_missing(reference, images)
+    tag = f":{reference.tag or 'latest'}"
+
+    def tagged(image: ImageRecord) -> Iterator[str]:
+        return (each.removesuffix(tag) for each in image.names if each.endswith(tag) and "@" not in each)
+
+    if found := _first_named(images, name, tagged, reference):
+        return found
+    if len(name) >= _SHORTEST_ID and _HEX.fullmatch(name) and tag == ":latest":
+        return Found(_by_id(images, name, reference), None)
+    return _raise_missing(reference, images)
+
+
+def _by_id(images: Sequence[ImageRecord], beginning: str, reference: ImageReference) -> ImageRecord:
+    matching = {image.id: image for image in reversed(images) if image.id.startswith(beginning)}
+    if not matching:
+        _raise_missing(reference, images)
+    if len(matching) > 1:
+        _raise_unclear(reference, [image.names[0] if image.names else each[:12] for each, image in matching.items()])
+    return next(iter(matching.values()))
+
+
+def _first_named(
+    images: Sequence[ImageRecord],
+    name: str,
+    names: Callable[[ImageRecord], Iterator[str]],
+    reference: ImageReference,
+) -> Found | None:
     for spelling in _spellings(name):
         for image in images:
-            if f"{spelling}:{tag}" in image.names:
-                return image
-    matching = {image.id: image for image in images if any(each.endswith(f"/{name}:{tag}") for each in image.names)}
-    if not matching and len(name) >= _SHORTEST_ID and _HEX.fullmatch(name) and tag == "latest":
-        matching = {image.id: image for image in images if image.id.startswith(name)}
-    if not matching:
-        raise _missing(reference, images)
-    return _only(matching, reference)
+            if spelling in names(image):
+                return Found(image, spelling)
+    short = {each: image for image in reversed(images) for each in names(image) if each.endswith(f"/{name}")}
+    if len(short) > 1:
+        _raise_unclear(reference, list(short))
+    return next((Found(image, each) for each, image in short.items()), None)
 
 
 def has_manifest(image: ImageRecord, digest: Digest) -> bool:
@@ -128,19 +160,14 @@ def _spellings(name: str) -> Iterator[str]:
         yield name.replace("docker.io/", "docker.io/library/", 1)
 
 
-def _only(found: dict[str, ImageRecord], reference: ImageReference) -> ImageRecord:
-    if not found:
-        raise _missing(reference, [])
-    if len(found) > 1:
-        names = ", ".join(sorted(image.names[0] if image.names else image.id[:12] for image in found.values()))
-        msg = f"{reference} could be any of: {names}"
-        raise UsageError(msg, hint="write the full name or the full id")
-    return next(iter(found.values()))
+def _raise_unclear(reference: ImageReference, names: Sequence[str]) -> NoReturn:
+    msg = f"{reference} could be any of: {', '.join(sorted(names))}"
+    raise UsageError(msg, hint="write the full name or the full id")
 
 
-def _missing(reference: ImageReference, images: Sequence[ImageRecord]) -> NotFoundError:
+def _raise_missing(reference: ImageReference, images: Sequence[ImageRecord]) -> NoReturn:
     msg = f"the container store has no image {reference.text.partition(':')[2]!r}"
     some = ", ".join(sorted(name for image in images for name in image.names)[:5])
-    return NotFoundError(
+    raise NotFoundError(
         msg, hint=f"there are: {some}" if some else "see `podman images`; the store of another user is separate"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from dataclasses import dataclass, field, replace
@@ -24,9 +25,13 @@ _SPECIFIER = re.compile(r"\[(?:(?P<driver>[a-z0-9]+)@)?(?P<root>/[^]+:]*)(?:\+(?
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Roots of stores, the writable one first. ``driver`` None: whichever is found there."""
+    """Roots of stores, the writable one first. ``driver`` None: whichever is found there.
+
+    ``graph`` is the root that policies name, for images of additional stores too (containers/image names no other).
+    """
 
     roots: tuple[Path, ...]
+    graph: Path
     driver: str | None = None
     origin: str = "the defaults"
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -48,7 +53,8 @@ class Places:
                 raise ConfigError(msg)
         driver = _driver(values.get("driver") or environ.get("STORAGE_DRIVER"), "settings")
         if named := values.get("root"):
-            return cls(roots=(Path(str(named)),), driver=driver, origin="settings", environ=environ)
+            graph = Path(str(named))
+            return cls(roots=(graph,), graph=graph.resolve(), driver=driver, origin="settings", environ=environ)
         home = Path(environ.get("HOME") or "/")
         data = Path(environ.get("XDG_DATA_HOME") or home / ".local/share")
         default = root / "var/lib/containers/storage" if uid == 0 else data / "containers/storage"
@@ -60,7 +66,7 @@ class Places:
                 # system files name root's store; only the user's own file moves the user's store
                 rootless = uid != 0 and not path.is_relative_to(home)
                 return cls(**_from_file(path, default, environ, driver, rootless=rootless))
-        return cls(roots=(default,), driver=driver, environ=environ)
+        return cls(roots=(default,), graph=default.resolve(), driver=driver, environ=environ)
 
     def narrowed(self, specifier: str) -> Places:
         """Return the places of ``[driver@root+runroot:options]``.
@@ -73,7 +79,8 @@ class Places:
             msg = f"{specifier!r} is not a store"
             raise UsageError(msg, hint="write [DRIVER@/ABSOLUTE/GRAPHROOT] or [/ABSOLUTE/GRAPHROOT]")
         driver = _driver(match["driver"], specifier)
-        return replace(self, roots=(Path(match["root"]),), driver=driver or self.driver, origin=specifier)
+        graph = Path(os.path.normpath(match["root"]))
+        return replace(self, roots=(graph,), graph=graph, driver=driver or self.driver, origin=specifier)
 
 
 def _files(environ: Mapping[str, str], home: Path, uid: int, root: Path) -> Iterator[Path]:
@@ -99,7 +106,13 @@ def _from_file(
         raise ConfigError(msg)
     roots += [Path(_expand(each, environ)) for each in additional if each]
     found = driver or _driver(_text(path, storage, "driver"), str(path))
-    return {"roots": tuple(dict.fromkeys(roots)), "driver": found, "origin": str(path), "environ": environ}
+    return {
+        "roots": tuple(dict.fromkeys(roots)),
+        "graph": graph.resolve(),
+        "driver": found,
+        "origin": str(path),
+        "environ": environ,
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:

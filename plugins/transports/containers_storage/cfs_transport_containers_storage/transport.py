@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import (
@@ -16,7 +17,7 @@ from cfs_core.plugin import (
     TransportError,
 )
 from cfs_transport_containers_storage.beneath import Beneath
-from cfs_transport_containers_storage.lookup import find_image, has_manifest, parse, split_name
+from cfs_transport_containers_storage.lookup import Found, find_image, has_manifest, parse, split_name
 from cfs_transport_containers_storage.store import StoredLayer, chain, open_stores
 from cfs_transport_containers_storage.tarsplit import assemble, read_tar_split
 from cfs_transport_containers_storage.unreadable import NamespaceOpener
@@ -38,7 +39,7 @@ class StorageTransport(Transport):
         self._places = places
         self._unreadable = NamespaceOpener(commands)
         self._stores: dict[str, list[Store]] = {}
-        self._found: dict[str, ImageRecord] = {}
+        self._found: dict[tuple[str, str | None], Found] = {}
 
     def parse(self, text: str) -> ImageReference:
         """Turn ``containers-storage:…`` into a reference.
@@ -48,13 +49,23 @@ class StorageTransport(Transport):
         """
         return parse(text)
 
+    def canonical(self, reference: ImageReference) -> ImageReference:
+        """Return ``[DRIVER@GRAPHROOT]FULL-NAME@ID``, as containers/image names images to policies.
+
+        Without a full name where only an id was asked for: an image may have any number of names.
+        """
+        found = self._known(reference)
+        store = f"[{found.image.store.driver}@{self._places_of(reference).graph}]"
+        tag = reference.tag if reference.tag or reference.digest or not found.name else "latest"
+        return replace(reference, name=f"{store}{found.name or ''}@{found.image.id}", tag=tag)
+
     def close(self) -> None:
         """End the helper process, if one was needed."""
         self._unreadable.close()
 
     def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
         del accept
-        image = self._image(reference)
+        image = self._find(reference).image
         keys = ["manifest"] if reference.digest is None else [f"manifest-{reference.digest}", "manifest"]
         for key in keys:
             raw = image.store.item(image, key, MANIFEST_LIMIT)
@@ -68,7 +79,7 @@ class StorageTransport(Transport):
         if offset:
             msg = "a container store delivers blobs from their start"
             raise CannotResumeError(msg)
-        image = self._known(reference)
+        image = self._known(reference).image
         raw = image.store.item(image, str(descriptor.digest), descriptor.size)
         if raw is not None:
             yield [raw]
@@ -84,7 +95,7 @@ class StorageTransport(Transport):
         self, reference: ImageReference, descriptor: Descriptor, diff_id: Digest
     ) -> AbstractContextManager[Iterable[bytes]]:
         del descriptor  # stores know layers by what they are uncompressed
-        image = self._known(reference)
+        image = self._known(reference).image
         layer = self._layer(image, diff_id)
         if layer is None:
             msg = f"the container store has lost layer {diff_id} of image {image.id[:12]}"
@@ -93,26 +104,30 @@ class StorageTransport(Transport):
 
     # --- finding ------------------------------------------------------------------------------
 
+    def _places_of(self, reference: ImageReference) -> Places:
+        store, _, _ = split_name(reference.name)
+        return self._places.narrowed(store) if store else self._places
+
     def _opened(self, reference: ImageReference) -> list[Store]:
         store, _, _ = split_name(reference.name)
         if store not in self._stores:
-            places = self._places.narrowed(store) if store else self._places
-            self._stores[store] = open_stores(places)
+            self._stores[store] = open_stores(self._places_of(reference))
         return self._stores[store]
 
-    def _image(self, reference: ImageReference) -> ImageRecord:
-        known = self._found.get(reference.name)
-        if known is not None and reference.digest is not None and has_manifest(known, reference.digest):
-            return known
+    def _find(self, reference: ImageReference) -> Found:
+        if reference.digest is not None:
+            for (name, _), found in self._found.items():
+                if name == reference.name and has_manifest(found.image, reference.digest):
+                    return found
         images = [image for store in self._opened(reference) for image in store.images()]
-        image = find_image(images, reference)
-        self._found[reference.name] = image
-        return image
+        found = find_image(images, reference)
+        self._found[reference.name, reference.tag] = found
+        return found
 
-    def _known(self, reference: ImageReference) -> ImageRecord:
-        """Return the image that this run found under that name; a tag that moves does not change it."""
-        known = self._found.get(reference.name)
-        return known if known is not None else self._image(reference)
+    def _known(self, reference: ImageReference) -> Found:
+        """Return what this run found under that name; a tag that moves does not change it."""
+        known = self._found.get((reference.name, reference.tag))
+        return known if known is not None else self._find(reference)
 
     def _layer(self, image: ImageRecord, diff_id: Digest) -> StoredLayer | None:
         """Return the image's own layer of that diff-id, or the same layer of another image."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cfs_core.install.running import find_running_image
-from cfs_core.plugin import NotFoundError, TransportProvider, UsageError
+from cfs_core.plugin import NotFoundError, RunningImage, TransportProvider, UsageError
 from cfs_transport_containers_storage.running import running_image
 
 ID = "ab" * 32
@@ -70,7 +70,8 @@ def test_core_asks_the_transports():
     with pytest.raises(UsageError) as caught:
         find_running_image([provider(), provider(running_image=lambda: None)])
     assert "--source-imgref" in caught.value.hint
-    assert find_running_image([provider(), provider(running_image=lambda: "found")]) == "found"
+    found = RunningImage(source="x:found")
+    assert find_running_image([provider(), provider(running_image=lambda: found)]) is found
 
 
 INSIDE = """

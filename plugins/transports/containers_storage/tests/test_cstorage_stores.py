@@ -142,7 +142,7 @@ def test_by_id_digest_and_store_in_brackets(store):
         f"localhost/t@{image_id}",
     ):
         assert check_layers(store.transport(), f"containers-storage:{rest}") == digest
-    elsewhere = StorageTransport(Places(roots=(Path("/nowhere"),)), HostCommands(os.environ))
+    elsewhere = StorageTransport(Places(roots=(Path("/nowhere"),), graph=Path("/nowhere")), HostCommands(os.environ))
     assert check_layers(elsewhere, f"containers-storage:[{store.driver}@{store.graph}]t:3") == digest
     assert check_layers(elsewhere, f"containers-storage:[{store.graph}]t:3") == digest
 

@@ -17,13 +17,28 @@ from pathlib import Path
 
 import pytest
 
-from cfs_core.plugin import ChangedError, ConfigError, NotFoundError, StorageError, TransportError, UsageError
+from cfs_core.plugin import (
+    ChangedError,
+    ConfigError,
+    FileBytes,
+    NotFoundError,
+    StorageError,
+    TransportError,
+    UsageError,
+)
 from cfs_transport_containers_storage.beneath import Beneath
 from cfs_transport_containers_storage.locks import SharedLock
 from cfs_transport_containers_storage.lookup import find_image, parse
 from cfs_transport_containers_storage.places import Places
 from cfs_transport_containers_storage.store import ImageRecord
-from cfs_transport_containers_storage.tarsplit import Payload, Segment, assemble, read_tar_split
+from cfs_transport_containers_storage.tarsplit import (
+    CHUNK,
+    SOURCE_BYTES,
+    Payload,
+    Segment,
+    assemble,
+    read_tar_split,
+)
 
 ID = "ab" * 32
 DIGEST = "sha256:" + "1" * 64
@@ -91,7 +106,31 @@ IMAGES = [
     ],
 )
 def test_lookup(rest, found):
-    assert find_image(IMAGES, parse(f"containers-storage:{rest}")).id == found * 32
+    assert find_image(IMAGES, parse(f"containers-storage:{rest}")).image.id == found * 32
+
+
+@pytest.mark.parametrize(
+    ("rest", "name"),
+    [
+        ("x/t:2", "quay.io/x/t"),
+        ("t:1", "localhost/t"),
+        ("docker.io/fedora:40", "docker.io/library/fedora"),
+        (f"x/t@{DIGEST}", "quay.io/x/t"),
+        (f"t@{'aa' * 32}", "localhost/t"),
+        ("aa" * 32, None),
+        ("aa" * 4, None),
+    ],
+)
+def test_the_full_name_is_that_of_the_record(rest, name):
+    assert find_image(IMAGES, parse(f"containers-storage:{rest}")).name == name
+
+
+def test_a_short_name_that_one_image_has_twice_is_not_clear():
+    """Which of them a policy judges would be chance."""
+    both = [record("ae", "quay.io/evil/app:1", "quay.io/good/app:1")]
+    with pytest.raises(UsageError):
+        find_image(both, parse("containers-storage:app:1"))
+    assert find_image(both, parse("containers-storage:evil/app:1")).name == "quay.io/evil/app"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +140,7 @@ def test_lookup(rest, found):
         ("localhost/other:1", NotFoundError),
         (f"fedora@{DIGEST}", NotFoundError),
         ("@" + "ff" * 32, NotFoundError),
+        ("localhost/t@" + "ab" * 32, NotFoundError),
         ("app:1", UsageError),
     ],
 )
@@ -163,6 +203,17 @@ def test_mistakes_in_storage_conf(tmp_path, text):
     named = conf(tmp_path, "s.conf", text)
     with pytest.raises(ConfigError):
         places(tmp_path, CONTAINERS_STORAGE_CONF=named)
+
+
+def test_the_graph_root_that_policies_name(tmp_path):
+    """As containers/image: links in storage.conf are followed, what was typed stays, additional stores don't count."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    text = f'[storage]\ngraphroot="{tmp_path}/link"\nimagestore="/images"\n[storage.options]\n'
+    named = conf(tmp_path, "other.conf", text + 'additionalimagestores=["/more"]\n')
+    found = places(tmp_path, CONTAINERS_STORAGE_CONF=named)
+    assert found.graph == tmp_path / "real"
+    assert found.narrowed(f"[overlay@{tmp_path}/./link/+/run]").graph == tmp_path / "link"
 
 
 def test_missing_or_unknown_settings(tmp_path):
@@ -237,17 +288,39 @@ def test_assembling_is_exact_whatever_the_sizes(tmp_path, sizes):
     with Beneath(tmp_path) as files:
         chunks = list(assemble(parts, files, "here"))
     assert b"".join(chunks) == expected.getvalue()
-    assert all(len(chunk) >= 1 << 19 for chunk in chunks[:-2])
+    files_of_their_own = sum(size >= SOURCE_BYTES for size in sizes)
+    assert len(chunks) <= len(expected.getvalue()) // CHUNK + 2 * files_of_their_own + 3
+    sources = [chunk.source for chunk in chunks if isinstance(chunk, FileBytes)]
+    assert [source.size for source in sources] == [size for size in sizes if size >= SOURCE_BYTES]
 
 
+def test_a_source_is_the_file_that_the_bytes_come_from_and_closes_itself(tmp_path):
+    data = os.urandom(3 * CHUNK + 5)
+    (tmp_path / "f").write_bytes(data)
+    before = open_files()
+    with Beneath(tmp_path) as files:
+        chunks = list(assemble([Segment(b"head"), Payload(b"f", len(data)), Segment(b"tail")], files, "here"))
+        assert [type(chunk) for chunk in chunks] == [bytes, FileBytes, bytes, bytes, bytes, bytes]
+        source = chunks[1].source
+        del chunks
+        assert os.pread(source.fd, source.size + 1, 0) == data
+        del source
+    assert open_files() == before
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("size", [10, SOURCE_BYTES])
 @pytest.mark.parametrize("change", ["shorter", "longer", "gone", "fifo", "directory", "link"])
-def test_a_changed_file_is_noticed(tmp_path, change):
+def test_a_changed_file_is_noticed(tmp_path, change, size):
     path = tmp_path / "f"
-    path.write_bytes(bytes(10))
+    path.write_bytes(bytes(size))
     if change == "shorter":
-        path.write_bytes(bytes(9))
+        path.write_bytes(bytes(size - 1))
     elif change == "longer":
-        path.write_bytes(bytes(11))
+        path.write_bytes(bytes(size + 1))
     else:
         path.unlink()
     if change == "fifo":
@@ -255,10 +328,10 @@ def test_a_changed_file_is_noticed(tmp_path, change):
     elif change == "directory":
         path.mkdir()
     elif change == "link":
-        (tmp_path / "g").write_bytes(bytes(10))
+        (tmp_path / "g").write_bytes(bytes(size))
         path.symlink_to("g")
     with Beneath(tmp_path) as files, pytest.raises(ChangedError) as caught:
-        list(assemble([Payload(b"f", 10)], files, "layer x"))
+        list(assemble([Payload(b"f", size)], files, "layer x"))
     assert caught.value.exit_status == 6
 
 

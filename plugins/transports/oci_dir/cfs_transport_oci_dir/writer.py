@@ -25,7 +25,11 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class LayoutWriter(ImageWriter):
-    """One image into a layout in a directory. Blobs that were stored stay, if it is left early; no name shows them."""
+    """One image into a layout in a directory.
+
+    If it is left early, a layout that it began is removed. In one that was there before, blobs that were stored stay;
+    no name shows them.
+    """
 
     def __init__(self, reference: ImageReference) -> None:
         if reference.digest is not None or position(reference.tag) is not None:
@@ -37,11 +41,14 @@ class LayoutWriter(ImageWriter):
             if self._root.is_dir() and not (self._root / "oci-layout").exists() and any(self._root.iterdir()):
                 msg = f"{self._root} is a directory with other things in it"
                 raise RefusedError(msg, hint="name a new directory or an image layout")
-            (self._root / "blobs").mkdir(parents=True, exist_ok=True)
-            if not (self._root / "oci-layout").exists():
-                _replace(self._root / "oci-layout", _LAYOUT)
         if (self._root / "index.json").exists():
             DirectoryReader(str(self._root)).index()
+        with _as_transport_error(reference):
+            self._began = not (self._root / "oci-layout").exists()
+            self._made = [each for each in (self._root, *self._root.parents) if not each.exists()]
+            self._use: int | None = _in_use(self._root / "blobs")
+            if not (self._root / "oci-layout").exists():
+                _replace(self._root / "oci-layout", _LAYOUT)
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Return whether a file of that name and size is there."""
@@ -74,6 +81,23 @@ class LayoutWriter(ImageWriter):
                 before = DirectoryReader(str(self._root)).read("index.json", MANIFEST_LIMIT)
             _replace(path, replace_entry(before, descriptor, self._reference.tag, str(self._root)))
 
+    def close(self) -> None:
+        """Remove a layout that was begun and names nothing, unless another run uses it by now."""
+        handle, self._use = self._use, None
+        if handle is None:
+            return
+        try:
+            if self._began and not (self._root / "index.json").exists():
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(self._root / "blobs")
+                (self._root / "oci-layout").unlink(missing_ok=True)
+                for folder in self._made:
+                    folder.rmdir()
+        except OSError:  # in use, or what somebody else put there
+            pass
+        finally:
+            os.close(handle)
+
     def _path(self, descriptor: Descriptor) -> Path:
         return self._root / "blobs" / descriptor.digest.algorithm / descriptor.digest.hex
 
@@ -92,7 +116,7 @@ class ArchiveWriter(ImageWriter):
             layout = self._work / "layout"
             self._layout = LayoutWriter(_moved(reference, layout))
         except BaseException:
-            self.close()
+            shutil.rmtree(self._work, ignore_errors=True)
             raise
         self._reference = reference
 
@@ -122,6 +146,7 @@ class ArchiveWriter(ImageWriter):
 
     def close(self) -> None:
         """Remove what was collected."""
+        self._layout.close()
         shutil.rmtree(self._work, ignore_errors=True)
 
 
@@ -159,6 +184,20 @@ def _temporary(directory: Path) -> Generator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _in_use(directory: Path) -> int:
+    """Make *directory* and return a descriptor that keeps other runs from removing it as unfinished."""
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        if os.fstat(handle).st_nlink:  # else it was removed while we waited
+            return handle
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -1,32 +1,28 @@
-"""HTTP answers and network failures as errors of cfs, with the advice that fits."""
+"""HTTP answers as errors of cfs, with the advice that fits."""
 
 from __future__ import annotations
 
 import email.utils
 import json
 import re
-import ssl
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-import requests
-import urllib3.exceptions
 
 from cfs_core.plugin import (
     ForbiddenError,
     NotFoundError,
     RateLimitedError,
     ServerError,
-    TlsError,
-    TransferTimeoutError,
+    StoppedError,
     TransportError,
     UnauthorizedError,
-    UnreachableError,
 )
+from cfs_transport_registry.transfer import read_body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+
+    import requests
 
 _DETAIL_LIMIT = 16 * 1024
 _SERVER_SIDE = frozenset({408, 500, 502, 503, 504})
@@ -35,8 +31,8 @@ _SERVER_SIDE = frozenset({408, 500, 502, 503, 504})
 def error_of(response: requests.Response, what: str) -> TransportError:
     """Return the error for an answer that is not success; reads a little of its body for the registry's own words."""
     status = response.status_code
-    host = re.sub(r"\Ahttps?://([^/]*).*\Z", r"\1", str(response.url), flags=re.DOTALL)
-    said = _said(response)
+    host = host_of(str(response.url))
+    said = _said(response, host)
     facts: dict[str, object] = {"status": status, "host": host}
     if said:
         facts["registry_said"] = said
@@ -92,72 +88,18 @@ def _http_date(text: str) -> float | None:
         return None
 
 
-def _said(response: requests.Response) -> str:
+def host_of(url: str) -> str:
+    """Return ``host[:port]``, without the user and password that a redirect may have put before it."""
+    return re.sub(r"\A[a-zA-Z]+://([^/?#]*).*\Z", r"\1", url, flags=re.DOTALL).rpartition("@")[2]
+
+
+def _said(response: requests.Response, host: str) -> str:
     """Return the first error of a distribution-spec error body, one harmless line."""
     try:
-        raw = response.raw.read(_DETAIL_LIMIT, decode_content=True)
-        first = json.loads(raw)["errors"][0]
+        first = json.loads(read_body(response, host, _DETAIL_LIMIT))["errors"][0]
         text = f"{first.get('code', '')} {first.get('message') or ''}".strip()
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError, urllib3.exceptions.HTTPError):
+    except StoppedError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, TransportError):
         return ""
-    finally:
-        response.close()
     return "".join(c if c.isprintable() else " " for c in text)[:200]
-
-
-@contextmanager
-def network_errors(host: str) -> Iterator[None]:
-    """Turn exceptions of the HTTP libraries into ours.
-
-    Raises:
-        TransportError: in place of any of theirs.
-    """
-    try:
-        yield
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise _translated(error, host) from error
-
-
-def _translated(error: Exception, host: str) -> TransportError:
-    if (tls := _cause(error, ssl.SSLError, urllib3.exceptions.SSLError)) is not None:
-        msg = f"no trustworthy connection to {host}: {_words(tls)}"
-        hint = f"put the authority into /etc/containers/certs.d/{host}/ca.crt, or mark the registry as insecure"
-        return TlsError(msg, hint=hint, host=host)
-    refused = _cause(error, urllib3.exceptions.NewConnectionError) is not None
-    if (
-        not refused
-        and _cause(error, requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) is not None
-    ):
-        msg = f"{host} does not answer in time"
-        return TransferTimeoutError(msg, hint="check the network, or raise read-timeout", host=host, transient=True)
-    if isinstance(error, requests.exceptions.TooManyRedirects):
-        return ServerError(f"{host} redirects in circles", host=host)
-    if isinstance(error, ValueError):
-        return ServerError(f"{host} redirects to something that is not a web address", host=host)
-    msg = f"the connection to {host} failed: {_words(error)}"
-    return UnreachableError(msg, hint="check the name, the network and the proxy settings", host=host, transient=True)
-
-
-def _cause(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:
-    return next((cause for cause in _chain(error) if isinstance(cause, kinds)), None)
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return an error and what it was made from; requests and urllib3 keep that in three different places."""
-    chain: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in chain:
-        chain.append(following)
-        inner = getattr(following, "reason", None)
-        if not isinstance(inner, BaseException):
-            inner = next((arg for arg in following.args if isinstance(arg, BaseException)), None)
-        following = inner or following.__cause__ or following.__context__
-    return chain
-
-
-def _words(error: BaseException) -> str:
-    root = _chain(error)[-1]
-    if isinstance(root, ssl.SSLCertVerificationError):
-        return root.verify_message
-    text = getattr(root, "strerror", None) or str(root) or type(root).__name__
-    return re.sub(r"<[^>]*>:? ?", "", text)[:200]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import ConfigError
+from cfs_transport_registry.reference import HUB, HUB_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,10 +44,18 @@ def _folders(host: str, settings: Settings) -> Iterator[Path]:
     places = [settings.root / "etc/containers/certs.d", settings.root / "etc/docker/certs.d"]
     if settings.config_home is not None:
         places.insert(0, settings.config_home / "containers/certs.d")
+    names = (HUB, host) if host == HUB_SERVER else (host,)  # podman looks under the name that users write
     for place in places:
-        if (place / host).is_dir():
-            yield place / host
+        if found := [place / name for name in names if _is_folder(place / name)]:
+            yield from found
             return
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+    except PermissionError:  # /etc/docker is root's alone on some hosts
+        return False
 
 
 def _load(context: ssl.SSLContext, folder: Path, *, client: bool) -> None:

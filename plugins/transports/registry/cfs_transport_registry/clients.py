@@ -6,24 +6,24 @@ import importlib.metadata
 import threading
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import TlsError, TransportError
+from cfs_core.plugin import StoppedError, TlsError, TransportError
 from cfs_transport_registry.certificates import tls_context
 from cfs_transport_registry.oras_client import OrasClient
-from cfs_transport_registry.reference import HUB
+from cfs_transport_registry.reference import HUB, HUB_SERVER
 
 if TYPE_CHECKING:
+    from cfs_core.plugin import StopSignal
     from cfs_transport_registry.credentials import CredentialStore
     from cfs_transport_registry.registries_conf import Endpoint
     from cfs_transport_registry.settings import Settings
-
-_HUB_SERVER = "registry-1.docker.io"
 
 
 class Clients:
     """Makes clients when they are first needed and keeps them. Safe to use from several threads."""
 
-    def __init__(self, settings: Settings, credentials: CredentialStore) -> None:
+    def __init__(self, settings: Settings, credentials: CredentialStore, stop: StopSignal) -> None:
         self._settings = settings
+        self._stop = stop
         self._credentials = credentials
         self._clients: dict[Endpoint, OrasClient] = {}
         self._lock = threading.Lock()
@@ -54,6 +54,8 @@ class Clients:
             return client
         try:
             client.request("/v2/").close()
+        except StoppedError:
+            raise
         except TransportError as error:
             if not isinstance(error, TlsError) and not error.facts.get("transient"):
                 return client  # it speaks TLS and wants something else, credentials most likely
@@ -63,7 +65,7 @@ class Clients:
 
     def _build(self, endpoint: Endpoint, *, plain_http: bool, insecure: bool) -> OrasClient:
         settings = self._settings
-        server = _HUB_SERVER if endpoint.repository.host == HUB else endpoint.repository.host
+        server = HUB_SERVER if endpoint.repository.host == HUB else endpoint.repository.host
         return OrasClient(
             server,
             plain_http=plain_http,
@@ -72,4 +74,5 @@ class Clients:
             timeouts=(settings.connect_timeout, settings.read_timeout),
             user_agent=f"cfs/{importlib.metadata.version('cfs-core')}",
             encrypted_only=not insecure,
+            stop=self._stop,
         )

@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cfs_core.plugin import CommandError, ConfigError
-from cfs_transport_registry.reference import HUB, Repository
+from cfs_transport_registry.reference import HUB, HUB_NAMES, Repository
+from cfs_transport_registry.registries_conf import AUTH_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from cfs_core.plugin import CommandRunner
+    from cfs_core.plugin import CommandRunner, Logger
     from cfs_transport_registry.settings import Settings
 
 _FILE_LIMIT = 4 * 1024 * 1024
-_HUB_KEYS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+_HUB_URL = "https://index.docker.io/v1/"
 _TOKEN_USER = "<token>"  # noqa: S105 - docker's marker, not a password
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -37,53 +38,81 @@ class Credentials:
 
 
 class CredentialStore:
-    """Looks credentials up, file by file; reads each file once."""
+    """Looks credentials up, place by place; reads each file once, and only if no place before it knew."""
 
-    def __init__(self, settings: Settings, commands: CommandRunner) -> None:
+    def __init__(
+        self, settings: Settings, commands: CommandRunner, log: Logger, helpers: Sequence[str] = (AUTH_FILES,)
+    ) -> None:
         self._settings = settings
         self._commands = commands
-        self._files: list[tuple[Path, dict[str, Any]]] | None = None
+        self._log = log
+        self._helpers = helpers if settings.authfile is None else (AUTH_FILES,)
+        self._contents: dict[Path, dict[str, Any] | None] = {}
 
     def find(self, repository: Repository) -> Credentials | None:
         """Return what is configured for *repository*: in each file helpers first, then the longest matching key.
 
         Raises:
-            ConfigError: a file that is there is unreadable or malformed.
+            ConfigError: a file or helper on the way cannot be used, and none after it knows.
         """
-        for path, content in self._load():
-            found = self._in_file(path, content, repository)
+        failure: ConfigError | None = None
+        for helper in self._helpers:
+            if helper == AUTH_FILES:
+                found = self._in_files(repository)
+            else:
+                try:
+                    found = self._ask_helper("registries.conf", helper, repository)
+                except ConfigError as error:
+                    self._log.debug("registry.helper-failed", helper=helper, reason=str(error))
+                    failure, found = failure or error, None
             if found is not None:
+                return found
+        if failure is not None:
+            raise failure
+        return None
+
+    def _in_files(self, repository: Repository) -> Credentials | None:
+        for path, shared in self._places():
+            if path not in self._contents:
+                self._contents[path] = self._load(path, shared=shared)
+            content = self._contents[path]
+            if content is not None and (found := self._in_file(path, content, repository)) is not None:
                 return found
         return None
 
-    def _load(self) -> list[tuple[Path, dict[str, Any]]]:
-        if self._files is None:
-            self._files = [(path, content) for path in self._places() if (content := _read(path)) is not None]
-        return self._files
+    def _load(self, path: Path, *, shared: bool) -> dict[str, Any] | None:
+        try:
+            return _read(path)
+        except PermissionError as error:
+            if shared:  # root's own, on a host whose users pull with theirs or with none
+                self._log.debug("registry.authfile-unreadable", path=str(path))
+                return None
+            msg = f"credentials file {path} cannot be read: {error.strerror}"
+            raise ConfigError(msg, hint="correct its permissions, or name another with --authfile") from error
 
-    def _places(self) -> Iterator[Path]:
+    def _places(self) -> Iterator[tuple[Path, bool]]:
+        """Yield files, and whether they are the whole system's."""
         settings = self._settings
         if settings.authfile is not None:
-            yield settings.authfile
+            yield settings.authfile, False
             return
         if settings.runtime_dir is not None:
-            yield settings.runtime_dir / "containers/auth.json"
-        yield settings.root / f"run/containers/{settings.uid}/auth.json"
+            yield settings.runtime_dir / "containers/auth.json", False
+        yield settings.root / f"run/containers/{settings.uid}/auth.json", False
         if settings.config_home is not None:
-            yield settings.config_home / "containers/auth.json"
+            yield settings.config_home / "containers/auth.json", False
         if settings.docker_config is not None:
-            yield settings.docker_config / "config.json"
+            yield settings.docker_config / "config.json", False
         elif settings.home is not None:
-            yield settings.home / ".docker/config.json"
+            yield settings.home / ".docker/config.json", False
         for folder in ("etc/ostree", "run/ostree", "usr/lib/ostree"):
-            yield settings.root / folder / "auth.json"
+            yield settings.root / folder / "auth.json", True
 
     def _in_file(self, path: Path, content: Mapping[str, Any], repository: Repository) -> Credentials | None:
         helpers = _table(path, content, "credHelpers")
-        names = _HUB_KEYS if repository.host == HUB else {repository.host}
-        for key, helper in helpers.items():
-            if _key_host(key) in names:
-                return self._ask_helper(path, helper, _server(repository.host))
+        for name in _helper_keys(repository.host):
+            if name in helpers:
+                return self._ask_helper(path, helpers[name], repository)
         keys = {_normalise(key): value for key, value in _table(path, content, "auths").items()}
         for candidate in _candidates(repository):
             if candidate in keys:
@@ -91,17 +120,21 @@ class CredentialStore:
                 if found is not None:
                     return found
         if store := content.get("credsStore"):
-            return self._ask_helper(path, store, _server(repository.host))
+            return self._ask_helper(path, store, repository)
         return None
 
-    def _ask_helper(self, path: Path, helper: object, server: str) -> Credentials | None:
+    def _ask_helper(self, origin: Path | str, helper: object, repository: Repository) -> Credentials | None:
         if not isinstance(helper, str) or not _HELPER.fullmatch(helper):
-            msg = f"{path} names the credential helper {helper!r}, which is not a program suffix"
+            msg = f"{origin} names the credential helper {helper!r}, which is not a program suffix"
             raise ConfigError(msg)
         program = f"docker-credential-{helper}"
         if self._commands.find(program) is None:
-            msg = f"{path} wants credentials from {program}, which is not installed"
-            raise ConfigError(msg, hint=f"install {program}, or remove it from {path}")
+            msg = f"{origin} wants credentials from {program}, which is not installed"
+            raise ConfigError(msg, hint=f"install {program}, or remove it from {origin}")
+        asked = (self._ask(program, server) for server in _servers(repository.host))
+        return next((found for found in asked if found is not None), None)
+
+    def _ask(self, program: str, server: str) -> Credentials | None:
         try:
             done = self._commands.run(
                 [program, "get"],
@@ -130,9 +163,8 @@ def _read(path: Path) -> dict[str, Any] | None:
             raw = file.read(_FILE_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except PermissionError as error:
-        msg = f"credentials file {path} cannot be read: {error.strerror}"
-        raise ConfigError(msg, hint="correct its permissions, or name another with --authfile") from error
+    except PermissionError:
+        raise
     except OSError as error:
         msg = f"credentials file {path} cannot be read: {error.strerror}"
         raise ConfigError(msg) from error
@@ -163,19 +195,21 @@ def _normalise(key: str) -> str:
     bare = re.sub(r"\Ahttps?://", "", key)
     is_url = bare != key
     host, _, rest = bare.rstrip("/").partition("/")
-    if host in _HUB_KEYS:
+    if host in HUB_NAMES:
         host = HUB
     if not rest or is_url or rest in ("v1", "v2"):
         return host
     return f"{host}/{rest}"
 
 
-def _key_host(key: str) -> str:
-    return re.sub(r"\Ahttps?://", "", key).partition("/")[0]
+def _helper_keys(host: str) -> tuple[str, ...]:
+    """Return what stands for *host* in credHelpers: whole hosts, no namespaces (containers-auth.json(5))."""
+    return (HUB, *sorted(HUB_NAMES - {HUB}), _HUB_URL) if host == HUB else (host,)
 
 
-def _server(host: str) -> str:
-    return "https://index.docker.io/v1/" if host == HUB else host
+def _servers(host: str) -> tuple[str, ...]:
+    """Return the names under which helpers may keep the credentials of *host*: docker's, then podman's."""
+    return (_HUB_URL, HUB) if host == HUB else (host,)
 
 
 def _candidates(repository: Repository) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,12 +21,16 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from cfs_core.plugin import ServerError, TlsError, TransportError, UnauthorizedError
-from cfs_transport_registry.answers import error_of, network_errors
+from cfs_core.plugin import ServerError, TlsError, UnauthorizedError
+from cfs_transport_registry.answers import error_of, host_of
+from cfs_transport_registry.failures import network_errors
+from cfs_transport_registry.lines import pool_classes
+from cfs_transport_registry.transfer import read_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from cfs_core.plugin import StopSignal
     from cfs_transport_registry.credentials import Credentials
 
 _TOKEN_LIMIT = 256 * 1024
@@ -45,12 +50,14 @@ class OrasClient:
         timeouts: tuple[float, float],
         user_agent: str,
         encrypted_only: bool,
+        stop: StopSignal,
     ) -> None:
         oras.logger.logger.logger.disabled = True  # it has a coloured handler of its own; we log
         scheme = "http" if plain_http else "https"
         self.host = host
         self.base = f"{scheme}://{host}"
-        self._session = _Session(timeouts, tls, encrypted_only=encrypted_only and not plain_http)
+        self._encrypted_only = encrypted_only and not plain_http
+        self._session = _Session(timeouts, tls, stop, encrypted_only=self._encrypted_only)
         self._session.headers["User-Agent"] = user_agent
         self._session.headers["Accept-Encoding"] = "identity"  # digests are over the bytes as stored
         self._registry = oras.provider.Registry(hostname=host, insecure=plain_http)
@@ -76,8 +83,11 @@ class OrasClient:
         Raises:
             TransportError: no answer. Answers of any status are returned.
         """
-        url = path if "://" in path else self.base + path
-        with network_errors(urlsplit(url).netloc):
+        url = self.base + path if path.startswith("/") else path
+        with network_errors(host_of(url)):
+            if self._encrypted_only and urlsplit(url).scheme != "https":
+                msg = f"{self.host} wants {host_of(url)} to be used without encryption"
+                raise TlsError(msg, hint="mark the registry as insecure if that is meant to be")
             if urlsplit(url)[:2] != urlsplit(self.base)[:2]:
                 return self._session.request(method, url, data=body, headers=dict(headers or {}), stream=True)
             send = oras.provider.Registry.do_request.__wrapped__  # the decorated one retries everything, unbounded
@@ -91,9 +101,16 @@ class _Session(requests.Session):
     """A session that keeps credentials on their host, ignores netrc and cookies, and stays encrypted."""
 
     def __init__(
-        self, timeouts: tuple[float, float], tls: Callable[[str], ssl.SSLContext], *, encrypted_only: bool
+        self,
+        timeouts: tuple[float, float],
+        tls: Callable[[str], ssl.SSLContext],
+        stop: StopSignal,
+        *,
+        encrypted_only: bool,
     ) -> None:
         super().__init__()
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._stop = stop
         self._timeouts = timeouts
         self._tls = tls
         self._by_host: dict[tuple[str, str], HTTPAdapter] = {}
@@ -108,7 +125,7 @@ class _Session(requests.Session):
         with self._making:
             if (scheme, host) not in self._by_host:
                 context = self._tls(host) if scheme == "https" else None
-                self._by_host[scheme, host] = _Adapter(self._timeouts, context)
+                self._by_host[scheme, host] = _Adapter(self._timeouts, context, self._stop)
             return self._by_host[scheme, host]
 
     def close(self) -> None:
@@ -116,11 +133,19 @@ class _Session(requests.Session):
         for adapter in self._by_host.values():
             adapter.close()
 
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where an answer leads to. Its body, which requests would read to the end, is left out."""
+        target = super().get_redirect_target(resp)
+        if target is not None:
+            resp._content = b""  # noqa: SLF001 - what requests itself does when it has read a body
+            resp.close()
+        return target
+
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Drop credentials when a redirect leaves the host; refuse one that leaves encryption."""
         source, target = str(response.request.url), str(prepared_request.url)
         if self._encrypted_only and urlsplit(target).scheme != "https":
-            msg = f"{urlsplit(source).netloc} redirects to {urlsplit(target).netloc} without encryption"
+            msg = f"{host_of(source)} redirects to {host_of(target)} without encryption"
             raise TlsError(msg, hint="mark the registry as insecure if that is meant to be")
         if urlsplit(source)[:2] != urlsplit(target)[:2]:
             prepared_request.headers.pop("Authorization", None)
@@ -129,20 +154,24 @@ class _Session(requests.Session):
 class _Adapter(HTTPAdapter):
     """Timeouts on everything, and our own TLS settings in place of requests' bundled authorities."""
 
-    def __init__(self, timeouts: tuple[float, float], tls: ssl.SSLContext | None) -> None:
+    def __init__(self, timeouts: tuple[float, float], tls: ssl.SSLContext | None, stop: StopSignal) -> None:
         self._timeouts = timeouts
         self._tls = tls
+        self._stop = stop
         super().__init__(pool_connections=4, pool_maxsize=16, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed through
-        """Make the pool with our context."""
+        """Make the pool with our context and connections."""
         kwargs |= self._tls_arguments()
         super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = pool_classes(self._timeouts[1], self._stop)
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed through
         """Make the pool for connections through a proxy, with our context."""
         kwargs |= self._tls_arguments()
-        return super().proxy_manager_for(proxy, **kwargs)
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = pool_classes(self._timeouts[1], self._stop)
+        return manager
 
     def _tls_arguments(self) -> dict[str, Any]:
         if self._tls is None:
@@ -234,20 +263,19 @@ class _Auth(oras.auth.TokenAuth):  # type: ignore[misc]
         if not header.realm.startswith("http"):
             header.realm = f"{self.prefix}://{header.realm}"
         if header.realm.startswith("http://") and not self._plain_http and self._credentials is not None:
-            msg = f"{self._host} wants credentials to be sent unencrypted to {urlsplit(header.realm).netloc}"
+            msg = f"{self._host} wants credentials to be sent unencrypted to {host_of(header.realm)}"
             raise TlsError(msg, hint="this is not done for a registry that is reached by TLS")
         self.token = None
         self._kind, self.token = "Bearer", self._token(header)
 
     def _token(self, header: Any) -> str:  # noqa: ANN401 - oras' own type
         """Exchange credentials for a token: oras for a password or none, OAuth 2 for an identity token."""
-        answers = _Answers(self.session)
+        answers = _Answers(self.session, self._host)
         credentials = self._credentials
         if credentials is not None and credentials.identity_token is not None:
             form = {"grant_type": "refresh_token", "refresh_token": credentials.identity_token, "client_id": "cfs"}
             form |= {"service": header.service or "", "scope": header.scope or ""}
-            response = answers.request("POST", header.realm, data=form, allow_redirects=False)
-            info = response.json() if response.status_code == requests.codes.ok else {}
+            info = answers.request("POST", header.realm, data=form, allow_redirects=False).json()
             token = info.get("access_token") or info.get("token")
         else:
             exchange = oras.auth.TokenAuth()
@@ -257,37 +285,39 @@ class _Auth(oras.auth.TokenAuth):  # type: ignore[misc]
                 exchange.set_basic_auth(credentials.user, credentials.password)
             token = exchange.request_token(header)
         if not isinstance(token, str) or not token or not token.isprintable():
-            raise answers.refusal(self._host)
+            msg = f"{self._host} gave no token"
+            raise ServerError(msg)
         return token
 
 
 class _Answers(requests.Session):
-    """The session as the token exchange sees it: bounded answers, JSON objects or refusals, the last one remembered."""
+    """The session as the token exchange sees it: answers that are whole, bounded, and JSON objects."""
 
-    def __init__(self, session: requests.Session) -> None:
+    def __init__(self, session: requests.Session, registry: str) -> None:
         super().__init__()
         self._inner = session
-        self._last: requests.Response | None = None
+        self._registry = registry
 
     def request(self, method: str | bytes, url: str | bytes, **kwargs: Any) -> requests.Response:  # type: ignore[override] # noqa: ANN401 - passed through
-        """Send through the session that has timeouts and TLS; read at most `_TOKEN_LIMIT` bytes."""
-        response = self._inner.request(method, url, **{**kwargs, "stream": True})
-        self._last = response
-        if response.status_code == requests.codes.ok:
-            raw = response.raw.read(_TOKEN_LIMIT + 1, decode_content=True)
-            response.close()
-            try:
-                good = len(raw) <= _TOKEN_LIMIT and isinstance(json.loads(raw), dict)
-            except (ValueError, RecursionError):
-                good = False
-            if not good:
-                msg = f"{urlsplit(str(url)).netloc} answers the request for a token with something else"
-                raise ServerError(msg, hint="is a proxy or a login page in between?")
-            response._content = raw  # noqa: SLF001 - what requests itself does when it reads a body
-        return response
+        """Send through the session that has timeouts and TLS; read at most `_TOKEN_LIMIT` bytes.
 
-    def refusal(self, host: str) -> TransportError:
-        """Return the error for a token that was not given."""
-        if self._last is None or self._last.status_code == requests.codes.ok:
-            return ServerError(f"{host} gave no token")
-        return error_of(self._last, f"a token for {host}")
+        Raises:
+            TransportError: refused, or answered with something else than a JSON object.
+        """
+        headers = {
+            name: value for name, value in kwargs.pop("headers", {}).items() if name != "User-Agent"
+        }  # oras' own
+        response = self._inner.request(method, url, **{**kwargs, "headers": headers, "stream": True})
+        if response.status_code != requests.codes.ok:
+            raise error_of(response, f"a token for {self._registry}")
+        host = host_of(str(response.url))
+        raw = read_body(response, host, _TOKEN_LIMIT)
+        try:
+            good = len(raw) <= _TOKEN_LIMIT and isinstance(json.loads(raw), dict)
+        except (ValueError, RecursionError):
+            good = False
+        if not good:
+            msg = f"{host} answers the request for a token with something else"
+            raise ServerError(msg, hint="is a proxy or a login page in between?")
+        response._content = raw  # noqa: SLF001 - what requests itself does when it reads a body
+        return response

@@ -19,7 +19,8 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LONGEST_NAME = 255
 
 HUB = "docker.io"
-_HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+HUB_SERVER = "registry-1.docker.io"
+HUB_NAMES = frozenset({HUB, HUB_SERVER, "index.docker.io"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class Repository:
 def parse(text: str, aliases: Mapping[str, str]) -> ImageReference:
     """Parse ``docker://NAME[:TAG][@DIGEST]`` or ``registry:NAME…``; the tag is ``latest`` if neither is given.
 
-    ``docker://`` normalises names without a host to docker.io as docker and skopeo do. ``registry:`` wants a host, or a
-    short name that *aliases* (registries.conf) knows.
+    ``docker://`` normalises names without a host to docker.io and knows no aliases, as docker and skopeo do.
+    ``registry:`` wants a host, or a short name that *aliases* (registries.conf) knows.
 
     Raises:
         UsageError: not in the grammar.
@@ -78,10 +79,10 @@ def _digest(text: str, digest: str) -> Digest:
 def _repository(text: str, name: str, aliases: Mapping[str, str], *, short: bool) -> Repository:
     host, slash, path = name.partition("/")
     if not slash or not _looks_like_host(host):
-        if (full := aliases.get(name)) is not None:
-            host, _, path = full.partition("/")
-        elif short:
+        if short:
             host, path = HUB, name
+        elif (full := aliases.get(name)) is not None:
+            host, _, path = full.partition("/")
         else:
             msg = f"{name!r} in {text!r} names no registry host, and there is no alias for it"
             raise UsageError(msg, hint=f"write the host: registry:docker.io/library/{name}, or configure an alias")
@@ -89,7 +90,7 @@ def _repository(text: str, name: str, aliases: Mapping[str, str], *, short: bool
         msg = f"{host!r} in {text!r} is not a host name"
         raise UsageError(msg, hint="write docker://HOST[:PORT]/NAME[:TAG][@DIGEST]")
     host = host.lower()
-    if host in _HUB_NAMES:
+    if host in HUB_NAMES:
         host = HUB
         path = path if "/" in path else f"library/{path}"
     if not _PATH.fullmatch(path) or len(host) + 1 + len(path) > _LONGEST_NAME:

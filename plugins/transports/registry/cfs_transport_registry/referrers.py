@@ -18,18 +18,17 @@ if TYPE_CHECKING:
 
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _PAGES = 32
+_REFERRERS = 10_000
 _OK, _NOT_FOUND = 200, 404
 
 
-def list_referrers(
-    client: OrasClient, path: str, digest: Digest, artifact_type: str | None, patience: float
-) -> tuple[Descriptor, ...]:
+def list_referrers(client: OrasClient, path: str, digest: Digest, artifact_type: str | None) -> tuple[Descriptor, ...]:
     """Return descriptors of what refers to *digest*, of *artifact_type* if given.
 
     Raises:
         TransportError: no answer, or an answer other than yes or no.
         ImageError: an index that is none.
-        LimitError: more pages than anybody needs.
+        LimitError: more pages or entries than anybody needs.
     """
     query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
     url: str | None = f"/v2/{path}/referrers/{digest}{query}"
@@ -40,15 +39,18 @@ def list_referrers(
         if pages > _PAGES:
             msg = f"{client.host} lists referrers of {digest} on more than {_PAGES} pages"
             raise LimitError(msg)
-        raw, following = _page(client, url, patience)
+        raw, following = _page(client, url)
         if raw is None and pages == 1:
-            raw, following = _page(client, f"/v2/{path}/manifests/{digest.algorithm.value}-{digest.hex}", patience)
+            raw, following = _page(client, f"/v2/{path}/manifests/{digest.algorithm.value}-{digest.hex}")
         found += _descriptors(raw or b'{"manifests":[]}', artifact_type)
+        if len(found) > _REFERRERS:
+            msg = f"{client.host} lists more than {_REFERRERS} referrers of {digest}"
+            raise LimitError(msg, limit=_REFERRERS)
         url = following
     return tuple(found)
 
 
-def _page(client: OrasClient, url: str, patience: float) -> tuple[bytes | None, str | None]:
+def _page(client: OrasClient, url: str) -> tuple[bytes | None, str | None]:
     response = client.request(url, headers={"Accept": _INDEX})
     if response.status_code == _NOT_FOUND:
         response.close()
@@ -56,14 +58,22 @@ def _page(client: OrasClient, url: str, patience: float) -> tuple[bytes | None, 
     if response.status_code != _OK:
         raise error_of(response, "referrers")
     link = re.match(r'\s*<([^>]*)>\s*;.*rel="?next"?', response.headers.get("Link", ""))
-    following = urljoin(client.base + url, link[1]) if link else None
-    if following is not None and urlsplit(following)[:2] != urlsplit(client.base)[:2]:
-        following = None
-    raw = read_body(response, client.host, patience, MANIFEST_LIMIT)
+    following = _next(client, url, link[1]) if link else None
+    raw = read_body(response, client.host, MANIFEST_LIMIT)
     if len(raw) > MANIFEST_LIMIT:
         msg = f"the list of referrers at {client.host} is longer than {MANIFEST_LIMIT} bytes"
         raise LimitError(msg, limit_bytes=MANIFEST_LIMIT)
-    return raw, following.removeprefix(client.base) if following else None
+    return raw, following
+
+
+def _next(client: OrasClient, url: str, link: str) -> str | None:
+    """Return the path of the next page; None if it is not at this registry."""
+    try:
+        following = urljoin(client.base + url, link)
+        at_home = urlsplit(following)[:2] == urlsplit(client.base)[:2]
+    except ValueError:
+        return None
+    return following.removeprefix(client.base) if at_home else None
 
 
 def _descriptors(raw: bytes, artifact_type: str | None) -> Iterator[Descriptor]:
@@ -72,7 +82,7 @@ def _descriptors(raw: bytes, artifact_type: str | None) -> Iterator[Descriptor]:
         for entry in entries:
             if artifact_type is None or entry.get("artifactType") == artifact_type:
                 yield _descriptor(entry)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         msg = "the list of referrers is not an image index"
         raise ImageError(msg) from error
 

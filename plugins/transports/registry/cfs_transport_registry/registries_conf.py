@@ -1,4 +1,4 @@
-"""registries.conf, version 2: mirrors, other locations, blocked and insecure registries, short-name aliases."""
+"""registries.conf, version 2: mirrors, other locations, blocked and insecure registries, aliases, helpers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _PULL_FROM = frozenset({"", "all", "digest-only", "tag-only"})
 _FILE_LIMIT = 4 * 1024 * 1024
+
+AUTH_FILES = "containers-auth.json"
+"""Stands in the list of credential helpers for the files that podman login writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,8 @@ class RegistriesConf:
 
     registries: Mapping[str, _Registry] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    credential_helpers: tuple[str, ...] = (AUTH_FILES,)
+    """What to ask for credentials, in order; the last file that has a list decides."""
 
     @classmethod
     def load(cls, settings: Settings) -> RegistriesConf:
@@ -65,9 +70,12 @@ class RegistriesConf:
         """
         registries: dict[str, _Registry] = {}
         aliases: dict[str, str] = {}
+        helpers: tuple[str, ...] = ()
         for path in _files(settings):
-            _merge(path, _read(path), registries, aliases)
-        return cls(registries, {name: full for name, full in aliases.items() if full})
+            content = _read(path)
+            _merge(path, content, registries, aliases)
+            helpers = _helpers(path, content) or helpers
+        return cls(registries, {name: full for name, full in aliases.items() if full}, helpers or (AUTH_FILES,))
 
     def endpoints(self, reference: ImageReference) -> tuple[Endpoint, ...]:
         """Return where to ask for *reference*, in order: mirrors, then the registry itself.
@@ -187,6 +195,15 @@ def _merge(path: Path, content: Mapping[str, Any], registries: dict[str, _Regist
             msg = f"the alias of {name!r} in {path} is {full!r}, not HOST/NAME"
             raise ConfigError(msg)
         aliases[name] = full
+
+
+def _helpers(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    names = _expect(path, content, "credential-helpers", list, default=[])
+    for name in names:
+        if not isinstance(name, str) or not name:
+            msg = f"credential-helpers in {path} has {name!r}, not the name of a helper"
+            raise ConfigError(msg)
+    return tuple(names)
 
 
 def _registry(path: Path, table: object) -> _Registry:

@@ -88,9 +88,11 @@ def _file(values: Mapping[str, object], key: str, environ: Mapping[str, str], va
         msg = f"{origin} is {value!r}, not a path"
         raise ConfigError(msg)
     path = Path(value).expanduser()
-    if not path.exists():
-        msg = f"{origin} names {path}, which does not exist"
-        raise ConfigError(msg, hint="correct the path, or leave it out to use the usual places")
+    try:
+        path.stat()
+    except OSError as error:
+        msg = f"{origin} names {path}, which cannot be used: {error.strerror}"
+        raise ConfigError(msg, hint="correct the path, or leave it out to use the usual places") from error
     return path
 
 

@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import TransferTimeoutError
-from cfs_transport_registry.answers import network_errors
+from cfs_transport_registry.failures import network_errors
+from cfs_transport_registry.lines import reading_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,41 +19,44 @@ SLOWEST = 64
 """Bytes per second; a transfer that brings less over a whole read timeout is given up."""
 
 
-def read_chunks(response: requests.Response, host: str, patience: float) -> Iterator[bytes]:
-    """Yield the body as it arrives. *patience* in seconds is the longest silence, and the window for `SLOWEST`.
+def read_chunks(response: requests.Response, host: str) -> Iterator[bytes]:
+    """Yield the body as it arrives. The read timeout is the longest silence, and the window for `SLOWEST`.
 
     Raises:
         TransferTimeoutError: silence, or hardly more than that.
         UnreachableError: broken off.
     """
+    reading = reading_of(response)
     waited = 0.0
     received = 0
     while True:
         begun = time.monotonic()
+        reading.allow(reading.patience)
         with network_errors(host):
             chunk = response.raw.read1(CHUNK, decode_content=False)
         if not chunk:
             return
         waited += time.monotonic() - begun
         received += len(chunk)
-        if waited > patience:
-            if received < SLOWEST * patience:
+        if waited > reading.patience:
+            if received < SLOWEST * reading.patience:
                 msg = f"{host} sends next to nothing: {received} bytes in {waited:.0f} s"
                 raise TransferTimeoutError(msg, hint="check the network, or use a mirror", host=host, transient=True)
             waited, received = 0.0, 0
         yield chunk
 
 
-def read_body(response: requests.Response, host: str, patience: float, limit: int) -> bytes:
-    """Return the body, at most ``limit + 1`` bytes of it.
+def read_body(response: requests.Response, host: str, limit: int) -> bytes:
+    """Return the body, at most ``limit + 1`` bytes of it. All of that has to come within one read timeout.
 
     Raises:
-        TransportError: as `read_chunks`.
+        TransferTimeoutError: it did not.
+        UnreachableError: broken off.
     """
-    with response:
+    with response, network_errors(host):
+        reading = reading_of(response)
+        reading.allow(reading.patience)
         data = bytearray()
-        for chunk in read_chunks(response, host, patience):
+        while len(data) <= limit and (chunk := response.raw.read1(limit + 1 - len(data), decode_content=False)):
             data += chunk
-            if len(data) > limit:
-                break
-        return bytes(data[: limit + 1])
+        return bytes(data)

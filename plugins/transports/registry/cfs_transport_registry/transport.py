@@ -28,7 +28,7 @@ from cfs_transport_registry.transfer import read_body, read_chunks
 from cfs_transport_registry.writer import RegistryWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import requests
 
@@ -47,10 +47,10 @@ class RegistryTransport(Transport):
     """Reads from mirrors and registries as registries.conf orders them; blobs from where the manifest was found."""
 
     def __init__(self, context: PluginContext, settings: Settings) -> None:
-        self._patience = settings.read_timeout
         self._log = context.log
         self._conf = RegistriesConf.load(settings)
-        self._clients = Clients(settings, CredentialStore(settings, context.commands))
+        credentials = CredentialStore(settings, context.commands, context.log, self._conf.credential_helpers)
+        self._clients = Clients(settings, credentials, self.stop)
         self._found_at: dict[str, Endpoint] = {}
         self._lock = threading.Lock()
 
@@ -85,10 +85,7 @@ class RegistryTransport(Transport):
         """
 
         def ask() -> tuple[Descriptor, ...]:
-            return self._first(
-                reference,
-                lambda client, path: list_referrers(client, path, digest, artifact_type, self._patience),
-            )
+            return self._first(reference, lambda client, path: list_referrers(client, path, digest, artifact_type))
 
         return self.retrying(ask)
 
@@ -99,12 +96,13 @@ class RegistryTransport(Transport):
             known = self._found_at.get(reference.name)
         if known in endpoints and not note:
             endpoints.sort(key=lambda endpoint: endpoint != known)
-        errors: list[TransportError] = []
+        errors: dict[Endpoint, TransportError] = {}
         for endpoint in endpoints:
             try:
                 answer = ask(self._clients.client(endpoint), endpoint.repository.path)
             except TransportError as error:
-                errors.append(error)
+                self.stop.check()
+                errors[endpoint] = error
                 if len(endpoints) > 1:
                     self._log.warning("registry.place-failed", place=str(endpoint), code=error.code, reason=str(error))
                 continue
@@ -112,7 +110,7 @@ class RegistryTransport(Transport):
                 with self._lock:
                     self._found_at[reference.name] = endpoint
             return answer
-        raise next((error for error in errors if error.facts.get("transient")), errors[-1])
+        raise _telling(errors, known)
 
     # --- manifests ----------------------------------------------------------------------------
 
@@ -132,7 +130,7 @@ class RegistryTransport(Transport):
             if media_type.startswith("application/vnd."):
                 hint = "this is not a container image of OCI or of docker's schema 2"
             raise ContentTypeError(msg, hint=hint, host=client.host)
-        raw = read_body(response, client.host, self._patience, MANIFEST_LIMIT)
+        raw = read_body(response, client.host, MANIFEST_LIMIT)
         _check_stated_digest(response, raw, client.host)
         return "" if media_type in _VAGUE_TYPES else media_type, raw
 
@@ -144,8 +142,26 @@ class RegistryTransport(Transport):
             reference, lambda client, path: (client, _begin_blob(client, path, descriptor.digest, offset))
         )
         with response:
-            chunks = read_chunks(response, client.host, self._patience)
+            chunks = read_chunks(response, client.host)
             yield _skip(chunks, offset) if response.status_code == _OK and offset else chunks
+
+
+def _telling(errors: Mapping[Endpoint, TransportError], known: Endpoint | None) -> TransportError:
+    """Return the error to show where every place failed: the registry's own answer, and that the mirrors failed too.
+
+    A place that has answered in this run (*known*) and only stumbles now is worth another try.
+    """
+    if known is not None and known in errors and errors[known].facts.get("transient"):
+        return errors[known]
+    chosen = next((error for endpoint, error in errors.items() if not endpoint.mirror), None)
+    if chosen is None:
+        return next(iter(errors.values()))
+    failed = {str(endpoint): error.code for endpoint, error in errors.items() if error is not chosen}
+    if failed:
+        chosen.facts["mirrors_failed"] = failed
+        tried = "mirrors failed too: " + ", ".join(f"{place} ({code})" for place, code in failed.items())
+        chosen.hint = f"{chosen.hint}; {tried}" if chosen.hint else tried
+    return chosen
 
 
 def _begin_blob(client: OrasClient, path: str, digest: Digest, offset: int) -> requests.Response:

@@ -54,8 +54,12 @@ class RegistryWriter(ImageWriter):
         if not location:
             msg = f"{self._client.host} accepts an upload and does not say where to"
             raise ServerError(msg, host=self._client.host)
-        target = urljoin(f"{self._client.base}/", location)
-        target += ("&" if urlsplit(target).query else "?") + urlencode({"digest": str(descriptor.digest)})
+        try:
+            target = urljoin(f"{self._client.base}/", location)
+            target += ("&" if urlsplit(target).query else "?") + urlencode({"digest": str(descriptor.digest)})
+        except ValueError as error:
+            msg = f"{self._client.host} accepts an upload to something that is not a web address"
+            raise ServerError(msg, host=self._client.host) from error
         headers = {"Content-Type": "application/octet-stream"}
         body = _Sized(chunks, descriptor.size)
         with self._client.request(target, method="PUT", headers=headers, body=body) as response:

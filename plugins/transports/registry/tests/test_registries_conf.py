@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from cfs_core.plugin import BlockedError, ConfigError, NotFoundError, TransportError, VerificationError
+from cfs_core.plugin import (
+    BlockedError,
+    ConfigError,
+    ForbiddenError,
+    NotFoundError,
+    TransportError,
+    UnauthorizedError,
+    VerificationError,
+)
 from cfs_testkit import faults
 from cfs_testkit.images import build_image
 from cfs_testkit.registry import RegistryServer
@@ -216,6 +224,30 @@ def test_a_lying_mirror_is_not_passed_over_silently(pair, mirrored, image):
 def test_nobody_has_it(mirrored):
     with pytest.raises(NotFoundError):
         mirrored.fetch_manifest(mirrored.parse("docker://example.com/x/app:1"))
+
+
+@pytest.mark.parametrize("fault", [faults.Status(503), faults.Silence(), faults.Status(429)])
+@pytest.mark.parametrize(("status", "error"), [(404, NotFoundError), (401, UnauthorizedError), (403, ForbiddenError)])
+def test_the_registrys_own_answer_counts_where_the_mirror_is_dead(pair, mirrored, fault, status, error):
+    mirror, primary = pair
+    mirror.fault("/manifests/", fault, forever=True)
+    primary.fault("/manifests/", faults.Status(status), forever=True)
+    with pytest.raises(error) as caught:
+        mirrored.fetch_manifest(mirrored.parse("docker://example.com/x/app:1"))
+    assert len(primary.requests("/manifests/")) == 1
+    assert list(caught.value.facts["mirrors_failed"]) == [f"{mirror.host}/copy/app"]
+    assert mirror.host in caught.value.hint
+    assert caught.value.facts["host"] == primary.host
+
+
+def test_a_mirror_that_stumbles_is_tried_again(pair, mirrored, image):
+    mirror, _primary = pair
+    image.publish(mirror, "copy/app", "1")
+    reference = mirrored.parse("docker://example.com/x/app:1")
+    mirrored.fetch_manifest(reference)
+    mirror.fault("/blobs/", faults.Status(503))
+    descriptor, data = layer(image)
+    assert b"".join(mirrored.iter_blob(reference, descriptor)) == data
 
 
 def test_a_dead_mirror_is_passed_over(make_transport, image, tmp_path):

@@ -1,21 +1,18 @@
-"""Credentials: found where other tools keep them, sent where they belong and nowhere else, never shown."""
+"""Credentials: sent where they belong and nowhere else, never shown."""
 
 from __future__ import annotations
 
 import base64
 import json
-import stat
 import threading
 
 import pytest
 
-from cfs_core.plugin import ConfigError, Descriptor, Digest, RateLimitedError, ServerError, UnauthorizedError
+from cfs_core.plugin import Descriptor, Digest, NotFoundError, RateLimitedError, ServerError, UnauthorizedError
 from cfs_testkit import faults
 from cfs_testkit.images import build_image
 from cfs_testkit.registry import Access, RegistryServer
-from cfs_transport_registry.credentials import Credentials, CredentialStore
-from cfs_transport_registry.reference import Repository
-from cfs_transport_registry.settings import Settings
+from cfs_transport_registry.credentials import Credentials
 
 SECRET = "s3cret-Passw0rd"
 TOKEN_ACCESS = Access("token", "alice", SECRET)
@@ -183,140 +180,26 @@ def test_many_threads_share_one_token(token_server, make_transport, tmp_path):
     assert len(token_server.requests("/token")) == 1
 
 
-# --- where credentials are found -------------------------------------------------------------
+def test_cookies_are_not_kept(make_transport):
+    with RegistryServer() as server:
+        server.fault("/manifests/", faults.Header("Set-Cookie", "session=1; Path=/"), forever=True)
+        transport = make_transport()
+        fetch(transport, filled(server))
+        assert not [seen for seen in server.seen if "Cookie" in seen.headers]
 
 
-class Places:
-    """A root with files in it, and a store that looks there."""
-
-    def __init__(self, tmp_path):
-        self.root = tmp_path
-        self.helpers = tmp_path / "bin"
-        self.settings = {"root": tmp_path, "uid": 1000}
-
-    def put(self, path, content):
-        target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(content if isinstance(content, str) else json.dumps(content))
-        return target
-
-    def helper(self, name, script):
-        path = self.put(f"bin/docker-credential-{name}", f"#!/bin/sh\n{script}\n")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-    def user(self, name, **settings):
-        from cfs_core.system.command import HostCommands
-
-        made = Settings(**{**self.settings, **settings})
-        store = CredentialStore(made, HostCommands({"PATH": str(self.helpers)}))
-        found = store.find(Repository.of(name))
-        return None if found is None else found.user or f"token {found.identity_token}"
+def test_the_token_server_sees_our_user_agent(token_server, make_transport, tmp_path):
+    fetch(make_transport(authfile=str(authfile(tmp_path / "auth.json", token_server.host))), token_server)
+    (asked,) = token_server.requests("/token")
+    assert asked.headers["User-Agent"].startswith("cfs/")
 
 
-@pytest.fixture
-def places(tmp_path):
-    return Places(tmp_path)
-
-
-def auths(**keys):
-    return {"auths": {key: entry(user) for key, user in keys.items()}}
-
-
-def test_files_are_read_in_podmans_order(places):
-    order = [
-        ("run-user/containers/auth.json", {"runtime_dir": places.root / "run-user"}),
-        ("run/containers/1000/auth.json", {}),
-        ("home/.config/containers/auth.json", {"config_home": places.root / "home/.config"}),
-        ("home/.docker/config.json", {"home": places.root / "home"}),
-        ("etc/ostree/auth.json", {}),
-    ]
-    everything = {key: value for _, settings in order for key, value in settings.items()}
-    assert places.user("quay.io/a/b") is None
-    for path, _ in reversed(order):
-        places.put(path, auths(**{"quay.io": path}))
-        assert places.user("quay.io/a/b", **everything) == path
-    assert (
-        places.user("quay.io/a/b", **everything, docker_config=places.put("d/config.json", "{}").parent) == order[0][0]
-    )
-    named = places.put("named.json", auths(**{"quay.io": "named"}))
-    assert places.user("quay.io/a/b", **everything, authfile=named) == "named"
-    assert places.user("other.io/a", **everything, authfile=named) is None
-
-
-def test_the_longest_matching_namespace_wins(places):
-    keys = {"quay.io": "host", "quay.io/org": "org", "quay.io/org/app": "app", "quay.io/or": "no"}
-    places.put("etc/ostree/auth.json", auths(**keys))
-    assert places.user("quay.io/other/app") == "host"
-    assert places.user("quay.io/org/other") == "org"
-    assert places.user("quay.io/org/app") == "app"
-    assert places.user("quay.io/org/app/sub") == "app"
-    assert places.user("quay.io/organic") == "host"
-    assert places.user("evil-quay.io/org/app") is None
-
-
-@pytest.mark.parametrize("key", ["https://index.docker.io/v1/", "docker.io", "index.docker.io", "https://docker.io"])
-def test_docker_hub_has_several_names(places, key):
-    places.put("etc/ostree/auth.json", auths(**{key: "hub"}))
-    assert places.user("docker.io/library/fedora") == "hub"
-
-
-@pytest.mark.parametrize("key", ["https://quay.io", "http://quay.io/", "quay.io/v1/", "https://quay.io/v2/"])
-def test_urls_as_keys_of_old_files(places, key):
-    places.put("etc/ostree/auth.json", auths(**{key: "old"}))
-    assert places.user("quay.io/a") == "old"
-
-
-def test_helpers_are_asked_for_their_registries(places):
-    places.helper("one", 'read server; echo "{\\"Username\\": \\"$server-user\\", \\"Secret\\": \\"x\\"}"')
-    places.helper("tok", 'echo \'{"Username": "<token>", "Secret": "refresh"}\'')
-    places.put("etc/ostree/auth.json", {"credHelpers": {"quay.io": "one", "azurecr.io": "tok", "docker.io": "one"}})
-    assert places.user("quay.io/a") == "quay.io-user"
-    assert places.user("azurecr.io/a") == "token refresh"
-    assert places.user("docker.io/library/a") == "https://index.docker.io/v1/-user"
-    assert places.user("other.io/a") is None
-
-
-def test_the_store_is_asked_last_and_may_know_nothing(places):
-    places.helper(
-        "store",
-        'read s; [ "$s" = quay.io ] || { echo credentials not found; exit 1; }; echo \'{"Username":"s","Secret":"x"}\'',
-    )
-    places.put("etc/ostree/auth.json", {"credsStore": "store", **auths(**{"own.io": "own"})})
-    assert places.user("own.io/a") == "own"
-    assert places.user("quay.io/a") == "s"
-    assert places.user("other.io/a") is None
-
-
-@pytest.mark.parametrize(
-    ("content", "script"),
-    [
-        ("not json", None),
-        ("[]", None),
-        ({"auths": []}, None),
-        ({"auths": {"quay.io": "x"}}, None),
-        ({"auths": {"quay.io": {"auth": "%%%"}}}, None),
-        ({"auths": {"quay.io": {"auth": base64.b64encode(b"nocolon").decode()}}}, None),
-        ({"credHelpers": {"quay.io": "../../evil"}}, None),
-        ({"credHelpers": {"quay.io": "missing"}}, None),
-        ({"credHelpers": {"quay.io": "broken"}}, "exit 7"),
-        ({"credHelpers": {"quay.io": "broken"}}, "echo hello"),
-        ("[" * 100_000, None),
-    ],
-)
-def test_a_broken_file_or_helper_is_an_error_of_the_configuration(places, content, script):
-    places.put("etc/ostree/auth.json", content)
-    if script:
-        places.helper("broken", script)
-    with pytest.raises(ConfigError) as caught:
-        places.user("quay.io/a")
-    assert caught.value.exit_status == 3
-
-
-def test_a_named_file_that_is_missing_is_an_error(make_transport, tmp_path):
-    with pytest.raises(ConfigError) as caught:
-        make_transport(authfile=str(tmp_path / "absent.json"))
-    assert "absent.json" in str(caught.value)
-    with pytest.raises(ConfigError):
-        make_transport(environ={"REGISTRY_AUTH_FILE": str(tmp_path / "absent.json")})
-    with pytest.raises(ConfigError):
-        make_transport(no_such_setting=1)
+def test_an_error_does_not_show_what_a_redirect_puts_before_the_host(token_server, make_transport, tmp_path):
+    transport = make_transport(authfile=str(authfile(tmp_path / "auth.json", token_server.host)))
+    with RegistryServer() as elsewhere:
+        location = elsewhere.url("/absent").replace("//", "//user:hidden@")
+        token_server.fault(r"/blobs/", faults.Redirect(location), forever=True)
+        with pytest.raises(NotFoundError) as caught:
+            fetch(transport, token_server)
+        assert elsewhere.host in str(caught.value)
+    assert "hidden" not in f"{caught.value} {caught.value.hint} {caught.value.facts}"

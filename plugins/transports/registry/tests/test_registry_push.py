@@ -6,7 +6,16 @@ import json
 
 import pytest
 
-from cfs_core.plugin import Descriptor, Digest, ForbiddenError, ServerError, UnauthorizedError, VerificationError
+from cfs_core.plugin import (
+    Descriptor,
+    Digest,
+    ForbiddenError,
+    ImageError,
+    LimitError,
+    ServerError,
+    UnauthorizedError,
+    VerificationError,
+)
 from cfs_testkit import faults
 from cfs_testkit.images import build_image, sha256
 from cfs_testkit.registry import Access, RegistryServer
@@ -122,3 +131,41 @@ def test_pages_of_referrers_are_followed_at_home_only(registry_server, make_tran
     transport = make_transport()
     reference = transport.parse(f"docker://{registry_server.host}/app:1")
     assert len(transport.referrers(reference, Digest.parse(image.digest))) == 2
+
+
+@pytest.mark.parametrize("link", ["http://[/x", "/v2/?next=http://elsewhere.example/x", "ftp://[::1/x"])
+def test_a_senseless_next_page_does_no_harm(registry_server, make_transport, image, link):
+    page = json.dumps({"manifests": []}).encode()
+    registry_server.fault("/referrers/", faults.Status(200, {"Link": f'<{link}>; rel="next"'}, page))
+    transport = make_transport()
+    reference = transport.parse(f"docker://{registry_server.host}/app:1")
+    assert transport.referrers(reference, Digest.parse(image.digest)) == ()
+
+
+@pytest.mark.parametrize("size", ["Infinity", "NaN", '"many"', "null", "1e999"])
+def test_a_senseless_size_of_a_referrer_is_an_error_of_the_image(registry_server, make_transport, image, size):
+    page = f'{{"manifests": [{{"mediaType": "a/b", "digest": "{image.digest}", "size": {size}}}]}}'.encode()
+    registry_server.fault("/referrers/", faults.Status(200, {}, page))
+    transport = make_transport()
+    with pytest.raises(ImageError):
+        transport.referrers(transport.parse(f"docker://{registry_server.host}/app:1"), Digest.parse(image.digest))
+
+
+def test_referrers_have_a_limit(registry_server, make_transport, image):
+    entry = {"mediaType": "a/b", "digest": image.digest, "size": 1}
+    page = json.dumps({"manifests": [entry] * 5000}).encode()
+    path = f"/v2/app/referrers/{image.digest}"
+    registry_server.fault("/referrers/", faults.Status(200, {"Link": f'<{path}>; rel="next"'}, page), forever=True)
+    transport = make_transport()
+    with pytest.raises(LimitError):
+        transport.referrers(transport.parse(f"docker://{registry_server.host}/app:1"), Digest.parse(image.digest))
+    assert len(registry_server.requests("/referrers/")) == 3
+
+
+@pytest.mark.parametrize("location", ["http://[/x", "ftp://127.0.0.1/x"])
+def test_an_upload_to_nowhere_is_an_error_of_the_server(registry_server, make_transport, location):
+    registry_server.fault("/uploads/", faults.Status(202, {"Location": location}), method="POST", forever=True)
+    transport = make_transport()
+    reference = transport.parse(f"docker://{registry_server.host}/app:1")
+    with transport.open_writer(reference) as writer, pytest.raises(ServerError):
+        writer.put_blob(descriptor(b"data"), [b"data"])

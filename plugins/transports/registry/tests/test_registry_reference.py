@@ -27,6 +27,7 @@ DIGEST = "sha256:" + "a" * 64
         ("docker://a.b/x__y/z-_".rstrip("-_"), "a.b/x__y/z", "latest"),
         ("registry:quay.io/a/b:1", "quay.io/a/b", "1"),
         ("registry:short:1", "quay.io/known/short", "1"),
+        ("docker://short:1", "docker.io/library/short", "1"),
         (f"docker://quay.io/a/b@{DIGEST}", "quay.io/a/b", None),
         (f"docker://quay.io/a/b:1@{DIGEST}", "quay.io/a/b", "1"),
     ],

@@ -10,15 +10,20 @@ import socketserver
 import threading
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from cfs_core.plugin import ConfigError, TlsError, TransportError
+from cfs_core.plugin import ConfigError, Descriptor, Digest, TlsError, TransportError
 from cfs_testkit import faults
 from cfs_testkit.images import build_image
 from cfs_testkit.registry import Access, RegistryServer
+from cfs_transport_registry.certificates import tls_context
+from cfs_transport_registry.settings import Settings
+
+REASON = "cryptography makes the certificates: install the extra `test`"
+x509 = pytest.importorskip("cryptography.x509", reason=REASON)
+hashes = pytest.importorskip("cryptography.hazmat.primitives.hashes", reason=REASON)
+serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization", reason=REASON)
+ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec", reason=REASON)
+NameOID = x509.oid.NameOID
 
 NOW = dt.datetime.now(dt.UTC)
 
@@ -134,6 +139,30 @@ def test_half_or_broken_files_are_errors_of_the_configuration(authority, make_tr
         with pytest.raises(ConfigError) as caught:
             fetch(make_transport(tls_verify=None), server)
         assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["docker.io", "registry-1.docker.io"])
+def test_the_hub_has_two_names_in_certs_d(tmp_path, name):
+    folder = tmp_path / "etc/containers/certs.d" / name
+    folder.mkdir(parents=True)
+    (folder / "ca.crt").write_text("not pem")
+    with pytest.raises(ConfigError) as caught:
+        tls_context("registry-1.docker.io", "registry-1.docker.io", Settings(root=tmp_path), verify=True)
+    assert str(folder) in str(caught.value)
+    tls_context("quay.io", "quay.io", Settings(root=tmp_path), verify=True)
+
+
+def test_an_upload_to_plain_http_is_refused(authority, make_transport, tmp_path):
+    blob = Descriptor(media_type="", digest=Digest.of(b"data"), size=4)
+    with RegistryServer(tls=authority.issue("server")) as server, RegistryServer() as plain:
+        location = {"Location": plain.url("/v2/app/blobs/uploads/1")}
+        server.fault("/uploads/", faults.Status(202, location), method="POST", forever=True)
+        certs_d(tmp_path, server.host, ("ca.crt", authority.path))
+        transport = make_transport(tls_verify=None)
+        reference = transport.parse(f"docker://{server.host}/app:1")
+        with transport.open_writer(reference) as writer, pytest.raises(TlsError):
+            writer.put_blob(blob, [b"data"])
+        assert plain.seen == []
 
 
 def test_a_redirect_to_plain_http_is_refused(authority, make_transport, image, tmp_path):

@@ -1,0 +1,1 @@
+"""What is installed already: reading it, and (to come) changing it."""

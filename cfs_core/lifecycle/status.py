@@ -1,0 +1,179 @@
+"""What a disk or a machine holds: deployments, how each is started, what was verified, and what does not fit."""
+
+from __future__ import annotations
+
+import configparser
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cfs_core.errors import CfsError
+from cfs_core.model.boot import BootEntry, BootMenu, EntryKind
+from cfs_core.model.deployment import Problem
+from cfs_core.model.disk import Location, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from cfs_core.interfaces.bootloader import Bootloader
+    from cfs_core.interfaces.target import TargetView
+
+DEPLOYMENTS = Location(Volume.ROOT, "/state/deploy")
+_IMAGE = "container-image-reference"
+_MANIFEST = "manifest_digest"
+_VERIFIED = "verified"
+_ESPS = ("boot/efi", "efi", "esp", "boot")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryStatus:
+    """A choice in a boot menu. ``position`` counts from 1, as shown; ``once`` is set for the next boot only."""
+
+    loader: str
+    name: str
+    title: str
+    kind: EntryKind
+    position: int
+    default: bool
+    once: bool
+    tries_left: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentStatus:
+    """A deployment as its origin file and the boot menus have it; what the origin does not say is None or empty."""
+
+    id: str
+    image: str | None = None
+    manifest_digest: str | None = None
+    layout: EntryKind | None = None
+    verified: tuple[str, ...] = ()
+    entries: tuple[EntryStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Deployments in the order of the menu, those that nothing starts last; entries of other systems."""
+
+    deployments: tuple[DeploymentStatus, ...]
+    foreign: tuple[EntryStatus, ...]
+    problems: tuple[Problem, ...]
+
+
+def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> Status:
+    """Read origin files and boot menus of *target*. Contents are not checked: that is what fsck does.
+
+    Raises:
+        DiskError: a filesystem is damaged, or cannot be read.
+    """
+    problems: list[Problem] = []
+    found = {name: _deployment(target, name, problems) for name in target.names(DEPLOYMENTS)}
+    menus: dict[str, BootMenu] = {}
+    for loader, bootloader in bootloaders.items():
+        try:
+            menus[loader] = bootloader.read_menu(target)
+        except CfsError as error:
+            problems.append(Problem(code="boot.menu", where=loader, message=error.message))
+    ordered: dict[str, DeploymentStatus] = {}
+    foreign: list[EntryStatus] = []
+    for loader, menu in menus.items():
+        for position, entry in enumerate(menu.entries, 1):
+            status = _entry(loader, menu, entry, position)
+            problems += _check_files(target, entry)
+            if entry.foreign:
+                foreign.append(status)
+                continue
+            identity = entry.deployment_id
+            known = ordered.get(identity) or found.get(identity) or DeploymentStatus(id=identity)
+            ordered[identity] = replace(known, entries=(*known.entries, status))
+    deployments = tuple({**ordered, **{name: each for name, each in found.items() if name not in ordered}}.values())
+    problems += _check(deployments, frozenset(found), menus)
+    return Status(deployments=deployments, foreign=tuple(foreign), problems=tuple(problems))
+
+
+def mounted_volumes(sysroot: Path, outside: Path | None = None) -> dict[Volume, Path]:
+    """Return where the volumes of the system below *sysroot* are mounted; *outside*: another place to look, ``/``."""
+    roots = {Volume.ROOT: sysroot}
+    bases = [base for base in (sysroot, outside) if base is not None]
+    places = [base / name for base in bases for name in _ESPS]
+    esp = next((path for path in places if (path / "EFI").is_dir() or (path / "loader/loader.conf").is_file()), None)
+    if esp is not None:
+        roots[Volume.ESP] = esp
+    boot = next((base / "boot" for base in bases if (base / "boot").is_mount()), None)
+    if boot is not None and boot != esp:
+        grub = any((boot / name).is_dir() for name in ("grub", "grub2"))
+        roots[Volume.BOOT if grub else Volume.XBOOTLDR] = boot
+    return roots
+
+
+def _deployment(target: TargetView, name: str, problems: list[Problem]) -> DeploymentStatus:
+    location = DEPLOYMENTS / name / f"{name}.origin"
+    parser = configparser.RawConfigParser(strict=False, interpolation=None)
+    try:
+        parser.read_string(target.read(location).decode("utf-8", "replace"))
+    except FileNotFoundError:
+        problems.append(Problem(code="state.origin", where=str(location), message="is missing"))
+    except configparser.Error:
+        problems.append(Problem(code="state.origin", where=str(location), message="is not an origin file"))
+    image = parser.get("origin", _IMAGE, fallback=None)
+    kind = parser.get("boot", "boot_type", fallback=None)
+    status = DeploymentStatus(
+        id=name,
+        image=image.removeprefix("ostree-unverified-image:") if image else None,
+        manifest_digest=parser.get("image", _MANIFEST, fallback=None),
+        layout=EntryKind(kind) if kind in set(EntryKind) else None,
+        verified=tuple(filter(None, parser.get("cfs", _VERIFIED, fallback="").split("; "))),
+    )
+    if parser.sections():
+        problems += (
+            Problem(code="state.origin", where=str(location), message=f"does not say {what}")
+            for what, value in ((_IMAGE, image), (_MANIFEST, status.manifest_digest), ("boot_type", status.layout))
+            if value is None
+        )
+    return status
+
+
+def _entry(loader: str, menu: BootMenu, entry: BootEntry, position: int) -> EntryStatus:
+    default = menu.default if menu.default is not None else menu.entries[0].deployment_id
+    return EntryStatus(
+        loader=loader,
+        name=entry.name or entry.deployment_id,
+        title=entry.title,
+        kind=entry.kind,
+        position=position,
+        default=entry.deployment_id == default,
+        once=menu.once is not None and entry.deployment_id == menu.once,
+        tries_left=entry.tries_left,
+    )
+
+
+def _check_files(target: TargetView, entry: BootEntry) -> Iterator[Problem]:
+    for location in entry.files:
+        if location.volume in target.volumes() and not target.exists(location):
+            message = f"is named by the boot entry {entry.title!r} and missing"
+            yield Problem(code="boot.menu", where=str(location), message=message)
+
+
+def _check(
+    deployments: tuple[DeploymentStatus, ...], present: frozenset[str], menus: Mapping[str, BootMenu]
+) -> Iterator[Problem]:
+    if deployments and not any(menu.entries for menu in menus.values()):
+        yield Problem(code="boot.menu", where="boot menu", message="has no entries, or its volume is not here")
+        return
+    for each in deployments:
+        if not each.entries:
+            yield Problem(code="boot.menu", where=f"{each.id:.16}", message="is started by no boot entry")
+        if each.id not in present:
+            names = ", ".join(entry.name for entry in each.entries)
+            message = f"has a boot entry ({names}) and is not deployed"
+            yield Problem(code="state.missing", where=f"{each.id:.16}", message=message)
+        for entry in each.entries:
+            if each.layout is not None and entry.kind is not each.layout:
+                message = f"is of kind {entry.kind.value}, but its deployment was made as {each.layout.value}"
+                yield Problem(code="state.layout", where=entry.name, message=message)
+    for loader, menu in menus.items():
+        known = {entry.deployment_id for entry in menu.entries}
+        for what, goal in (("default", menu.default), ("choice for the next boot", menu.once)):
+            if goal is not None and goal not in known:
+                message = f"its {what} is {goal:.16}, which it does not offer"
+                yield Problem(code="boot.menu", where=loader, message=message)
