@@ -158,8 +158,9 @@ def _planned(
             seed=request.seed,
         )
     )
-    if request.boot_volume and all(partition.volume is not Volume.BOOT for partition in partitions):
-        findings.append(_no_boot_volume(choice.value))
+    wanted = request.boot_volume
+    if wanted is not None and all(partition.volume is not wanted for partition in partitions):
+        findings.append(_no_boot_volume(choice.value, wanted))
     filesystems = _filesystems(partitions, services, root, request.seed)
     missing = list(preflight.check_hosts(filesystems))
     findings += missing
@@ -346,9 +347,10 @@ def _default_firmware(offered: frozenset[Firmware]) -> frozenset[Firmware]:
     return frozenset({Firmware.UEFI}) if Firmware.UEFI in offered else offered
 
 
-def _no_boot_volume(bootloader: str) -> Finding:
-    message = f"--separate-boot: {bootloader} puts nothing on a boot partition of its own"
-    return preflight.error("disk.no-boot-volume", message, "leave the option out, or choose another --bootloader")
+def _no_boot_volume(bootloader: str, volume: Volume) -> Finding:
+    option = "--xbootldr" if volume is Volume.XBOOTLDR else "--separate-boot"
+    message = f"{bootloader} would put nothing on the partition that {option} asks for"
+    return preflight.error("disk.no-boot-volume", message, f"leave {option} out, or choose another --bootloader")
 
 
 def _no_verity(filesystem: str, *, sealed: bool) -> Finding:
