@@ -134,6 +134,7 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
         "check": Many(Problem),
     },
     "Filesystem": {
+        "scratch_needed": One(int),
         "check_host": Many(Finding),
         "bytes_needed": One(int),
         "check": Many(Problem),
