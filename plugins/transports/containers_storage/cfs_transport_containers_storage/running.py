@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import NotFoundError, RunningImage, UsageError
-from cfs_transport_containers_storage.places import DRIVERS
+from cfs_core.plugin import ConfigError, NotFoundError, RunningImage, UsageError
+from cfs_transport_containers_storage.places import DRIVERS, Places
 from cfs_transport_containers_storage.store import Store
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ _LIMIT = 64 * 1024
 def running_image(root: Path = Path("/")) -> RunningImage | None:
     """Return the image this container was made from; None outside of containers.
 
-    podman and buildah write ``/run/.containerenv``; the host's store is looked for below the mounted
-    ``/var/lib/containers`` and, with the host's process namespace, below ``/proc/1/root``.
+    podman and buildah write ``/run/.containerenv``. The host's store is looked for where storage.conf has it, or in
+    ``/var/lib/containers``, as mounted here and, with the host's process namespace, below ``/proc/1/root``.
 
     Raises:
         UsageError: in a container that does not tell its image.
@@ -43,18 +43,33 @@ def running_image(root: Path = Path("/")) -> RunningImage | None:
             source = f"containers-storage:[{store.driver}@{store.root}]@{image_id}"
             return RunningImage(source=source, name=_name(facts.get("image", "")))
     msg = f"the store that holds this container's image {image_id[:12]} is not here"
-    hint = "add -v /var/lib/containers:/var/lib/containers to podman run, or name the image with --source-imgref"
+    hint = "add -v /var/lib/containers:/var/lib/containers to podman run (or the graphRoot that `podman info` shows, "
+    hint += "and --pid=host), or name the image with --source-imgref"
     raise NotFoundError(msg, hint=hint)
 
 
 def _stores(root: Path) -> Iterator[Store]:
-    for graph in (root / _STORE, root / "proc/1/root" / _STORE):
+    """Yield the stores that are there: the default one, and those of storage.conf, both ours and the host's."""
+    host = root / "proc/1/root"
+    graphs = [_STORE, *_configured(root), *_configured(host)]
+    for graph in dict.fromkeys(prefix / graph for graph in graphs for prefix in (root, host)):
         for driver in DRIVERS:
             try:
                 if (graph / f"{driver}-images/images.json").is_file():
                     yield Store(graph, driver)
             except OSError:  # /proc/1/root of another user, or of nobody
                 continue
+
+
+def _configured(root: Path) -> Iterator[Path]:
+    """Yield graph roots of the storage.conf below *root*, without the ``/`` they begin with."""
+    try:
+        places = Places.of({}, {}, 0, root)
+    except (ConfigError, OSError):  # it is not ours to complain about: the store may be found all the same
+        return
+    for each in places.roots:
+        if not each.is_relative_to(root / _STORE):
+            yield each.relative_to("/")
 
 
 def _name(image: str) -> str | None:

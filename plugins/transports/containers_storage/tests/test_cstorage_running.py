@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -41,6 +36,20 @@ def test_the_image_is_named_by_store_and_id(tmp_path, store):
     assert found.name == "docker://quay.io/org/os:1"
 
 
+@pytest.mark.parametrize("conf", ["", "proc/1/root/"])
+@pytest.mark.parametrize("mounted", ["", "proc/1/root/"])
+def test_a_graph_root_of_storage_conf(tmp_path, conf, mounted):
+    """Ours or the host's file; the store is mounted at the same place, or seen through the host's first process."""
+    container(tmp_path, store=f"{mounted}srv/store")
+    (tmp_path / conf / "etc/containers").mkdir(parents=True)
+    file = tmp_path / conf / "etc/containers/storage.conf"
+    file.write_text('[storage]\ndriver = "overlay"\ngraphroot = "/srv/store"\n')
+    assert running_image(tmp_path).source == f"containers-storage:[overlay@{tmp_path}/{mounted}srv/store]@{ID}"
+    file.write_text("not toml")
+    with pytest.raises(NotFoundError):
+        running_image(tmp_path)
+
+
 @pytest.mark.parametrize("image", ["localhost/os:1", "os", ""])
 def test_a_local_name_is_no_place_for_updates(tmp_path, image):
     container(tmp_path, image=image)
@@ -72,61 +81,3 @@ def test_core_asks_the_transports():
     assert "--source-imgref" in caught.value.hint
     found = RunningImage(source="x:found")
     assert find_running_image([provider(), provider(running_image=lambda: found)]) is found
-
-
-INSIDE = """
-from cfs_core.image.resolve import resolve
-from cfs_core.install.running import find_running_image
-from cfs_core.plugin import Digest
-from cfs_testkit.context import plugin_context
-from cfs_transport_containers_storage.plugin import cfs_register_transports
-from pathlib import Path
-(provider,) = cfs_register_transports()
-found = find_running_image([provider])
-transport = provider.factory(plugin_context(Path("/tmp")))
-image = resolve(transport, transport.parse(found.source))
-layer, diff_id = image.manifest.layers[0], image.config.diff_ids[0]
-with transport.open_layer_uncompressed(image.reference, layer, diff_id) as chunks:
-    assert Digest.of(b"".join(chunks)) == diff_id
-print(found.source, image.manifest.digest)
-"""
-
-
-@pytest.mark.skipif(not shutil.which("buildah") or os.getuid() != 0, reason="needs buildah and root")
-@pytest.mark.parametrize("driver", ["overlay", "vfs"])
-def test_in_a_real_container(tmp_path, driver):
-    conf = tmp_path / "storage.conf"
-    conf.write_text(
-        f'[storage]\ndriver="{driver}"\nrunroot="{tmp_path}/run"\ngraphroot="{tmp_path}/graph"\n'
-        '[storage.options.overlay]\nskip_mount_home="true"\n'
-    )
-
-    def buildah(*arguments):
-        env = {**os.environ, "CONTAINERS_STORAGE_CONF": str(conf), "BUILDAH_ISOLATION": "chroot"}
-        done = subprocess.run(
-            ["buildah", *arguments], env=env, capture_output=True, text=True, check=False, timeout=100
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    content = tmp_path / "content"
-    for folder in ("usr", "tmp", "run", "proc", "etc", "var/lib/containers/storage"):
-        (content / folder).mkdir(parents=True)
-    for name in ("bin", "lib", "lib64"):
-        (content / name).symlink_to(f"usr/{name}")
-    base = buildah("from", "scratch")
-    buildah("copy", "-q", base, str(content), "/")
-    buildah("commit", "-q", base, "localhost/self:1")
-    buildah("rm", base)
-    made = buildah("from", "localhost/self:1")
-    paths = [each for each in sys.path if each and Path(each).is_dir()]
-    mounted = {"/usr", sys.prefix, sys.base_prefix, *(each for each in paths if not each.startswith("/usr/"))}
-    outermost = [each for each in mounted if not any(each.startswith(f"{other}/") for other in mounted)]
-    volumes = [part for each in sorted(outermost) for part in ("-v", f"{each}:{each}:ro")]
-    volumes += ["-v", f"{tmp_path}/graph:/var/lib/containers/storage"]
-    out = buildah("run", *volumes, "--env", f"PYTHONPATH={os.pathsep.join(paths)}", made, sys.executable, "-c", INSIDE)
-    buildah("rm", made)
-    source, digest = out.split()
-    assert source.startswith(f"containers-storage:[{driver}@/var/lib/containers/storage]@")
-    listed = buildah("images", "--digests", "--no-trunc", "--format", "{{.ID}} {{.Digest}}", "localhost/self:1")
-    assert listed.split() == [f"sha256:{source.rpartition('@')[2]}", digest]
