@@ -334,46 +334,6 @@ def test_an_existing_disk_is_kept_unless_confirmed(cfs, source, tmp_path):
     assert disk.stat().st_size > 1 << 20
 
 
-def test_a_sealed_uki_is_installed_and_a_wrong_one_refused(cfs, tmp_path):
-    base = bootable.image()
-    plain = bootable.layout(tmp_path / "base", latest=base) + ":latest"
-    identity = cfs.ok("image", "digest", plain, "--bootable").stdout.strip()
-    good = bootable.with_uki(base, f"quiet composefs={identity}")
-    bad = bootable.with_uki(base, "quiet composefs=" + "ab" * 64)
-    bootable.layout(tmp_path / "uki", good=good, bad=bad)
-    done = cfs.install(f"oci:{tmp_path}/uki:good", tmp_path / "good.img", "--format", "json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["image_id"] == identity
-    done = cfs.install(f"oci:{tmp_path}/uki:bad", tmp_path / "bad.img")
-    assert done.returncode == 7
-    assert "sealed for" in done.stderr
-    assert not (tmp_path / "bad.img").exists()
-    assert cfs.ok("repo", "fsck", "--disk", tmp_path / "good.img").stdout == "clean\n"
-
-
-def test_a_uki_sealed_for_the_old_layout_is_honoured(cfs, tmp_path):
-    base = bootable.image()
-    plain = bootable.layout(tmp_path / "base", latest=base) + ":latest"
-    identity = cfs.ok("image", "digest", plain, "--bootable", "--format", "v2").stdout.strip()
-    source = bootable.layout(tmp_path / "uki", v2=bootable.with_uki(base, f"composefs={identity}")) + ":v2"
-    done = cfs.install(source, tmp_path / "v2.img", "--format", "json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["image_id"] == identity
-
-
-def test_a_uki_sealed_with_the_other_hash_is_honoured(cfs, tmp_path):
-    base = bootable.image()
-    plain = bootable.layout(tmp_path / "base", latest=base) + ":latest"
-    identity = cfs.ok("image", "digest", plain, "--bootable", "--hash", "sha256").stdout.strip()
-    sealed = bootable.with_uki(base, f"composefs.digest=v1-sha256-12:{identity}")
-    source = bootable.layout(tmp_path / "uki", other=sealed) + ":other"
-    done = cfs.install(source, tmp_path / "other.img", "--format", "json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["image_id"] == identity
-    done = cfs.install(source, tmp_path / "again.img", "--repo", tmp_path / "cache/cfs/repo")
-    assert done.returncode == 7
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_killed_leaves_nothing_that_hinders_the_next(number, cfs, tmp_path):
     files = {f"usr/share/data/{index}": File(os.urandom(300_000)) for index in range(60)}
