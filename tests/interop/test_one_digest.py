@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -250,13 +252,22 @@ print(Ways(Path(sys.argv[2])).identity(sys.argv[3]))
 """
 
 
+FILL = {
+    "skopeo": "skopeo --insecure-policy copy -q oci:{0}:mixed containers-storage:localhost/one:1",
+    "podman": "podman --cgroup-manager cgroupfs pull -q oci:{0}:mixed",
+    "buildah": "buildah pull -q oci:{0}:mixed",
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("driver", ["overlay", "vfs"])
-def test_from_the_store_of_an_ordinary_user(truth, layout, driver):
+@pytest.mark.parametrize("tool", FILL)
+def test_from_the_store_of_an_ordinary_user(truth, layout, image, tool, driver):
     python = next((each for each in (sys.executable, "/usr/bin/python3") if _usable(each)), None)
     if python is None or not shutil.which("newuidmap"):
         pytest.skip("no Python that another user can run, or no newuidmap")
-    place = Path(tempfile.mkdtemp(prefix="cfs-one-", dir="/var/tmp"))
+    place = Path("/var/tmp", f"cfs-one-{secrets.token_hex(8)}")  # buildah makes a name of the path
+    place.mkdir()
     try:
         place.chmod(0o755)
         for name in ("home", "run"):
@@ -266,18 +277,19 @@ def test_from_the_store_of_an_ordinary_user(truth, layout, driver):
         subprocess.run(["chmod", "-R", "a+rX", place / "layout"], check=True)
         (place / "sub").write_text("nobody:100000:65536\n")
         path = os.pathsep.join(each for each in sys.path if each)
+        identity = json.loads(image.manifest)["config"]["digest"].removeprefix("sha256:")
         inner = f"""
             cd {place}/home
             mount --bind {place}/sub /etc/subuid && mount --bind {place}/sub /etc/subgid || exit 77
             as() {{ setpriv --reuid nobody --regid nogroup --clear-groups env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
                 HOME={place}/home XDG_RUNTIME_DIR={place}/run STORAGE_DRIVER={driver} PYTHONPATH={path} "$@"; }}
-            as skopeo --insecure-policy copy -q oci:{place}/layout:mixed containers-storage:localhost/one:1 || exit 77
-            as {python} -c '{PULL}' {Path(__file__).parent} {place}/run containers-storage:localhost/one:1
+            as {FILL[tool].format(place / "layout")} > /dev/null || exit 77
+            as {python} -c '{PULL}' {Path(__file__).parent} {place}/run containers-storage:{identity}
         """
         argv = ["unshare", "-m", "bash", "-c", inner]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=200)
         if done.returncode == 77:
-            pytest.skip(f"skopeo cannot run as an ordinary user here: {done.stderr[-300:]}")
+            pytest.skip(f"{tool} cannot run as an ordinary user here: {done.stderr[-300:]}")
         assert done.stdout.strip() == str(truth), done.stderr
     finally:
         shutil.rmtree(place)
