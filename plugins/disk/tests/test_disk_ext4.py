@@ -370,24 +370,11 @@ def test_an_ordinary_user_builds_it(route):
     try:
         base.chmod(0o777)
         script = SCRIPT.format(here=str(Path(__file__).parent))
-        done = subprocess.run(
-            [
-                "setpriv",
-                "--reuid=65534",
-                "--regid=65534",
-                "--clear-groups",
-                "--bounding-set=-all",
-                "--no-new-privs",
-                sys.executable,
-                "-c",
-                script,
-                str(base),
-                route,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--no-new-privs"]
+        if subprocess.run([*user, sys.executable, "-c", ""], check=False, capture_output=True).returncode:
+            pytest.skip(f"an ordinary user cannot run {sys.executable}")
+        argv = [*user, sys.executable, "-c", script, str(base), route]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("built")
     finally:
