@@ -39,7 +39,7 @@ CODES = {
     "boot.karg-dropped": "An argument is left out, since the command line of a UKI is sealed.",
     "boot.karg-needed": "`--karg-delete` names an argument without which the system does not boot.",
     "boot.karg-not-found": "`--karg-delete` names an argument that nobody gave.",
-    "boot.karg-root": "A kernel argument names another root partition, or another filesystem, than the one that is made.",
+    "boot.karg-root": "A kernel argument names another root partition or filesystem than the one that is made.",
     "boot.karg-sealed": "An argument was to be added to a UKI, whose command line is sealed.",
     "boot.loader-damaged": "The loader's files in the image are incomplete, or not what they should be.",
     "boot.loader-missing": "The image has no files of this loader for this firmware and architecture.",

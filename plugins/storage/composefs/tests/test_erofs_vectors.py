@@ -153,9 +153,7 @@ def test_composefs_rs(name):
 
 
 @needs_vectors
-@pytest.mark.parametrize(
-    "path", sorted(VECTORS.glob("*/[!s]*.dump")) + sorted(VECTORS.glob("*/s[!h]*.dump")), ids=str
-)
+@pytest.mark.parametrize("path", sorted(VECTORS.glob("*/[!s]*.dump")) + sorted(VECTORS.glob("*/s[!h]*.dump")), ids=str)
 def test_dump_files_come_out_as_they_went_in(path):
     text = read_vector(path).read()
     algorithm = SHA512 if re.search(rb" [0-9a-f]{128}\b", text) else SHA256
