@@ -20,8 +20,8 @@ SETTINGS = "usr/lib/composefs/setup-root-conf.toml"
 PACKAGES = ("dash", "libblkid1", "libc6", "libmount1", "libpcre2-8-0", "libselinux1", "mount", "util-linux")
 LIBRARIES = ("libblkid.so.1", "libc.so.6", "libmount.so.1", "libpcre2-8.so.0", "libselinux.so.1")
 PROGRAMS = ("blkid", "mount", "umount")
-LOADED = ("virtio_blk", "ext4", "erofs", "overlay")
-AT_HAND = ("loop",)
+LOADED = ("virtio_pci", "virtio_blk", "ext4", "erofs", "overlay")
+AT_HAND = ("loop", "efivarfs")
 
 APPLETS = """
     cat chmod dmesg echo insmod ln mkdir modprobe poweroff printf readlink sleep switch_root tr uname
@@ -184,7 +184,7 @@ def start(*arguments: object, console: Path, seconds: float = 120) -> Seen:
         stdin=subprocess.DEVNULL, check=True, timeout=seconds,
     )  # fmt: skip
     text = console.read_text(errors="replace").replace("\r", "")
-    return Seen(text, tuple(re.findall(r"(?m)^fact: (.*)$", text)))
+    return Seen(text, tuple(re.findall(r"(?m)fact: (.*)$", text)))
 
 
 def disk_arguments(disk: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Other implementations to compare with: mkcomposefs (C) and cfsctl (composefs-rs), where they are installed.
+"""Other implementations to compare with: mkcomposefs (C), cfsctl and composefs-setup-root (composefs-rs), if installed.
 
 They are looked for in the directory CFS_JUDGES, then on PATH. `tests/install-judges DIRECTORY` installs them.
 """
@@ -20,6 +20,7 @@ def find(name):
 
 MKCOMPOSEFS = find("mkcomposefs")
 CFSCTL = find("cfsctl")
+SETUP_ROOT = find("composefs-setup-root")
 
 needs_mkcomposefs = [
     pytest.mark.judge,
