@@ -158,6 +158,16 @@ MUTANTS = (
         also=("layers_hold_the_published_files",),
     ),
     mutant(
+        "judges another reference than was written",
+        "the_canonical_reference_is_the_same_request",
+        (
+            T,
+            END,
+            END + "\n    def canonical(self, reference):\n        import dataclasses\n"
+            '        return dataclasses.replace(reference, text="elsewhere")\n',
+        ),
+    ),
+    mutant(
         "lets an exception of its own out",
         "damage_is_an_error_of_cfs",
         (

@@ -253,6 +253,13 @@ class TransportContract(Contract):
                 with opened as chunks:
                     assert Digest.of(b"".join(chunks), diff_id.algorithm) == diff_id
 
+    def test_the_canonical_reference_is_the_same_request(self, transport: Transport, resolved: ResolvedImage) -> None:
+        """What policies judge has full names, and is still what was written: scheme, text and digest stay."""
+        again = transport.canonical(resolved.reference)
+        assert again == resolved.canonical
+        assert (again.scheme, again.text) == (resolved.reference.scheme, resolved.reference.text)
+        assert again.digest == resolved.reference.digest
+
     def test_damage_is_an_error_of_cfs(
         self,
         transport: Transport,
