@@ -17,7 +17,6 @@ from cfs_core.plugin import (
     hookimpl,
 )
 from cfs_core.pluginhost import families
-from cfs_core.pluginhost.distributions import DISTRIBUTIONS, install_hint
 from cfs_core.pluginhost.load import PluginHost, scheme_owners
 from cfs_core.pluginhost.registry import PluginId
 
@@ -446,19 +445,3 @@ def test_a_fault_of_core_is_not_blamed_on_a_plugin():
     with pytest.raises(TypeError) as caught:
         assert BytesContent(1).size
     assert host.blame(caught.value) is None
-
-
-def test_packages_that_errors_name_are_those_that_exist():
-    host = PluginHost()
-    host.load_installed()
-    found = {
-        provider.name: host.collect(family).owner(provider.name).distribution
-        for family in families.ALL
-        for provider in host.collect(family)
-    }
-    first_party = {name: owner for name, owner in found.items() if owner in set(DISTRIBUTIONS.values())}
-    assert first_party == DISTRIBUTIONS
-    with pytest.raises(PluginError) as caught:
-        host.collect(families.FILESYSTEMS).get("zfs")
-    assert "pip install" not in caught.value.hint
-    assert install_hint("grub") == "pip install cfs-grub"
