@@ -52,6 +52,10 @@ class WriteFile(Action):
     volatile: bool = False
     """True for files that a running loader or system rewrites or renames (a boot counter): later checks skip them."""
 
+    in_place: bool = False
+    """True for files whose blocks a loader knows (GRUB's environment block): where a file of the same size is there,
+    its bytes are overwritten and the rest of it stays, attributes too. Replaced as usual where the size differs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyObject(Action):

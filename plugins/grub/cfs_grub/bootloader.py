@@ -35,7 +35,7 @@ from cfs_grub.locate import (
     find_shim,
 )
 from cfs_grub.menu import MenuPlan
-from cfs_grub.place import BootPlace, boot_place, filesystem_uuid
+from cfs_grub.place import BootPlace, filesystem_uuid
 from cfs_grub.state import State
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Grub(Bootloader):
         Raises:
             BootError: the image has no GRUB for the firmware, or the target no place for it.
         """
-        place = boot_place(target, facts.volumes, facts.root_path)
+        place = _read(target, facts).place
         uuid = filesystem_uuid(target, place.directory.volume)
         found = {source.firmware: source for source in _sources(facts)}
         actions: list[Action] = []
@@ -254,11 +254,16 @@ class Grub(Bootloader):
             BootError: see `Bootloader.plan_menu`.
         """
         del current  # scripts and entries are read again, because what they say besides the menu is kept
-        state = State.read(target, facts.volumes, facts.root_path)
+        state = _read(target, facts)
         sorting = state.sorting if facts.image is None or state.foreign else _common_sorting(facts)
         partition = target.partition(state.place.directory.volume)
         filesystem = (partition.filesystem if partition else None) or _boot_filesystem(facts)
         return MenuPlan(state, wanted, facts, sorting=sorting, filesystem=filesystem).actions()
+
+
+def _read(target: TargetView, facts: BootFacts) -> State:
+    """Read *target*. Facts that say nothing of a subvolume say not that there is none: then what our grub.cfg says."""
+    return State.read(target, facts.volumes, None if facts.root_path == "/" else facts.root_path)
 
 
 def _sources(facts: BootFacts) -> Iterator[Source]:

@@ -66,18 +66,18 @@ def early_config(uuid: str, grub_path: str) -> str:
 def grub_cfg(
     *,
     choices: Sequence[Counted],
-    entries: Sequence[ScriptEntry] | None,
+    entries: Sequence[ScriptEntry | str] | None,
     entries_path: str,
     prefix: str,
     sorting: Sorting | None,
-    has_ukis: bool,
-    ukis_first: bool,
+    has_user: bool,
+    user_first: bool,
     timeout: int | None,
     most_tries: int,
 ) -> str:
     """Return our grub.cfg. *entries* None: GRUB reads the entry files itself, sorting them by *sorting*.
 
-    *choices* are all entries in the order of preference.
+    *choices* are all entries in the order of preference. Menu entries of UKIs are text, as they stand in user.cfg.
     """
     parts = [MARK]
     if sorting is not None:
@@ -86,12 +86,20 @@ def grub_cfg(
         parts.append(f"{ROOT_MARK}{prefix}\n")
     parts.append(f'set timeout={DEFAULT_TIMEOUT if timeout is None else timeout}\nset cfs_boot="$root"\nload_env\n')
     parts.append(_default(choices, most_tries))
-    user = 'if [ -f "${config_directory}/user.cfg" ]; then\n  source "${config_directory}/user.cfg"\nfi\n'
-    body = _bls(entries_path, sorting) if entries is None and sorting else "".join(map(_entry, entries or ()))
-    pieces = [user, body] if ukis_first else [body, user]
-    parts += pieces if has_ukis else [body]
-    parts.append('if [ -f "${config_directory}/custom.cfg" ]; then\n  source "${config_directory}/custom.cfg"\nfi\n')
+    if entries is None and sorting:
+        body = _bls(entries_path, sorting)
+    else:
+        body = "".join(entry if isinstance(entry, str) else _entry(entry) for entry in entries or ())
+        if any(isinstance(entry, str) for entry in entries or ()):
+            body = USER_CFG_HEAD.lstrip() + body
+    user = [_source("user.cfg")] if has_user else []
+    parts += [*user, body] if user_first else [body, *user]
+    parts.append(_source("custom.cfg"))
     return "".join(parts)
+
+
+def _source(name: str) -> str:
+    return f'if [ -f "${{config_directory}}/{name}" ]; then\n  source "${{config_directory}}/{name}"\nfi\n'
 
 
 def marked(text: str, mark: str) -> str | None:
@@ -100,14 +108,16 @@ def marked(text: str, mark: str) -> str | None:
 
 
 def _default(choices: Sequence[Counted], most_tries: int) -> str:
-    """Return the commands that choose the default: once, saved, the first with tries left, the first."""
-    counted = any(choice.variable for choice in choices)
+    """Return the commands that choose the default: once, saved, the first with tries left, the first.
+
+    Whichever of them it is, a try of it is counted. A saved one that has none left is passed over.
+    """
+    counted = [(quote(choice.id), choice.variable) for choice in choices if choice.variable]
     lines = ["set default=0"]
-    if counted:
-        lines += ["set cfs_left=", "function cfs_count_down {"]
-        for number in range(1, most_tries + 1):
-            lines.append(f'  {"if" if number == 1 else "elif"} [ "$1" = "{number}" ]; then set cfs_left={number - 1}')
-        lines += ["  fi", "}"]
+    for name, variable in counted:
+        lines.append(f'if [ "${{{variable}}}" = "0" ]; then')
+        lines.append(f'  if [ "${{saved_entry}}" = {name} ]; then set saved_entry=; fi')
+        lines.append("fi")
     lines += [
         'if [ "${next_entry}" ]; then',
         '  set default="${next_entry}"',
@@ -120,18 +130,32 @@ def _default(choices: Sequence[Counted], most_tries: int) -> str:
         if choice.variable is None:
             lines += ["else", f"  set default={quote(choice.id)}"]
             break
-        name = choice.variable
-        lines += [
-            f'elif [ "${{{name}}}" != "0" ]; then',
-            f"  set default={quote(choice.id)}",
-            f'  cfs_count_down "${{{name}}}"',
-            '  if [ "${cfs_left}" ]; then',
-            f'    set {name}="${{cfs_left}}"',
-            f"    save_env {name}",
-            "  fi",
-        ]
+        lines += [f'elif [ "${{{choice.variable}}}" != "0" ]; then', f"  set default={quote(choice.id)}"]
     lines.append("fi")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + _counting(counted, most_tries)) + "\n"
+
+
+def _counting(counted: Sequence[tuple[str, str]], most_tries: int) -> list[str]:
+    """Return the commands that take a try from the default. GRUB cannot calculate: each number has its predecessor."""
+    if not (counted and most_tries):
+        return []
+    lines = ["set cfs_left=", "function cfs_count_down {"]
+    lines += [
+        f'  {"if" if number == 1 else "elif"} [ "$1" = "{number}" ]; then set cfs_left={number - 1}'
+        for number in range(1, most_tries + 1)
+    ]
+    lines += ["  fi", "}"]
+    for name, variable in counted:
+        lines += [
+            f'if [ "${{default}}" = {name} ]; then',
+            f'  cfs_count_down "${{{variable}}}"',
+            '  if [ "${cfs_left}" ]; then',
+            f'    set {variable}="${{cfs_left}}"',
+            f"    save_env {variable}",
+            "  fi",
+            "fi",
+        ]
+    return lines
 
 
 def _bls(entries_path: str, sorting: Sorting) -> str:
@@ -152,6 +176,11 @@ def _entry(entry: ScriptEntry) -> str:
         body += f"  search --no-floppy --set=root --fs-uuid {entry.efi_uuid}\n"
         body += f"  chainloader {' '.join(entry.efi)}\n{other}fi\n"
     return f"menuentry {quote(entry.title)} --id {quote(entry.id)} {{\n{body}}}\n"
+
+
+def script_id(deployment_id: str) -> str:
+    """Return what our scripts call the entry of a deployment, whatever place it has in the menu."""
+    return f"bootc_{deployment_id[:32]}"
 
 
 def uki_title(title: str, deployment_id: str) -> str:

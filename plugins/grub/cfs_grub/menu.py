@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from itertools import chain, groupby
 from typing import TYPE_CHECKING
 
 from cfs_core.bls import (
@@ -12,7 +12,6 @@ from cfs_core.bls import (
     Files,
     edit_entry,
     entry_stem,
-    every,
     first,
     format_entry,
     join_arguments,
@@ -32,22 +31,22 @@ from cfs_core.plugin import (
     Effect,
     EntryKind,
     Firmware,
-    Location,
     RemovePath,
     Volume,
     WriteFile,
 )
-from cfs_grub import config, environment
+from cfs_grub import config, environment, foreign
 from cfs_grub.chain import ESP_KERNELS, EfiKernels
 from cfs_grub.config import Counted, ScriptEntry, uki_title
 from cfs_grub.order import Sorting, best_first
 from cfs_grub.place import ESP_UKIS, filesystem_uuid
-from cfs_grub.script import find_commands, menu_entries, parse_script
-from cfs_grub.state import State, tries_variable
+from cfs_grub.script import Command, find_commands, menu_entries, parse_script
+from cfs_grub.state import State, entry_stem_of, tries_variable
+from cfs_grub.steady import default_of, is_steady
 from cfs_grub.words import is_plain, linux_words, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cfs_core.plugin import BootFacts
 
@@ -68,8 +67,18 @@ class MenuPlan:
         self._sorting = sorting
         self._filesystem = filesystem
         self._ours = [entry for entry in wanted.entries if not entry.foreign]
+        kinds = [kind for kind, _ in groupby(entry.kind for entry in self._ours)]
+        self._interleaved = len(kinds) > len(EntryKind) and not state.foreign
+        plain = all(is_plain(entry.arguments) for entry in self._ours)
+        self._scripted = sorting is None or self._interleaved or not plain
         self._files = BootFiles(state.target, state.place.directory, ESP_UKIS)
         self._stems = self._choose_stems()
+        scripts = [state.texts.get(name, "") for name in ("grub.cfg", "user.cfg")]
+        self._known_ukis = {
+            deployment: (command.arguments[0], text[command.start : command.end] + "\n")
+            for text in scripts
+            for command, deployment in _ukis(text)
+        }
 
     def actions(self) -> Sequence[Action]:
         """Return files first, then entries, then what makes them the menu, and removals last.
@@ -80,18 +89,61 @@ class MenuPlan:
         state = self._state
         want = self._entry_files()
         user = self._user_cfg()
-        have = {file.location: (file.deployment_id or "", file.data) for file in state.files if file.ours}
-        writes, removals = plan_entries(have, want)
-        grub_cfg, env = self._grub_cfg(want, user)
-        actions = [*self._files.actions, *self._kernels.actions, *self._efiuuid(user), *writes]
-        actions += self._write("user.cfg", user, "entries for unified kernel images") if user else []
-        actions += [*self._grubenv(env), *self._write("grub.cfg", grub_cfg, "the menu"), *removals]
-        if user is None and "user.cfg" in state.texts:
-            actions.append(RemovePath(location=state.place.grub / "user.cfg", why="it has no entries any more"))
+        grub_cfg = self._grub_cfg(want, user)
+        env = self._environment()
+        if state.foreign:
+            foreign.check(state, self._ours, env, scripted=self._scripted)
+        block = environment.edit(self._block(), env) if env or self._block() is None else self._block() or b""
         texts = [data for _, data in want.values()] + state.other_texts()
         texts += [(text or "").encode("utf-8", "surrogateescape") for text in (user, grub_cfg)]
         on_esp = BootFiles(state.target, ESP_KERNELS, ESP_UKIS).removals(texts)
-        return [*actions, *dict.fromkeys([*self._files.removals(texts), *on_esp])]
+        gone = dict.fromkeys([*self._files.removals(texts), *on_esp])
+        before = [*self._files.actions, *self._kernels.actions, *self._efiuuid()]
+        have: Files = {file.location: (file.deployment_id or "", file.data) for file in state.files if file.ours}
+        writes, removals = plan_entries(have, want)
+        menu = [self._grubenv(self._block(), block), self._write("grub.cfg", grub_cfg, "the menu")]
+        # Where grub.cfg takes them over, entries leave user.cfg last.
+        menu.insert(len(menu) if self._interleaved else 0, self._write_user(user))
+        steps = [*before, *writes, *chain.from_iterable(menu), *removals, *gone]
+        if is_steady(state, steps) or (state.foreign and not state.obeys("saved_entry")):
+            return steps
+        return [*before, *self._guarded(have, want, user, block), *gone]
+
+    # --- the default while names change -----------------------------------------------------------
+
+    def _guarded(self, have: Files, want: Files, user: str | None, env: bytes) -> list[Action]:
+        """Return the steps to the new menu with the old default held, by a name of its own, until the last of them.
+
+        Names of entry files move from one deployment to another, and ``saved_entry`` knows nothing but names.
+        """
+        state = self._state
+        menu = state.menu()
+        old = next(entry for entry in menu.entries if entry.deployment_id == default_of(menu))
+        name = next(choice.path for choice in state.choices() if choice.entry == old)
+        held: list[Action] = []
+        if not old.foreign and old.kind is EntryKind.BLS:
+            name = config.script_id(old.deployment_id)
+            location = state.place.entries.directory / f"{name}.conf"
+            data = next(data for deployment, data in have.values() if deployment == old.deployment_id)
+            if location not in have:
+                why = "keeps the default while names change"
+                held.append(WriteFile(location=location, data=data, why=why))
+                have = {**have, location: (old.deployment_id, data)}
+        block = environment.edit(self._block(), {"saved_entry": name, "next_entry": None})
+        held += self._grubenv(self._block(), block)
+        writes, removals = plan_entries(have, want)
+        added = None if any(entry.deployment_id == old.deployment_id for entry in self._ours) else old
+        bridge = self._user_cfg(added)
+        return [
+            *held,
+            *writes,
+            *self._write_user(bridge),
+            *self._write("grub.cfg", self._grub_cfg(want, bridge, added), "the menu, with the old default"),
+            *self._grubenv(block, env),
+            *self._write_user(user),
+            *self._write("grub.cfg", self._grub_cfg(want, user), "the menu"),
+            *removals,
+        ]
 
     # --- entry files --------------------------------------------------------------------------
 
@@ -138,24 +190,23 @@ class MenuPlan:
         if not files:
             raise _unknown(entry.deployment_id)
         data = files[0].data
-        old = split_arguments(" ".join(every(files[0].fields, "options")))
+        old = split_arguments(first(files[0].fields, "options") or "")
         return data if entry.arguments == old else edit_entry(data, {"options": join_arguments(entry.arguments)})
 
     # --- unified kernel images ----------------------------------------------------------------
 
-    def _user_cfg(self) -> str | None:
-        """Return what user.cfg is to be, None if it is not needed. What is not ours in it stays as it is."""
+    def _user_cfg(self, added: BootEntry | None = None) -> str | None:
+        """Return what user.cfg is to be, None if it is not needed. What is not ours in it stays as it is.
+
+        *added* is an entry that is on the target and not wanted any more.
+        """
         old = self._state.texts.get("user.cfg", "")
-        known: dict[str, str] = {}
         rest, at = old, None
-        for command in reversed(list(menu_entries(parse_script(old)))):
-            chain = next(find_commands(command.body, "chainloader"), None)
-            deployment = uki_deployment(chain.arguments[0]) if chain and chain.arguments else None
-            if deployment is not None:
-                known[deployment] = old[command.start : command.end] + "\n"
-                at = command.start
-                rest = rest[: command.start] + rest[command.end :].removeprefix("\n")
-        entries = "".join(self._uki_text(entry, known) for entry in self._ours if entry.kind is EntryKind.UKI)
+        for command, _ in reversed(list(_ukis(old))):
+            at = command.start
+            rest = rest[: command.start] + rest[command.end :].removeprefix("\n")
+        shown = [] if self._interleaved else [*self._ours, *([added] if added else [])]
+        entries = "".join(self._uki_text(entry) for entry in shown if entry.kind is EntryKind.UKI and not entry.foreign)
         if not entries:
             return rest if rest.strip() and rest.strip() != config.USER_CFG_HEAD.strip() else None
         if "efiuuid.cfg" not in rest:
@@ -163,11 +214,11 @@ class MenuPlan:
         at = len(rest) if at is None else at
         return rest[:at] + entries + rest[at:]
 
-    def _uki_text(self, entry: BootEntry, known: dict[str, str]) -> str:
+    def _uki_text(self, entry: BootEntry) -> str:
         if entry.artifacts is None:
-            if entry.deployment_id not in known:
+            if entry.deployment_id not in self._known_ukis:
                 raise _unknown(entry.deployment_id)
-            return known[entry.deployment_id]
+            return self._known_ukis[entry.deployment_id][1]
         extra = [text for text in entry.arguments if text not in entry.artifacts.sealed_arguments]
         if extra:
             message = f"a unified kernel image carries its own command line: {extra[0]!r} cannot be added to it"
@@ -175,114 +226,126 @@ class MenuPlan:
         self._files.place(entry)
         return config.uki_entry(entry.title, entry.deployment_id)
 
-    def _efiuuid(self, user: str | None) -> list[Action]:
-        if user is None or not any(entry.kind is EntryKind.UKI for entry in self._ours):
+    def _efiuuid(self) -> list[Action]:
+        if not any(entry.kind is EntryKind.UKI for entry in self._ours):
             return []
         text = config.efiuuid_cfg(filesystem_uuid(self._state.target, Volume.ESP))
         return self._write("efiuuid.cfg", text, "tells GRUB the EFI system partition")
 
     # --- grub.cfg and its environment block ---------------------------------------------------
 
-    def _grub_cfg(self, want: Files, user: str | None) -> tuple[str | None, dict[str, str | None]]:
-        """Return grub.cfg (None: somebody else's stays) and changes of the environment block."""
+    def _grub_cfg(self, want: Files, user: str | None, added: BootEntry | None = None) -> str | None:
+        """Return what grub.cfg is to be, None where somebody else's stays. *added* is as for user.cfg."""
         state, wanted = self._state, self._wanted
-        scripted = self._sorting is None or not all(is_plain(entry.arguments) for entry in self._ours)
-        foreign = [file for file in state.files if not file.ours and first(file.fields, "linux")]
-        texts = {_stem(location): parse_entry(data) for location, (_, data) in want.items()}
-        texts |= {_name(file): file.fields for file in foreign}
-        stems = [self._stems[e.deployment_id] for e in self._ours if e.deployment_id in self._stems]
-        stems = self._order(stems, [_name(file) for file in foreign], scripted=scripted)
-        ukis = [uki_title(*label) for entry in self._ours if (label := self._label(entry, user))]
-        ukis_first = bool(self._ours) and self._ours[0].kind is EntryKind.UKI
         if state.foreign:
-            ukis_first = state.texts["grub.cfg"].find("user.cfg") < state.texts["grub.cfg"].find("blscfg")
-        shown = [*ukis, *stems] if ukis_first else [*stems, *ukis]
-        choices = [self._counted(entry, user) for entry in self._ours]
-        env = self._environment(shown, choices, user)
-        if state.foreign:
-            self._check_foreign(scripted=scripted, ukis=bool(ukis), env=env)
-            return None, env
-        entries = [self._script_entry(stem, texts[stem]) for stem in stems] if scripted else None
-        text = config.grub_cfg(
-            choices=choices,
-            entries=entries,
+            return None
+        timeout = state.menu().timeout_seconds if wanted.timeout_seconds is None else wanted.timeout_seconds
+        return config.grub_cfg(
+            choices=[self._counted(entry) for entry in self._ours],
+            entries=self._script_entries(want, added) if self._scripted else None,
             entries_path=state.place.spell(state.place.entries.directory),
             prefix=state.place.prefix,
             sorting=self._sorting,
-            has_ukis=user is not None,
-            ukis_first=ukis_first,
-            timeout=state.menu().timeout_seconds if wanted.timeout_seconds is None else wanted.timeout_seconds,
+            has_user=user is not None,
+            user_first=self._ukis_first(),
+            timeout=timeout,
             most_tries=max((entry.tries_left or 0 for entry in self._ours), default=0),
         )
-        return text, env
 
-    def _script_entry(self, stem: str, fields: Fields) -> ScriptEntry:
-        """Turn an entry file into a menu entry of our script."""
-        linux = first(fields, "linux") or ""
-        initrds = tuple(path for value in every(fields, "initrd") for path in value.split())
-        title = first(fields, "title") or stem
-        entry = next((e for e in self._ours if self._stems.get(e.deployment_id) == stem), None)
-        if entry is None:
-            words = map(_foreign_word, split_arguments(" ".join(every(fields, "options"))))
-            paths = tuple(map(_foreign_word, initrds))
-            return ScriptEntry(id=stem, title=title, linux=linux, words=tuple(words), initrds=paths)
+    def _ukis_first(self) -> bool:
+        if self._state.foreign:
+            text = self._state.texts["grub.cfg"]
+            return text.find("user.cfg") < text.find("blscfg")
+        return bool(self._ours) and self._ours[0].kind is EntryKind.UKI and not self._interleaved
+
+    def _listed(self) -> list[BootEntry | EntryFile]:
+        """Return what a script of ours writes out: the wanted order, then what of others is not wanted, but stays."""
+        others = {f"{entry_stem_of(file)}.conf": file for file in self._foreign_files()}
+        listed: list[BootEntry | EntryFile] = []
+        for entry in self._wanted.entries:
+            if entry.foreign:
+                file = others.pop(entry.deployment_id, None)
+                listed += [] if file is None else [file]
+            elif entry.kind is EntryKind.BLS or self._interleaved:
+                listed.append(entry)
+        return [*listed, *others.values()]
+
+    def _foreign_files(self) -> list[EntryFile]:
+        return [file for file in self._state.files if not file.ours and first(file.fields, "linux")]
+
+    def _script_entries(self, want: Files, added: BootEntry | None) -> list[ScriptEntry | str]:
+        fields = {file.deployment_id: file.fields for file in self._state.files if file.ours}
+        fields |= {deployment: parse_entry(data) for deployment, data in want.values()}
+        written: list[ScriptEntry | str] = []
+        for entry in [*self._listed(), *([added] if added and not added.foreign else [])]:
+            if isinstance(entry, EntryFile):
+                written.append(foreign.script_entry(entry))
+            elif entry.kind is EntryKind.BLS:
+                written.append(self._script_entry(entry, fields[entry.deployment_id]))
+            elif self._interleaved:
+                written.append(self._uki_text(entry))
+        return written
+
+    def _script_entry(self, entry: BootEntry, fields: Fields) -> ScriptEntry:
+        """Turn an entry file of ours into a menu entry of our script."""
+        linux, initrds = first(fields, "linux") or "", foreign.initrds(fields)
+        title, name = first(fields, "title") or entry.title, config.script_id(entry.deployment_id)
         start = self._kernels.start(entry, linux, initrds) if Firmware.UEFI in self._firmware else None
         uuid, efi = start or ("", ())
         if efi and Firmware.BIOS not in self._firmware:
-            return ScriptEntry(id=stem, title=title, linux="", words=(), initrds=(), efi=efi, efi_uuid=uuid)
-        words = map(quote, linux_words(entry.arguments))
+            return ScriptEntry(id=name, title=title, linux="", words=(), initrds=(), efi=efi, efi_uuid=uuid)
+        words = tuple(map(quote, linux_words(entry.arguments)))
         paths = tuple(map(quote, initrds))
-        return ScriptEntry(id=stem, title=title, linux=linux, words=tuple(words), initrds=paths, efi=efi, efi_uuid=uuid)
+        return ScriptEntry(id=name, title=title, linux=linux, words=words, initrds=paths, efi=efi, efi_uuid=uuid)
 
-    def _order(self, ours: list[str], foreign: list[str], *, scripted: bool) -> list[str]:
-        """Return names of entries in the order in which they will be shown."""
-        if not scripted and self._sorting is not None:
-            return best_first([*ours, *foreign], self._sorting)
-        asked = [entry.deployment_id.removesuffix(".conf") for entry in self._wanted.entries if entry.foreign]
-        rest = [name for name in foreign if name not in asked]
-        ordered: list[str] = []
-        for entry in self._wanted.entries:
-            name = self._stems.get(entry.deployment_id, entry.deployment_id.removesuffix(".conf"))
-            if name in ours or name in foreign:
-                ordered.append(name)
-        return [*ordered, *rest]
+    def _shown(self) -> list[str]:
+        """Return what the menu will call its entries, in the order in which they will be shown."""
+        if self._scripted or self._sorting is None:
+            names = [
+                entry_stem_of(entry) if isinstance(entry, EntryFile) else self._id(entry) for entry in self._listed()
+            ]
+        else:
+            names = best_first([*self._stems.values(), *map(entry_stem_of, self._foreign_files())], self._sorting)
+        if self._interleaved:
+            return names
+        ukis = [self._id(entry) for entry in self._ours if entry.kind is EntryKind.UKI]
+        return [*ukis, *names] if self._ukis_first() else [*names, *ukis]
 
-    def _label(self, entry: BootEntry, user: str | None) -> tuple[str, str] | None:
-        """Return label and id of a UKI's menu entry as user.cfg has it."""
-        if entry.kind is not EntryKind.UKI or user is None:
-            return None
-        match = re.search(rf'"([^"\n]*): \({re.escape(entry.deployment_id)}\)"', user)
-        return (match[1] if match else entry.title, entry.deployment_id)
+    def _id(self, entry: BootEntry) -> str:
+        """Return what the menu will call an entry of ours."""
+        if entry.kind is EntryKind.BLS:
+            return config.script_id(entry.deployment_id) if self._scripted else self._stems[entry.deployment_id]
+        known = self._known_ukis.get(entry.deployment_id) if entry.artifacts is None else None
+        return known[0] if known else uki_title(entry.title, entry.deployment_id)
 
-    def _id(self, entry: BootEntry, user: str | None) -> str:
-        label = self._label(entry, user)
-        return uki_title(*label) if label else self._stems.get(entry.deployment_id, entry.deployment_id)
-
-    def _counted(self, entry: BootEntry, user: str | None) -> Counted:
+    def _counted(self, entry: BootEntry) -> Counted:
         variable = tries_variable(entry.deployment_id) if entry.tries_left is not None else None
-        return Counted(id=self._id(entry, user), variable=variable)
+        return Counted(id=self._id(entry), variable=variable)
 
-    def _environment(self, shown: list[str], choices: list[Counted], user: str | None) -> dict[str, str | None]:
-        wanted = self._wanted
-        ids = {entry.deployment_id: self._id(entry, user) for entry in self._ours}
-        counted = any(choice.variable for choice in choices)
-        automatic = choices[0].id if counted else next(iter(shown), None)
-        if self._state.foreign and self._leads():
-            automatic = None
+    # --- environment block ------------------------------------------------------------------------
+
+    def _environment(self) -> dict[str, str | None]:
+        """Return the variables that change."""
+        wanted, shown = self._wanted, self._shown()
+        counted = any(entry.tries_left is not None for entry in self._ours)
+        automatic = self._id(self._ours[0]) if counted else next(iter(shown), None)
+        if self._state.foreign:
+            automatic = foreign.automatic(self._state, shown, list(map(self._id, self._ours)))
         changes: dict[str, str | None] = {"saved_entry": None, "next_entry": None}
         if wanted.entries:
-            goal = wanted.default or wanted.entries[0].deployment_id
-            goal_id = ids.get(goal, goal.removesuffix(".conf"))
-            if goal_id != automatic:
-                changes["saved_entry"] = self._existing(goal_id, shown)
+            goal = self._called(wanted.default or wanted.entries[0].deployment_id, shown)
+            changes["saved_entry"] = goal if goal != automatic else None
         if wanted.once is not None:
-            changes["next_entry"] = self._existing(ids.get(wanted.once, wanted.once.removesuffix(".conf")), shown)
+            changes["next_entry"] = self._called(wanted.once, shown)
         for name in self._state.environment:
             if name.startswith("cfs_tries_"):
                 changes[name] = None
         for entry in self._ours:
             if entry.tries_left is not None:
                 changes[tries_variable(entry.deployment_id)] = str(entry.tries_left)
+            if entry.tries_left == 0 and entry.deployment_id == wanted.default:
+                message = f"{entry.title} is to be the default, and has no tries left"
+                raise BootError(message, hint="give it new tries, or stop counting them")
         needs_writing = changes["next_entry"] is not None or counted
         if needs_writing and self._filesystem in _UNWRITABLE:
             message = f"GRUB cannot write its environment block on {self._filesystem}, so it cannot count or boot once"
@@ -290,52 +353,30 @@ class MenuPlan:
         old = self._state.environment
         return {name: value for name, value in changes.items() if (old.get(name) or None) != value}
 
-    def _leads(self) -> bool:
-        """Return whether a menu entry that stands in somebody else's script comes before ours."""
-        first_shown = next(iter(self._state.choices()), None)
-        files = {_name(file) for file in self._state.files}
-        return first_shown is not None and first_shown.entry.foreign and first_shown.id not in files
-
-    def _existing(self, identity: str, shown: list[str]) -> str:
-        known = {*shown, *(choice.id for choice in self._state.choices() if choice.entry.foreign)}
-        if identity not in known:
+    def _called(self, identity: str, shown: list[str]) -> str:
+        """Return what the menu will call the entry of that deployment, or that entry of others."""
+        names = {choice.entry.deployment_id: choice.path for choice in self._state.choices() if choice.entry}
+        names = {name: path for name, path in names.items() if path not in shown}
+        names |= {f"{entry_stem_of(file)}.conf": entry_stem_of(file) for file in self._foreign_files()}
+        names |= {entry.deployment_id: self._id(entry) for entry in self._ours}
+        if identity not in names:
             raise _unknown(identity)
-        return identity
+        return names[identity]
 
-    def _check_foreign(self, *, scripted: bool, ukis: bool, env: dict[str, str | None]) -> None:
-        """Refuse what somebody else's grub.cfg will not show or obey."""
-        text = self._state.texts["grub.cfg"]
-        problem = None
-        if any(entry.kind is EntryKind.BLS for entry in self._ours) and (scripted or not self._state.reads_entries):
-            problem = "does not read boot loader entries, or not with these kernel arguments"
-        elif ukis and "user.cfg" not in text:
-            problem = "does not read user.cfg"
-        elif any(entry.tries_left is not None for entry in self._ours):
-            problem = "does not count tries"
-        elif env.get("saved_entry") and "saved_entry" not in text:
-            problem = "does not obey saved_entry"
-        elif env.get("next_entry") and "next_entry" not in text:
-            problem = "does not obey next_entry"
-        if problem:
-            message = f"{self._state.place.grub / 'grub.cfg'} was written by another program and {problem}"
-            raise BootError(message, hint="move it away to let cfs write its own")
+    def _block(self) -> bytes | None:
+        return read_file(self._state.target, self._state.place.grub / "grubenv")
 
-    def _grubenv(self, changes: dict[str, str | None]) -> list[Action]:
-        old = read_file(self._state.target, self._state.place.grub / "grubenv")
-        if old is not None and not changes:
+    def _grubenv(self, old: bytes | None, new: bytes) -> list[Action]:
+        location, why = self._state.place.grub / "grubenv", "default, next boot and tries of the menu"
+        if old == new:
             return []
-        data = environment.edit(old, changes)
         effect = Effect.ADD if old is None else Effect.REPLACE
-        location = self._state.place.grub / "grubenv"
-        return [
-            WriteFile(
-                location=location,
-                data=data,
-                why="default, next boot and tries of the menu",
-                effect=effect,
-                volatile=True,
-            )
-        ]
+        return [WriteFile(location=location, data=new, why=why, effect=effect, volatile=True, in_place=True)]
+
+    def _write_user(self, text: str | None) -> list[Action]:
+        if text is None and "user.cfg" in self._state.texts:
+            return [RemovePath(location=self._state.place.grub / "user.cfg", why="it has no entries any more")]
+        return self._write("user.cfg", text, "entries for unified kernel images")
 
     def _write(self, name: str, text: str | None, why: str) -> list[Action]:
         location = self._state.place.grub / name
@@ -347,22 +388,13 @@ class MenuPlan:
         return [WriteFile(location=location, data=data, why=why, effect=effect)]
 
 
-def _stem(location: Location) -> str:
-    return location.path.rpartition("/")[2].removesuffix(".conf")
-
-
-def _name(file: EntryFile) -> str:
-    return str(file.name).removesuffix(".conf")
-
-
-def _foreign_word(argument: str) -> str:
-    """Spell an argument of somebody else's entry: variables (``$kernelopts``) are GRUB's to fill in."""
-    try:
-        (argument,) = linux_words((argument,))
-    except BootError:
-        argument = argument.replace('"', "")
-    parts = re.split(r"(\$[A-Za-z_][A-Za-z0-9_]*)", argument)
-    return "".join(f"${{{part[1:]}}}" if part.startswith("$") else quote(part) for part in parts if part)
+def _ukis(script: str) -> Iterator[tuple[Command, str]]:
+    """Yield the menu entries of UKIs of ours, and whose they are."""
+    for command in menu_entries(parse_script(script)):
+        chain = next(find_commands(command.body, "chainloader"), None)
+        deployment = uki_deployment(chain.arguments[0]) if chain and chain.arguments else None
+        if deployment is not None:
+            yield command, deployment
 
 
 def _unknown(identity: str) -> BootError:

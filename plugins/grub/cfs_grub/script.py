@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 SCRIPT_LIMIT = 1024 * 1024
 """Longer scripts (in characters) are read up to here."""
@@ -20,6 +20,7 @@ _VARIABLE = re.compile(r"\$(?:\{[^}\n]*\}|[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[#@*?])"
 _SEPARATORS = frozenset("\n;|&<>{}")
 _WORD_ENDS = _SEPARATORS | frozenset(" \t\r")
 _KEYWORDS = frozenset({"if", "then", "elif", "else", "fi", "for", "in", "do", "done", "while", "until", "!"})
+_BODIES = frozenset({"menuentry", "submenu", "function"})
 _ESCAPED_IN_QUOTES = '"$\\\n'
 
 
@@ -36,7 +37,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A command with its words; ``menuentry`` and ``submenu`` have a ``body``. Positions count characters."""
+    """A command with its words; menu entries, submenus and functions have a ``body``. Positions count characters."""
 
     words: tuple[Word, ...]
     body: tuple[Command, ...] = ()
@@ -65,11 +66,36 @@ class Command:
 
 
 def parse_script(text: str) -> tuple[Command, ...]:
-    """Return the commands of a script in order, those inside ``if``, loops and functions too (but not as their bodies).
+    """Return the commands of a script in order, those inside ``if`` and loops too (but not as their bodies).
 
     Never fails: what is unbalanced ends with the script.
     """
     return tuple(_Reader(text[:SCRIPT_LIMIT]).commands(0))
+
+
+def executed(commands: tuple[Command, ...]) -> Iterator[Command]:
+    """Yield commands in the order in which they run: those of a function where it is called (for the first time)."""
+    functions: dict[str, tuple[Command, ...]] = {}
+    pending = [iter(commands)]
+    while pending:
+        command = next(pending[-1], None)
+        if command is None:
+            pending.pop()
+        elif command.name == "function" and command.arguments:
+            functions[command.arguments[0]] = command.body
+        elif command.name in functions:
+            pending.append(iter(functions.pop(command.name)))
+        else:
+            yield command
+
+
+def assigned(commands: Iterable[Command], variable: str) -> Iterator[str]:
+    """Yield what *variable* is set to: ``set default=1`` and ``default=1``. Variables stand in it as written."""
+    for command in commands:
+        word = command.name if command.name != "set" else "".join(command.arguments[:1])
+        name, equals, value = word.partition("=")
+        if equals and name == variable:
+            yield value
 
 
 def menu_entries(commands: tuple[Command, ...]) -> Iterator[Command]:
@@ -97,11 +123,11 @@ class _Reader:
     def commands(self, depth: int) -> Iterator[Command]:
         """Yield commands up to the brace that closes the block (or the end)."""
         words: list[Word] = []
-        groups = 0  # braces of functions, which may hold no menu entry of ours
+        groups = 0  # braces that are no body
         while True:
             self._skip_blank()
             char = self._text[self._at : self._at + 1]
-            if char == "{" and depth < _DEPTH_LIMIT and words and words[0].text in {"menuentry", "submenu"}:
+            if char == "{" and depth < _DEPTH_LIMIT and words and words[0].text in _BODIES:
                 self._at += 1
                 body = tuple(self.commands(depth + 1))
                 yield Command(words=tuple(words), body=body, start=words[0].start, end=self._at)
@@ -118,8 +144,6 @@ class _Reader:
                 word = self._word()
                 if words or word.quoted or word.text not in _KEYWORDS:
                     words.append(word)
-                if len(words) > 1 and words[0].text == "function":
-                    words = []
 
     def _skip_blank(self) -> None:
         while self._at < len(self._text):

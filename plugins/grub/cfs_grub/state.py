@@ -11,6 +11,7 @@ from cfs_core.bls import (
     EntryFile,
     Place,
     argument_deployment,
+    first,
     list_names,
     read_file,
     scan_entries,
@@ -22,22 +23,26 @@ from cfs_grub import environment
 from cfs_grub.config import BLS_MARK, MARK, ROOT_MARK, marked
 from cfs_grub.order import Sorting, best_first
 from cfs_grub.place import ESP_UKIS, BootPlace, boot_place
-from cfs_grub.script import Command, find_commands, menu_entries, parse_script
+from cfs_grub.script import Command, assigned, executed, find_commands, parse_script
 from cfs_grub.words import kernel_view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 _SOURCES = ("user.cfg", "custom.cfg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """An entry GRUB shows: what ``default`` may call it, and what it is."""
+    """An entry GRUB shows: what ``default`` may call it, and what it is. Submenus have choices instead of an entry."""
 
     id: str
     title: str
-    entry: BootEntry
+    entry: BootEntry | None = None
+    path: str = ""
+    """How ``default`` names it: its id, after those of the submenus it is in (``advanced>old``)."""
+
+    inner: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,25 @@ class State:
         """Whether grub.cfg is somebody else's."""
         return "grub.cfg" in self.texts and not self.texts["grub.cfg"].startswith(MARK)
 
+    def commands(self, name: str = "grub.cfg") -> tuple[Command, ...]:
+        """Return what a script does, in order."""
+        return tuple(executed(parse_script(self.texts.get(name, ""))))
+
     @property
     def reads_entries(self) -> bool:
         """Whether grub.cfg has GRUB read entry files."""
-        return any(find_commands(parse_script(self.texts.get("grub.cfg", "")), "blscfg"))
+        return any(command.name == "blscfg" for command in self.commands())
+
+    def obeys(self, variable: str) -> bool:
+        """Return whether grub.cfg takes the default from *variable* of the environment block."""
+        return bool({f"${variable}", f"${{{variable}}}"} & set(assigned(self.commands(), "default")))
+
+    @property
+    def fixed_default(self) -> str | None:
+        """What somebody else's grub.cfg starts where no variable says otherwise."""
+        return [value for value in (None, *assigned(self.commands(), "default")) if value is None or "$" not in value][
+            -1
+        ]
 
     @property
     def sorting(self) -> Sorting | None:
@@ -87,35 +107,48 @@ class State:
 
     def sorted_files(self, sorting: Sorting) -> list[EntryFile]:
         """Return entry files as GRUB shows them: those with a kernel."""
-        by_stem = {_stem(file): file for file in self.files if file.fields and _has_kernel(file)}
+        by_stem = {entry_stem_of(file): file for file in self.files if file.fields and _has_kernel(file)}
         return [by_stem[stem] for stem in best_first(by_stem, sorting)]
 
-    def choices(self) -> list[Choice]:
-        """Return what GRUB shows, in its order."""
-        return list(self._of(parse_script(self.texts.get("grub.cfg", "")), depth=0))
+    def top(self) -> list[Choice]:
+        """Return what GRUB shows first, in its order."""
+        return list(self._of(self.commands(), depth=0, path=""))
 
-    def _of(self, commands: tuple[Command, ...], depth: int) -> Iterator[Choice]:
+    def choices(self) -> list[Choice]:
+        """Return what GRUB shows, in its order, with what is in submenus."""
+        return list(_leaves(self.top()))
+
+    def _of(self, commands: Iterable[Command], depth: int, path: str) -> Iterator[Choice]:
         for command in commands:
-            if command.name in {"menuentry", "submenu"}:
-                yield from (self.choice(entry) for entry in menu_entries((command,)))
+            if command.name == "menuentry":
+                found = self.choice(command)
+                yield replace(found, path=path + found.id)
+            elif command.name == "submenu":
+                title, identity = _names(command)
+                name = path + identity
+                inner = tuple(self._of(executed(command.body), depth, f"{name}>"))
+                yield Choice(id=identity, title=title, path=name, inner=inner)
             elif command.name == "blscfg" and self.sorting:
                 for file in self.sorted_files(self.sorting):
-                    entry = replace(file.entry(), name=_stem(file), tries_left=self.tries(file.identity))
-                    yield Choice(id=_stem(file), title=entry.title, entry=entry)
+                    stem = entry_stem_of(file)
+                    options = split_arguments(first(file.fields, "options") or "")  # GRUB takes the first line only
+                    tries = self.tries(file.identity)
+                    entry = replace(file.entry(), name=stem, arguments=options, tries_left=tries)
+                    yield Choice(id=stem, title=entry.title, entry=entry, path=path + stem)
             elif command.name in {"source", ".", "configfile"} and not depth:
                 name = command.arguments[0].rpartition("/")[2] if command.arguments else ""
                 if name in _SOURCES:
-                    yield from self._of(parse_script(self.texts.get(name, "")), depth + 1)
+                    yield from self._of(self.commands(name), depth + 1, path)
 
     def tries(self, deployment_id: str) -> int | None:
         """Return how many tries a deployment has left."""
-        text = self.environment.get(tries_variable(deployment_id), "")
-        return int(text) if text.isdecimal() else None
+        variable = tries_variable(deployment_id)
+        counted = variable in self.texts.get("grub.cfg", "")
+        return _number(self.environment.get(variable, "")) if counted else None
 
     def choice(self, command: Command) -> Choice:
         """Return a menu entry of a script."""
-        title = command.arguments[0] if command.arguments else ""
-        identity = command.option("--id") or command.option("$menuentry_id_option") or title
+        title, identity = _names(command)
         linux = next((c for name in ("linux", "linuxefi", "linux16") for c in find_commands(command.body, name)), None)
         chain = next(find_commands(command.body, "chainloader"), None)
         uki = uki_deployment(chain.arguments[0]) if chain and chain.arguments else None
@@ -175,40 +208,36 @@ class State:
         )
         for file in self.files:
             known = file.entry()
-            same = _stem(file) == identity if own is None else file.ours and file.deployment_id == own
+            same = entry_stem_of(file) == identity if own is None else file.ours and file.deployment_id == own
             if same and kernel_view(known.arguments) == kernel_view(arguments):
                 return replace(known, name=identity, files=files, tries_left=entry.tries_left)
         return entry
 
     def menu(self) -> BootMenu:
         """Return the menu, and what GRUB will start of it."""
-        choices = self.choices()
-        default = self._named(choices, self.environment.get("saved_entry"))
-        if default is None:
-            counted = any(choice.entry.tries_left is not None for choice in choices)
-            left = (choice for choice in choices if not choice.entry.foreign and choice.entry.tries_left != 0)
+        top = self.top()
+        choices = list(_leaves(top))
+        entries = [choice.entry for choice in choices if choice.entry is not None]
+        saved, once = (self.environment.get(f"{name}_entry") for name in ("saved", "next"))
+        if self.foreign:
+            saved = (saved if self.obeys("saved_entry") else None) or self.fixed_default
+            once = once if self.obeys("next_entry") else None
+        default = named(top, saved)
+        if not self.foreign and (default is None or default.tries_left == 0):
+            counted = any(entry.tries_left is not None for entry in entries)
+            left = (entry for entry in entries if not entry.foreign and entry.tries_left != 0)
             default = next(left, None) if counted else None
-        once = self._named(choices, self.environment.get("next_entry"))
+        chosen = named(top, once)
         unique: dict[tuple[bool, str], BootEntry] = {}
-        for choice in choices:
-            unique.setdefault((choice.entry.foreign, choice.entry.deployment_id), choice.entry)
+        for entry in entries:
+            unique.setdefault((entry.foreign, entry.deployment_id), entry)
         timeout = re.search(r"^\s*set timeout=([0-9]+)", self.texts.get("grub.cfg", ""), re.MULTILINE)
         return BootMenu(
             entries=tuple(unique.values()),
-            default=default.entry.deployment_id if default is not None and default is not choices[0] else None,
-            once=once.entry.deployment_id if once else None,
+            default=default.deployment_id if default is not None and default is not entries[0] else None,
+            once=chosen.deployment_id if chosen else None,
             timeout_seconds=int(timeout[1]) if timeout else None,
         )
-
-    @staticmethod
-    def _named(choices: list[Choice], name: str | None) -> Choice | None:
-        """Return what ``default=NAME`` means: an id, a title, a number."""
-        if not name:
-            return None
-        for choice in choices:
-            if name in {choice.id, choice.title}:
-                return choice
-        return choices[int(name)] if name.isdecimal() and int(name) < len(choices) else None
 
     def other_texts(self) -> list[bytes]:
         """Return everything on the target that may name boot files and is not a part of our menu."""
@@ -224,12 +253,50 @@ class State:
         return [data for data in found if data is not None]
 
 
+def named(choices: Sequence[Choice], name: str | None) -> BootEntry | None:
+    """Return what ``default=NAME`` means: a number, an id, a title; ``A>B`` is B in submenu A."""
+    if not name:
+        return None
+    found, rest = _find(choices, name), "0"
+    if found is None:
+        outer, _, rest = name.partition(">")
+        found = _find(choices, outer)
+    if found is None or not found.inner:
+        return found.entry if found else None
+    return named(found.inner, rest)
+
+
+def _find(choices: Sequence[Choice], name: str) -> Choice | None:
+    number = _number(name)
+    if number is not None and number < len(choices):
+        return choices[number]
+    return next((choice for choice in choices if name in {choice.id, choice.title}), None)
+
+
 def tries_variable(deployment_id: str) -> str:
     """Return the variable of the environment block that counts a deployment's tries."""
     return f"cfs_tries_{re.sub(r'[^A-Za-z0-9]', '_', deployment_id)[:16]}"
 
 
-def _stem(file: EntryFile) -> str:
+def _leaves(choices: Iterable[Choice]) -> Iterator[Choice]:
+    for choice in choices:
+        if choice.entry is not None:
+            yield choice
+        yield from _leaves(choice.inner)
+
+
+def _names(command: Command) -> tuple[str, str]:
+    """Return title and id of a menu entry."""
+    title = command.arguments[0] if command.arguments else ""
+    return title, command.option("--id") or command.option("$menuentry_id_option") or title
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
+
+
+def entry_stem_of(file: EntryFile) -> str:
+    """Return what GRUBs that read entry files call an entry."""
     return str(file.name).removesuffix(".conf")
 
 

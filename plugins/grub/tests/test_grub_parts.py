@@ -340,21 +340,21 @@ def test_shim_is_found(shim, manager):
 @pytest.mark.judge
 @pytest.mark.skipif(shutil.which("grub-script-check") is None, reason="grub-script-check is not installed")
 @pytest.mark.parametrize("sorting", [None, *Sorting])
-@pytest.mark.parametrize("tries", [None, 3])
+@pytest.mark.parametrize("tries", [None, 0, 3])
 def test_our_scripts_are_scripts(sorting, tries, tmp_path):
     words = tuple(map(quote, linux_words(("a=$x", "b={;}'"[:-1], 'c="d e"', "ü=(|&<>#)"))))
     entry = config.ScriptEntry(id="bootc_x-1-1", title='It\'s "x" {', linux="/k", words=words, initrds=("/a", "/b"))
     text = config.grub_cfg(
         choices=[
-            config.Counted(id="bootc_x-1-1", variable="cfs_tries_a" if tries else None),
+            config.Counted(id="bootc_x-1-1", variable=None if tries is None else "cfs_tries_a"),
             config.Counted(id="Other: (b)"),
         ],
-        entries=None if sorting else [entry],
+        entries=None if sorting else [entry, config.uki_entry("In between", "c"), entry],
         entries_path="/boot/loader/entries",
         prefix="",
         sorting=sorting,
-        has_ukis=True,
-        ukis_first=False,
+        has_user=True,
+        user_first=False,
         timeout=None,
         most_tries=tries or 0,
     )
