@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain, groupby
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from cfs_core.bls import (
@@ -46,10 +46,15 @@ from cfs_grub.steady import default_of, is_steady
 from cfs_grub.words import is_plain, linux_words, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cfs_core.plugin import BootFacts
 
+_REASONS = {
+    "grub.cfg": "the menu",
+    "user.cfg": "entries for unified kernel images",
+    "efiuuid.cfg": "tells GRUB the EFI system partition",
+}
 _UNWRITABLE = frozenset({"btrfs"})
 """Filesystems on which GRUB cannot change its environment block while it runs."""
 
@@ -88,30 +93,27 @@ class MenuPlan:
         """
         state = self._state
         want = self._entry_files()
-        user = self._user_cfg()
-        grub_cfg = self._grub_cfg(want, user)
+        scripts = self._scripts(want)
         env = self._environment()
         if state.foreign:
             foreign.check(state, self._ours, env, scripted=self._scripted)
         block = environment.edit(self._block(), env) if env or self._block() is None else self._block() or b""
         texts = [data for _, data in want.values()] + state.other_texts()
-        texts += [(text or "").encode("utf-8", "surrogateescape") for text in (user, grub_cfg)]
+        texts += [text.encode("utf-8", "surrogateescape") for text in scripts.values()]
         on_esp = BootFiles(state.target, ESP_KERNELS, ESP_UKIS).removals(texts)
         gone = dict.fromkeys([*self._files.removals(texts), *on_esp])
         before = [*self._files.actions, *self._kernels.actions, *self._efiuuid()]
         have: Files = {file.location: (file.deployment_id or "", file.data) for file in state.files if file.ours}
         writes, removals = plan_entries(have, want)
-        menu = [self._grubenv(self._block(), block), self._write("grub.cfg", grub_cfg, "the menu")]
-        # Where grub.cfg takes them over, entries leave user.cfg last.
-        menu.insert(len(menu) if self._interleaved else 0, self._write_user(user))
-        steps = [*before, *writes, *chain.from_iterable(menu), *removals, *gone]
+        menu = [*writes, *self._write_scripts(state.texts, scripts), *self._grubenv(self._block(), block), *removals]
+        steps = [*before, *menu, *gone]
         if is_steady(state, steps) or (state.foreign and not state.obeys("saved_entry")):
             return steps
-        return [*before, *self._guarded(have, want, user, block), *gone]
+        return [*before, *self._guarded(have, want, scripts, block), *gone]
 
     # --- the default while names change -----------------------------------------------------------
 
-    def _guarded(self, have: Files, want: Files, user: str | None, env: bytes) -> list[Action]:
+    def _guarded(self, have: Files, want: Files, scripts: dict[str, str], env: bytes) -> list[Action]:
         """Return the steps to the new menu with the old default held, by a name of its own, until the last of them.
 
         Names of entry files move from one deployment to another, and ``saved_entry`` knows nothing but names.
@@ -120,29 +122,30 @@ class MenuPlan:
         menu = state.menu()
         old = next(entry for entry in menu.entries if entry.deployment_id == default_of(menu))
         name = next(choice.path for choice in state.choices() if choice.entry == old)
-        held: list[Action] = []
+        guard: Files = {}
         if not old.foreign and old.kind is EntryKind.BLS:
             name = config.script_id(old.deployment_id)
-            location = state.place.entries.directory / f"{name}.conf"
             data = next(data for deployment, data in have.values() if deployment == old.deployment_id)
-            if location not in have:
-                why = "keeps the default while names change"
-                held.append(WriteFile(location=location, data=data, why=why))
-                have = {**have, location: (old.deployment_id, data)}
-        block = environment.edit(self._block(), {"saved_entry": name, "next_entry": None})
-        held += self._grubenv(self._block(), block)
-        writes, removals = plan_entries(have, want)
+            guard[state.place.entries.directory / f"{name}.conf"] = (old.deployment_id, data)
+        why = "keeps the default while names change"
+        files = [WriteFile(location=at, data=data, why=why) for at, (_, data) in guard.items() if at not in have]
+        held: dict[str, str | None] = {"saved_entry": name, "next_entry": None}
+        if old.tries_left == 0:
+            held[tries_variable(old.deployment_id)] = None  # what has no tries left would be passed over
+        block = environment.edit(self._block(), held)
+        writes, removals = plan_entries(have | guard, want)
+        last = [action for action in removals if isinstance(action, RemovePath) and action.location in guard]
         added = None if any(entry.deployment_id == old.deployment_id for entry in self._ours) else old
-        bridge = self._user_cfg(added)
+        bridge = self._scripts(want, added)
         return [
-            *held,
+            *files,
+            *self._grubenv(self._block(), block),
             *writes,
-            *self._write_user(bridge),
-            *self._write("grub.cfg", self._grub_cfg(want, bridge, added), "the menu, with the old default"),
+            *self._write_scripts(state.texts, bridge),
+            *(action for action in removals if action not in last),
             *self._grubenv(block, env),
-            *self._write_user(user),
-            *self._write("grub.cfg", self._grub_cfg(want, user), "the menu"),
-            *removals,
+            *self._write_scripts(bridge, scripts),
+            *last,
         ]
 
     # --- entry files --------------------------------------------------------------------------
@@ -193,13 +196,16 @@ class MenuPlan:
         old = split_arguments(first(files[0].fields, "options") or "")
         return data if entry.arguments == old else edit_entry(data, {"options": join_arguments(entry.arguments)})
 
+    def _scripts(self, want: Files, added: BootEntry | None = None) -> dict[str, str]:
+        """Return what scripts are to say. *added* is an entry that is on the target and not wanted any more."""
+        user = self._user_cfg(added)
+        scripts = {} if user is None else {"user.cfg": user}
+        return scripts | {"grub.cfg": self._grub_cfg(want, user, added)}
+
     # --- unified kernel images ----------------------------------------------------------------
 
-    def _user_cfg(self, added: BootEntry | None = None) -> str | None:
-        """Return what user.cfg is to be, None if it is not needed. What is not ours in it stays as it is.
-
-        *added* is an entry that is on the target and not wanted any more.
-        """
+    def _user_cfg(self, added: BootEntry | None) -> str | None:
+        """Return what user.cfg is to be, None if it is not needed. What is not ours in it stays as it is."""
         old = self._state.texts.get("user.cfg", "")
         rest, at = old, None
         for command, _ in reversed(list(_ukis(old))):
@@ -230,15 +236,16 @@ class MenuPlan:
         if not any(entry.kind is EntryKind.UKI for entry in self._ours):
             return []
         text = config.efiuuid_cfg(filesystem_uuid(self._state.target, Volume.ESP))
-        return self._write("efiuuid.cfg", text, "tells GRUB the EFI system partition")
+        old = read_file(self._state.target, self._state.place.grub / "efiuuid.cfg")
+        return self._write_script("efiuuid.cfg", None if old is None else old.decode("utf-8", "surrogateescape"), text)
 
     # --- grub.cfg and its environment block ---------------------------------------------------
 
-    def _grub_cfg(self, want: Files, user: str | None, added: BootEntry | None = None) -> str | None:
-        """Return what grub.cfg is to be, None where somebody else's stays. *added* is as for user.cfg."""
+    def _grub_cfg(self, want: Files, user: str | None, added: BootEntry | None) -> str:
+        """Return what grub.cfg is to be: somebody else's stays as it is."""
         state, wanted = self._state, self._wanted
         if state.foreign:
-            return None
+            return state.texts["grub.cfg"]
         timeout = state.menu().timeout_seconds if wanted.timeout_seconds is None else wanted.timeout_seconds
         return config.grub_cfg(
             choices=[self._counted(entry) for entry in self._ours],
@@ -373,19 +380,21 @@ class MenuPlan:
         effect = Effect.ADD if old is None else Effect.REPLACE
         return [WriteFile(location=location, data=new, why=why, effect=effect, volatile=True, in_place=True)]
 
-    def _write_user(self, text: str | None) -> list[Action]:
-        if text is None and "user.cfg" in self._state.texts:
-            return [RemovePath(location=self._state.place.grub / "user.cfg", why="it has no entries any more")]
-        return self._write("user.cfg", text, "entries for unified kernel images")
+    def _write_scripts(self, old: Mapping[str, str], new: Mapping[str, str]) -> list[Action]:
+        """Make scripts that say *old* say *new*."""
+        names = ["user.cfg", "grub.cfg"]
+        if self._interleaved:
+            names.reverse()  # grub.cfg takes entries over from user.cfg
+        return [action for name in names for action in self._write_script(name, old.get(name), new.get(name))]
 
-    def _write(self, name: str, text: str | None, why: str) -> list[Action]:
-        location = self._state.place.grub / name
-        old = read_file(self._state.target, location)
-        data = (text or "").encode("utf-8", "surrogateescape")
-        if text is None or data == old:
+    def _write_script(self, name: str, old: str | None, new: str | None) -> list[Action]:
+        location, why = self._state.place.grub / name, _REASONS[name]
+        if old == new:
             return []
-        effect = Effect.ADD if old is None else Effect.REPLACE
-        return [WriteFile(location=location, data=data, why=why, effect=effect)]
+        if new is None:
+            return [RemovePath(location=location, why="it has no entries any more")]
+        data = new.encode("utf-8", "surrogateescape")
+        return [WriteFile(location=location, data=data, why=why, effect=Effect.ADD if old is None else Effect.REPLACE)]
 
 
 def _ukis(script: str) -> Iterator[tuple[Command, str]]:
