@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cfs_core.install.prepare import PreparedImage
     from cfs_core.install.request import InstallRequest
     from cfs_core.install.run import InstallResult
+    from cfs_core.model.disk import Volume
 
 
 @click.group()
@@ -53,6 +54,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option("--firmware", type=click.Choice(["uefi", "bios", "both", "u-boot"]), help="What will start the disk.")
 @click.option("--composefs-native", is_flag=True, help="Keep the system in composefs storage, sealed or not.")
 @click.option("--separate-boot", is_flag=True, help="Give /boot a partition of its own.")
+@click.option("--xbootldr", is_flag=True, help="Give boot files an extended boot loader partition (XBOOTLDR).")
 @click.option(
     "--root-ssh-authorized-keys",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -154,11 +156,22 @@ def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
         kargs=options["kargs"],
         karg_deletes=options["karg_deletes"],
         root_ssh_authorized_keys=keys.read_bytes() if keys else None,
-        boot_volume=options["separate_boot"],
+        boot_volume=_boot_volume(options),
         repo=options["repo_path"],
         seed=options["seed"],
         replace=disk.exists(),
     )
+
+
+def _boot_volume(options: dict[str, Any]) -> Volume | None:
+    from cfs_core.model.disk import Volume
+
+    if options["separate_boot"] and options["xbootldr"]:
+        msg = "--separate-boot and --xbootldr are two ways to keep boot files, and a disk has one"
+        raise UsageError(msg, hint="--xbootldr follows the Boot Loader Specification; --separate-boot is for GRUB only")
+    if options["xbootldr"]:
+        return Volume.XBOOTLDR
+    return Volume.BOOT if options["separate_boot"] else None
 
 
 def _ask(disk: Path) -> None:

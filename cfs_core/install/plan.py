@@ -82,7 +82,7 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
         image=image.merged,
         artifacts=artifacts,
         root_filesystem=filesystem_name,
-        volumes=frozenset({Volume.BOOT}) if request.boot_volume else frozenset(),
+        volumes=frozenset({request.boot_volume}) if request.boot_volume else frozenset(),
         seed=request.seed or "",
     )
     findings: list[Finding] = list(bootloader.check(facts))

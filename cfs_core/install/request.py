@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cfs_core.model.boot import Firmware
+    from cfs_core.model.disk import Volume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +33,8 @@ class InstallRequest:
     kargs: tuple[str, ...] = ()
     karg_deletes: tuple[str, ...] = ()
     root_ssh_authorized_keys: bytes | None = None
-    boot_volume: bool = False
-    """Whether /boot gets a partition of its own."""
+    boot_volume: Volume | None = None
+    """What /boot gets as a partition of its own: BOOT, XBOOTLDR, or nothing."""
 
     repo: Path | None = None
     seed: str | None = None

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import secrets
+import signal
 import stat
 import struct
 from contextlib import contextmanager, suppress
@@ -45,6 +46,12 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _ENABLE_VERITY = 0x40806685
 """FS_IOC_ENABLE_VERITY, from linux/fsverity.h."""
+
+_CHECKPOINT = 0x4004662B
+"""EXT4_IOC_CHECKPOINT, from linux/ext4.h (Linux 5.14)."""
+
+_FREEZE, _THAW = 0xC0045877, 0xC0045878
+"""FIFREEZE and FITHAW, from linux/fs.h."""
 
 _VERITY_NUMBER = {HashAlgorithm.SHA256: 1, HashAlgorithm.SHA512: 2}
 _SPECIAL = {
@@ -139,10 +146,24 @@ class MountedTarget:
         except OSError as error:
             raise _explained(error, getattr(action, "location", action.why)) from error
 
+    def settle(self) -> None:
+        """Bring what was written to where a loader looks that replays no journal. To be called after the last action.
+
+        With `fsync` a change is durable, but in the journal only. ext4 empties it on request; of other filesystems but
+        the root (which nobody could thaw again) a moment's freeze does the same. Needs root rights; without them, and
+        on filesystems that know neither, nothing happens: what has no journal has nothing in it.
+        """
+        for volume, root in self._roots.items():
+            descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                _empty_journal(descriptor, freeze=volume is not Volume.ROOT)
+            finally:
+                os.close(descriptor)
+
     def _apply(self, action: Action) -> None:
         match action:
             case WriteFile():
-                self._write(action.location, BytesContent(action.data), action.attributes, None)
+                self._write_file(action)
             case CopyObject():
                 self._write(action.location, action.source, action.attributes, action.verity)
             case MakeDirectory():
@@ -166,6 +187,10 @@ class MountedTarget:
                 msg = f"unknown action {type(action).__name__}"
                 raise DiskError(msg)
 
+    def _write_file(self, action: WriteFile) -> None:
+        if not (action.in_place and self._overwrite(action.location, action.data)):
+            self._write(action.location, BytesContent(action.data), action.attributes, None)
+
     def _write(
         self, location: Location, content: Content, attributes: Attributes, verity: HashAlgorithm | None
     ) -> None:
@@ -183,6 +208,25 @@ class MountedTarget:
                 os.fsync(file.fileno())
             if verity is not None:
                 _enable_verity(directory, temporary, verity, location)
+
+    def _overwrite(self, location: Location, data: bytes) -> bool:
+        """Write *data* over the file that is there; return whether there is one of that size."""
+        with suppress(FileNotFoundError), beneath.parent(self._root(location), location.path, create=False) as found:
+            directory, name = found
+            flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            try:
+                descriptor = os.open(name, flags, dir_fd=directory)
+            except OSError as error:
+                if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
+                    return False
+                raise
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                if stat.S_ISREG(status.st_mode) and status.st_size == len(data):
+                    os.pwrite(file.fileno(), data, 0)
+                    os.fsync(file.fileno())
+                    return True
+        return False
 
     def _make_directory(self, location: Location, attributes: Attributes) -> None:
         parts = beneath.split(location.path)
@@ -269,6 +313,21 @@ class MountedTarget:
             msg = f"{location} cannot be reached: {location.volume.name} is not mounted"
             raise DiskError(msg)
         return root
+
+
+def _empty_journal(descriptor: int, *, freeze: bool) -> None:
+    with suppress(OSError):
+        fcntl.ioctl(descriptor, _CHECKPOINT, struct.pack("=I", 0))
+        return
+    # Killed in between, a process would leave the filesystem frozen.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        with suppress(OSError):
+            if freeze:
+                fcntl.ioctl(descriptor, _FREEZE, 0)
+                fcntl.ioctl(descriptor, _THAW, 0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _set_attributes(place: int | str, attributes: Attributes) -> None:

@@ -77,6 +77,8 @@ class VolumeContents:
                 self._rename(action.source.path, action.location.path)
             case ExchangePaths():
                 self._exchange(action.a.path, action.b.path)
+            case WriteFile() if action.in_place and self._overwrite(action):
+                pass
             case _:
                 leaf: LeafAction = action  # type: ignore[assignment]  # nothing else is left
                 self._place(leaf.location.path, Leaf(leaf))
@@ -103,6 +105,16 @@ class VolumeContents:
         if isinstance(parent.children.get(parts[-1]), Branch):
             self._fail(f"{Location(self._volume, path)} is a directory and cannot be replaced by a file")
         parent.children[parts[-1]] = node
+
+    def _overwrite(self, action: WriteFile) -> bool:
+        """Give the file that is there other bytes; return whether there is one of that size."""
+        node = self._find(action.location.path)
+        old = node.action if isinstance(node, Leaf) else None
+        size = len(old.data) if isinstance(old, WriteFile) else old.source.size if isinstance(old, CopyObject) else -1
+        if not (isinstance(node, Leaf) and isinstance(old, WriteFile | CopyObject) and size == len(action.data)):
+            return False
+        node.action = replace(action, location=old.location, attributes=old.attributes)
+        return True
 
     def _remove(self, action: RemovePath) -> None:
         parts = self._parts(action.location.path)

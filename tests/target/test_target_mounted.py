@@ -242,3 +242,62 @@ def test_a_full_volume_and_a_mount_below(root):
             subprocess.run(["umount", str(root / "a/b")], check=True)
     finally:
         subprocess.run(["umount", str(root)], check=True)
+
+
+def test_in_place_keeps_the_file(target, root):
+    target.apply(write("/grubenv", b"old!", mode=0o600))
+    os.link(root / "grubenv", root / "same")
+    before = (root / "grubenv").stat()
+    action = WriteFile(why="t", location=at("/grubenv"), data=b"new!", in_place=True, attributes=Attributes(**OWN))
+    target.apply(action)
+    after = (root / "grubenv").stat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert (root / "same").read_bytes() == b"new!"
+    memory = MemoryTarget()
+    memory.apply(write("/grubenv", b"old!", mode=0o600))
+    memory.apply(MakeHardLink(why="t", location=at("/same"), existing=at("/grubenv")))
+    memory.apply(action)
+    assert memory.read(at("/same")) == b"new!"
+    assert memory.contents(Volume.ROOT)["/grubenv"].attributes.mode == 0o600
+
+
+def test_in_place_needs_a_file_of_that_size(target, root, tmp_path):
+    memory = MemoryTarget()
+    (tmp_path / "outside").write_bytes(b"keep")
+    (root / "link").symlink_to(tmp_path / "outside")
+    target.apply(write("/short", b"o"))
+    memory.apply(write("/short", b"o"))
+    for path in ("/new/file", "/short", "/link"):
+        for each in (target, memory):
+            action = WriteFile(why="t", location=at(path), data=b"four", in_place=True, attributes=Attributes(**OWN))
+            each.apply(action)
+            assert each.read(at(path)) == b"four"
+    assert (tmp_path / "outside").read_bytes() == b"keep"
+    with pytest.raises(DiskError, match="directory"):
+        target.apply(WriteFile(why="t", location=at("/new"), data=b"four", in_place=True))
+
+
+def test_settling_is_harmless_where_it_is_not_possible(target):
+    target.apply(write("/f", b"x"))
+    target.settle()
+    assert target.read(at("/f")) == b"x"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.parametrize("volume", [Volume.ROOT, Volume.BOOT])
+def test_after_settling_a_reader_without_journal_sees_everything(root, tmp_path, volume):
+    """debugfs reads as GRUB does: what is in the journal only is not there."""
+    image = tmp_path / "fs.img"
+    subprocess.run(["truncate", "-s", "32M", image], check=True)
+    made = subprocess.run(["mkfs.ext4", "-q", "-J", "size=4", image], check=False, capture_output=True)
+    mounted = subprocess.run(["mount", "-o", "loop", image, root], check=False, capture_output=True)
+    if made.returncode or mounted.returncode:
+        pytest.skip("cannot mount a file here")
+    try:
+        target = MountedTarget({volume: root})
+        target.apply(WriteFile(why="t", location=at("/loader/entry", volume), data=b"complete"))
+        target.settle()
+        argv = ["debugfs", "-R", "cat /loader/entry", image]
+        assert subprocess.run(argv, check=True, capture_output=True).stdout == b"complete"
+    finally:
+        subprocess.run(["umount", str(root)], check=True)

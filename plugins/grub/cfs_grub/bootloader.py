@@ -23,6 +23,7 @@ from cfs_core.plugin import (
     WriteFile,
 )
 from cfs_grub import bios, config, mkimage
+from cfs_grub.chain import esp_copies
 from cfs_grub.locate import (
     BIOS_ARCHITECTURES,
     BIOS_TARGET,
@@ -53,6 +54,8 @@ _NEEDED_FOR_UKIS = frozenset({"chain", "fat"})
 _EFI = Location(Volume.ESP, "/EFI")
 _REMOVABLE = _EFI / "BOOT"
 _BOOT_FILESYSTEMS = ("ext4", "vfat", "xfs", "btrfs")
+"""What a volume of its own for boot files may be; layouts take the first."""
+
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,7 @@ class Grub(Bootloader):
             files = [_program_size(facts, source) for source in sources if source.firmware is Firmware.UEFI]
             files += [addon.content.size for addon in (artifacts.addons if artifacts else ())]
             files += [artifacts.uki.size] if artifacts and artifacts.uki else []
+            files += esp_copies(artifacts, facts.architecture) if artifacts else ()
             size = _OVERHEAD + _on_disk(files)
             needs.append(VolumeNeed(volume=Volume.ESP, bytes_needed=size, filesystems=("vfat",), why="GRUB for UEFI"))
         if Firmware.BIOS in facts.firmware:
@@ -110,7 +114,7 @@ class Grub(Bootloader):
         contents = [artifacts.kernel, artifacts.initrd] if artifacts else []
         sizes = [content.size for content in contents if content is not None]
         sizes += [mkimage.program_bytes(facts.image, s.modules) for s in sources if facts.image and s.modules]
-        volume = next((v for v in (Volume.BOOT, Volume.XBOOTLDR) if v in facts.volumes), Volume.ROOT)
+        volume = _boot_volume(facts)
         filesystems = () if volume is Volume.ROOT else _BOOT_FILESYSTEMS
         why = "boot entries, kernels and GRUB's files"
         size = _OVERHEAD + _on_disk(sizes)
@@ -294,9 +298,12 @@ def _common_sorting(facts: BootFacts) -> Sorting | None:
 
 
 def _boot_filesystem(facts: BootFacts) -> str:
-    if Volume.BOOT in facts.volumes:
-        return _BOOT_FILESYSTEMS[0]
-    return "vfat" if Volume.XBOOTLDR in facts.volumes else facts.root_filesystem
+    own = _boot_volume(facts) is not Volume.ROOT
+    return _BOOT_FILESYSTEMS[0] if own else facts.root_filesystem
+
+
+def _boot_volume(facts: BootFacts) -> Volume:
+    return next((volume for volume in (Volume.BOOT, Volume.XBOOTLDR) if volume in facts.volumes), Volume.ROOT)
 
 
 def _program_size(facts: BootFacts, source: Source) -> int:

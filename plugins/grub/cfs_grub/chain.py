@@ -14,12 +14,18 @@ from cfs_grub.place import filesystem_uuid
 from cfs_grub.words import is_exact, quote
 
 if TYPE_CHECKING:
-    from cfs_core.plugin import BootEntry, Content, TargetView
+    from cfs_core.plugin import BootArtifacts, BootEntry, Content, TargetView
     from cfs_grub.place import BootPlace
 
 ESP_KERNELS = Location(Volume.ESP, "/EFI/Linux")
 _ARCHITECTURES = frozenset({Architecture.AMD64})
 """Where every kernel with an EFI stub obeys ``initrd=`` (drivers/firmware/efi/libstub; elsewhere it is an option)."""
+
+
+def esp_copies(artifacts: BootArtifacts, architecture: Architecture) -> tuple[int, ...]:
+    """Return the bytes of each file that may have to be copied. Whether it must, only kernel arguments tell."""
+    contents = (artifacts.kernel, artifacts.initrd) if architecture in _ARCHITECTURES else ()
+    return tuple(content.size for content in contents if content is not None)
 
 
 class EfiKernels:

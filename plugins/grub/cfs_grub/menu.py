@@ -123,9 +123,9 @@ class MenuPlan:
         old = next(entry for entry in menu.entries if entry.deployment_id == default_of(menu))
         name = next(choice.path for choice in state.choices() if choice.entry == old)
         guard: Files = {}
-        if not old.foreign and old.kind is EntryKind.BLS:
+        data = next((data for deployment, data in have.values() if deployment == old.deployment_id), None)
+        if data is not None:
             name = config.script_id(old.deployment_id)
-            data = next(data for deployment, data in have.values() if deployment == old.deployment_id)
             guard[state.place.entries.directory / f"{name}.conf"] = (old.deployment_id, data)
         why = "keeps the default while names change"
         files = [WriteFile(location=at, data=data, why=why) for at, (_, data) in guard.items() if at not in have]

@@ -44,3 +44,9 @@ class TestGrubWithSeparateBoot(BootloaderContract):
     provider = "grub"
     image_files = image("blscfg")
     extra_volumes = frozenset({Volume.BOOT})
+
+
+class TestGrubWithXbootldr(BootloaderContract):
+    provider = "grub"
+    image_files = image()
+    extra_volumes = frozenset({Volume.XBOOTLDR})

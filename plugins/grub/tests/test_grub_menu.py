@@ -287,6 +287,21 @@ def test_needs_follow_the_firmware():
     assert [need.volume for need in separate] == [Volume.BIOS_BOOT, Volume.BOOT]
 
 
+@pytest.mark.parametrize("volume", [Volume.BOOT, Volume.XBOOTLDR])
+def test_a_boot_volume_has_the_filesystem_that_was_checked(volume):
+    of = facts(built_without("ext2"), volumes=frozenset({volume}), root_filesystem="xfs")
+    need = next(need for need in GRUB.needs(of) if need.volume is volume)
+    assert need.filesystems[0] == "ext4"  # layouts take the first
+    assert [finding.code for finding in GRUB.check(of)] == ["boot.filesystem-unreadable"]
+    assert not GRUB.check(facts(built_without("fat"), volumes=frozenset({volume})))
+
+
+def test_kernels_that_may_be_copied_to_the_esp_have_room_there():
+    small, large = (facts(artifacts=bls("a", kernel=bytes(size)).artifacts) for size in (1, 40 << 20))
+    esp = [next(need for need in GRUB.needs(of) if need.volume is ESP).bytes_needed for of in (small, large)]
+    assert esp[1] - esp[0] >= 39 << 20
+
+
 # --- menus we write -----------------------------------------------------------------------------------
 
 
