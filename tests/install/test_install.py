@@ -12,6 +12,7 @@ import time
 
 import pytest
 from builders import bootable
+from builders.grub_files import program
 from builders.oci import File
 
 
@@ -58,6 +59,20 @@ def test_a_dry_run_shows_the_plan_and_writes_no_disk(cfs, source, tmp_path):
     text = cfs.install(source, tmp_path / "plan.img", "--dry-run").stdout
     assert "kernel command line" in text
     assert "/loader/entries/" in text
+
+
+@pytest.mark.parametrize(("bootloader", "filesystem"), [("systemd-boot", "vfat"), ("grub", "ext4")])
+def test_boot_files_can_have_an_xbootldr_partition(cfs, tmp_path, bootloader, filesystem):
+    grub = {"usr/lib/grub/x86_64-efi/monolithic/grubx64.efi": File(program())}
+    source = bootable.layout(tmp_path / "both", latest=bootable.image(**grub)) + ":latest"
+    plan = cfs.plan(source, "--xbootldr", "--bootloader", bootloader)
+    found = {partition["volume"]: partition["filesystem"] for partition in plan["partitions"]}
+    assert found == {"esp": "vfat", "xbootldr": filesystem, "root": "ext4"}
+    done = cfs.install(source, tmp_path / "disk.img", "--xbootldr", "--bootloader", bootloader)
+    assert done.returncode == 0, done.stderr
+    done = cfs.install(source, tmp_path / "never.img", "--xbootldr", "--separate-boot")
+    assert done.returncode == 2
+    assert "--xbootldr" in done.stderr
 
 
 def test_karg_delete_takes_an_argument_of_the_image_away(cfs, source):

@@ -57,7 +57,6 @@ _BOOT_FILESYSTEMS = ("ext4", "vfat", "xfs", "btrfs")
 """What a volume of its own for boot files may be; layouts take the first."""
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """What of an image starts on one firmware: a program ready to be started, or modules to make one of."""
