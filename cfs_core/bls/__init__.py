@@ -20,6 +20,7 @@ from cfs_core.bls.names import (
     argument_deployment,
     entry_stem,
     files_name,
+    guard_stem,
     priorities,
     safe,
     sort_key,
@@ -27,6 +28,7 @@ from cfs_core.bls.names import (
     uki_name,
 )
 from cfs_core.bls.scan import EntryFile, Place, has_volume, list_names, read_file, scan_entries
+from cfs_core.bls.steady import default_of, is_steady
 from cfs_core.bls.transition import Files, plan_entries
 from cfs_core.bls.version import compare_versions, version_key
 
@@ -40,13 +42,16 @@ __all__ = [
     "Place",
     "argument_deployment",
     "compare_versions",
+    "default_of",
     "edit_entry",
     "entry_stem",
     "every",
     "files_name",
     "first",
     "format_entry",
+    "guard_stem",
     "has_volume",
+    "is_steady",
     "join_arguments",
     "list_names",
     "one_line",

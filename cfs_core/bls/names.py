@@ -50,6 +50,11 @@ def entry_stem(os_id: str, version: str, priority: int) -> str:
     return f"{ENTRY_PREFIX}{safe(os_id)}-{safe(version)[:150]}-{priority}"
 
 
+def guard_stem(deployment_id: str) -> str:
+    """Return the name of an entry that stays a deployment's while those of `entry_stem` move to others."""
+    return f"{ENTRY_PREFIX}{deployment_id[:32]}"
+
+
 def sort_key(os_id: str, rank: int) -> str:
     """Return the sort key of the entry at place *rank* (0 is the best). Keys are compared as text, ascending."""
     last = 9

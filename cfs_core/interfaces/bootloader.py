@@ -68,6 +68,7 @@ class Bootloader(abc.ABC):
     def plan_menu(self, target: TargetView, current: BootMenu, wanted: BootMenu, facts: BootFacts) -> Sequence[Action]:
         """Turn *current* into *wanted*. After every single action the target's default must be a complete entry.
 
+        It must be the default of *current* or that of *wanted*, too: names that move to other entries need care.
         Entries of *wanted* with ``artifacts`` are written; those without are on the target already and keep their files
         and whatever their entry says besides order, arguments and tries. Foreign entries are kept even if *wanted*
         omits them. *target* may be empty still (a disk that is only planned): what `plan_install` will write need not

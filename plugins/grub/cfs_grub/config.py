@@ -178,11 +178,6 @@ def _entry(entry: ScriptEntry) -> str:
     return f"menuentry {quote(entry.title)} --id {quote(entry.id)} {{\n{body}}}\n"
 
 
-def script_id(deployment_id: str) -> str:
-    """Return what our scripts call the entry of a deployment, whatever place it has in the menu."""
-    return f"bootc_{deployment_id[:32]}"
-
-
 def uki_title(title: str, deployment_id: str) -> str:
     """Return the title of a UKI's menu entry, by which it is known too. It stands in double quotes."""
     return f"{''.join(' ' if char in _TITLE_REFUSED else char for char in title)}: ({deployment_id})"

@@ -10,10 +10,13 @@ from cfs_core.bls import (
     EntryFile,
     Fields,
     Files,
+    default_of,
     edit_entry,
     entry_stem,
     first,
     format_entry,
+    guard_stem,
+    is_steady,
     join_arguments,
     parse_entry,
     plan_entries,
@@ -42,13 +45,12 @@ from cfs_grub.order import Sorting, best_first
 from cfs_grub.place import ESP_UKIS, filesystem_uuid
 from cfs_grub.script import Command, find_commands, menu_entries, parse_script
 from cfs_grub.state import State, entry_stem_of, tries_variable
-from cfs_grub.steady import default_of, is_steady
 from cfs_grub.words import is_plain, linux_words, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cfs_core.plugin import BootFacts
+    from cfs_core.plugin import BootFacts, TargetView
 
 _REASONS = {
     "grub.cfg": "the menu",
@@ -107,9 +109,13 @@ class MenuPlan:
         writes, removals = plan_entries(have, want)
         menu = [*writes, *self._write_scripts(state.texts, scripts), *self._grubenv(self._block(), block), *removals]
         steps = [*before, *menu, *gone]
-        if is_steady(state, steps) or (state.foreign and not state.obeys("saved_entry")):
+        if is_steady(state.target, steps, self._read) or (state.foreign and not state.obeys("saved_entry")):
             return steps
         return [*before, *self._guarded(have, want, scripts, block), *gone]
+
+    def _read(self, target: TargetView) -> BootMenu:
+        place = self._state.place
+        return State.read(target, frozenset({place.directory.volume}), place.prefix).menu()
 
     # --- the default while names change -----------------------------------------------------------
 
@@ -125,7 +131,7 @@ class MenuPlan:
         guard: Files = {}
         data = next((data for deployment, data in have.values() if deployment == old.deployment_id), None)
         if data is not None:
-            name = config.script_id(old.deployment_id)
+            name = guard_stem(old.deployment_id)
             guard[state.place.entries.directory / f"{name}.conf"] = (old.deployment_id, data)
         why = "keeps the default while names change"
         files = [WriteFile(location=at, data=data, why=why) for at, (_, data) in guard.items() if at not in have]
@@ -296,7 +302,7 @@ class MenuPlan:
     def _script_entry(self, entry: BootEntry, fields: Fields) -> ScriptEntry:
         """Turn an entry file of ours into a menu entry of our script."""
         linux, initrds = first(fields, "linux") or "", foreign.initrds(fields)
-        title, name = first(fields, "title") or entry.title, config.script_id(entry.deployment_id)
+        title, name = first(fields, "title") or entry.title, guard_stem(entry.deployment_id)
         start = self._kernels.start(entry, linux, initrds) if Firmware.UEFI in self._firmware else None
         uuid, efi = start or ("", ())
         if efi and Firmware.BIOS not in self._firmware:
@@ -321,7 +327,7 @@ class MenuPlan:
     def _id(self, entry: BootEntry) -> str:
         """Return what the menu will call an entry of ours."""
         if entry.kind is EntryKind.BLS:
-            return config.script_id(entry.deployment_id) if self._scripted else self._stems[entry.deployment_id]
+            return guard_stem(entry.deployment_id) if self._scripted else self._stems[entry.deployment_id]
         known = self._known_ukis.get(entry.deployment_id) if entry.artifacts is None else None
         return known[0] if known else uki_title(entry.title, entry.deployment_id)
 

@@ -11,11 +11,14 @@ from cfs_core.bls import (
     EntryName,
     Files,
     Place,
+    default_of,
     edit_entry,
     entry_stem,
     every,
     first,
     format_entry,
+    guard_stem,
+    is_steady,
     join_arguments,
     list_names,
     parse_entry,
@@ -34,6 +37,7 @@ from cfs_core.plugin import (
     Effect,
     EntryKind,
     Location,
+    RemovePath,
     SetEfiVariable,
     Volume,
     WriteFile,
@@ -148,11 +152,42 @@ class MenuPlan:
             version = first(parse_entry(data), "version") or entry.deployment_id
             name = _counted(EntryName(stem=entry_stem(os_id, version, priority)), entry, old)
             want[self._place.directory / str(name)] = (entry.deployment_id, data)
-        have = {file.location: (file.deployment_id or "", file.data) for file in self._scanned if file.ours}
+        have: Files = {file.location: (file.deployment_id or "", file.data) for file in self._scanned if file.ours}
         writes, removals = plan_entries(have, want)
-        loader_conf = self._loader_conf(want)
+        old_conf = read_file(self._target, LOADER_CONF)
+        conf = self._loader_conf(want, old_conf)
         texts = [data for _, data in want.values()] + self._kept_texts(set(have))
-        return [*boot_files.actions, *writes, *loader_conf, *self._once(want), *removals, *boot_files.removals(texts)]
+        gone = boot_files.removals(texts)
+        once = self._once(want)
+        steps = [*boot_files.actions, *writes, *_write_conf(old_conf, conf), *removals]
+        if is_steady(self._target, steps, read_menu):
+            return [*steps, *once, *gone]
+        return [*boot_files.actions, *self._guarded(have, want, conf), *once, *gone]
+
+    def _guarded(self, have: Files, want: Files, conf: bytes) -> list[Action]:
+        """Return the steps to the new menu with the old default held, by a name of its own, until the last of them.
+
+        Names of entry files move from one deployment to another, and loader.conf knows nothing but names.
+        """
+        old = default_of(read_menu(self._target)) or ""
+        data = next((data for deployment, data in have.values() if deployment == old), None)
+        place = self._place.directory / f"{guard_stem(old)}.conf"
+        guard: Files = {} if data is None else {place: (old, data)}
+        name = self._entry({}, old).id if data is None else f"{guard_stem(old)}.conf"
+        why = "keeps the default while names change"
+        files = [WriteFile(location=at, data=text, why=why) for at, (_, text) in guard.items() if at not in have]
+        old_conf = read_file(self._target, LOADER_CONF)
+        held = edit_entry(old_conf or b"", {"default": name})
+        writes, removals = plan_entries(have | guard, want)
+        last = [action for action in removals if isinstance(action, RemovePath) and action.location in guard]
+        return [
+            *files,
+            *_write_conf(old_conf, held),
+            *writes,
+            *(action for action in removals if action not in last),
+            *_write_conf(held, conf),
+            *last,
+        ]
 
     def _current(self, entry: BootEntry) -> EntryFile | None:
         files = [file for file in self._scanned if file.ours and file.deployment_id == entry.deployment_id]
@@ -186,8 +221,7 @@ class MenuPlan:
             texts += [read_file(self._target, staged / name) or b"" for name in list_names(self._target, staged)]
         return texts
 
-    def _loader_conf(self, want: Files) -> list[Action]:
-        old = read_file(self._target, LOADER_CONF)
+    def _loader_conf(self, want: Files, old: bytes | None) -> bytes:
         settings = parse_entry(old or b"")
         changes: dict[str, str | None] = {}
         timeout = self._wanted.timeout_seconds
@@ -196,11 +230,7 @@ class MenuPlan:
         pattern = self._default_pattern(want, first(settings, "default"))
         if pattern != first(settings, "default"):
             changes["default"] = pattern
-        data = edit_entry(old or b"", changes)
-        if data == old:
-            return []
-        effect = Effect.ADD if old is None else Effect.REPLACE
-        return [WriteFile(location=LOADER_CONF, data=data, why="default entry and timeout of the menu", effect=effect)]
+        return edit_entry(old or b"", changes)
 
     def _default_pattern(self, want: Files, pattern: str | None) -> str | None:
         """Return the ``default`` of loader.conf that starts the wanted entry; the one there is, if it does."""
@@ -240,6 +270,13 @@ class MenuPlan:
         data = (entry.id + "\0").encode("utf-16-le")
         why = "entry for the next boot only"
         return [SetEfiVariable(name="LoaderEntryOneShot", guid=LOADER_GUID, data=data, why=why)]
+
+
+def _write_conf(old: bytes | None, new: bytes) -> list[Action]:
+    if old == new:
+        return []
+    effect = Effect.ADD if old is None else Effect.REPLACE
+    return [WriteFile(location=LOADER_CONF, data=new, why="default entry and timeout of the menu", effect=effect)]
 
 
 def _shown(location: Location, deployment: str, data: bytes) -> Shown:

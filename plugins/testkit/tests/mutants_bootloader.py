@@ -167,7 +167,11 @@ MUTANTS = (
         "names no files",
         "an_entry_has_its_boot_files",
         (B, 'for key in ("kernel", "initrd") if key in fields', 'for key in ("kernel",) if key in fields'),
-        also=("boot_files_that_another_entry_shares_stay", "after_every_action_the_default_is_complete"),
+        also=(
+            "boot_files_that_another_entry_shares_stay",
+            "after_every_action_the_default_is_complete",
+            "after_every_action_the_default_is_the_old_or_the_new_one",
+        ),
     ),
     mutant(
         "takes backslashes away",
@@ -305,6 +309,17 @@ MUTANTS = (
         "writes the menu before the files",
         "after_every_action_the_default_is_complete",
         (B, WRITE_MENU, WRITE_MENU.replace("actions.append(", "actions.insert(0, ")),
+        also=("after_every_action_the_default_is_the_old_or_the_new_one",),
+    ),
+    mutant(
+        "writes the menu first and its default then",
+        "after_every_action_the_default_is_the_old_or_the_new_one",
+        (
+            B,
+            WRITE_MENU,
+            "actions.append(WriteFile(location=MENU, data=_format(stanzas, default=None, timeout=timeout).encode(), "
+            'why="the order"))\n            ' + WRITE_MENU,
+        ),
     ),
     mutant(
         "leaves temporary files",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import pytest
 
 from cfs_core.plugin import (
+    Action,
+    BootError,
     BootFacts,
     Bootloader,
     CfsError,
@@ -15,6 +18,7 @@ from cfs_core.plugin import (
 from cfs_core.testing import MemoryTarget, first_k
 from cfs_testkit.contracts.bootloader_setting import BootloaderSetting
 from cfs_testkit.disks import files_of, put
+from cfs_testkit.trees import ID_LENGTH
 
 TRANSITIONS = (
     ("", "a"),
@@ -31,6 +35,26 @@ TRANSITIONS = (
     ("cba", "dc"),
 )
 """Menus by the letters of their deployments, best first: what there is, what is wanted."""
+
+CHOICES = (
+    ("ba default=a", "cba"),
+    ("ba default=a", "cba default=a"),
+    ("ba default=a", "ab default=b"),
+    ("ba default=a", "dc"),
+    ("ba", "cba default=a"),
+    ("cba default=b", "acb"),
+    ("cba default=b", "bca default=a"),
+    ("cba default=b", "dc default=c"),
+    ("ba once=a", "cba once=b"),
+    ("ba once=a", "ab"),
+    ("cba default=a once=b", "acb default=c"),
+    ("ba", "cba tries=3"),
+    ("ba tries=3", "ab default=b"),
+    ("ba default=a", "cba tries=2 once=a"),
+    ("ba tries=0", "ba tries=3"),
+    ("ba tries=0", "dba default=b"),
+)
+"""Menus with a default, a choice for the next boot, or tries that the first entry has left."""
 
 
 class CrashChecks(BootloaderSetting):
@@ -115,3 +139,43 @@ class CrashChecks(BootloaderSetting):
             assert self.shown(made, crashed) == end
             left = len(files_of(crashed)) - len(files_of(straight))
             assert left <= 0, f"{left} files too many after a crash at action {count}"
+
+    @pytest.mark.parametrize(("start", "end"), CHOICES, ids=[f"{a}-to-{b}".replace(" ", ",") for a, b in CHOICES])
+    def test_after_every_action_the_default_is_the_old_or_the_new_one(
+        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind, start: str, end: str
+    ) -> None:
+        """Stop after the first k actions, for every k: nothing starts that neither the old nor the new menu asked for.
+
+        A choice for the next boot may be lost on the way, but not turn into another one.
+        """
+        letters = start.partition(" ")[0]
+        self.change(made, disk, facts, self.wanted(made, disk, letters, kind))
+        try:
+            for action in self._choose(made, disk, facts, kind, start):
+                disk.apply(action)
+            actions = self._choose(made, disk, facts, kind, end)
+        except BootError as error:
+            pytest.skip(f"refused: {error.message}")
+        states = list(first_k(actions, disk))
+        defaults = [self.default(made, state) for _, state in states]
+        chosen = [made.read_menu(state).once for _, state in states]
+        for count, (default, once) in enumerate(zip(defaults, chosen, strict=True)):
+            done = f"after {count} of {len(actions)} actions"
+            assert default is not None, f"{done} nothing starts by default"
+            problem = self.missing(states[count][1], default)
+            assert problem is None, f"{done} {problem}"
+            ids = {each.deployment_id for each in (defaults[0], defaults[-1]) if each is not None}
+            assert default.deployment_id in ids, f"{done} {default.deployment_id[0]} starts, which nobody asked for"
+            assert once in {None, chosen[0], chosen[-1]}, f"{done} {once} would be started once"
+
+    def _choose(
+        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind, text: str
+    ) -> list[Action]:
+        """Plan the menu that one of `CHOICES` describes."""
+        letters, *words = text.split()
+        given = dict(word.split("=") for word in words)
+        first, *rest = self.wanted(made, disk, letters, kind)
+        first = dataclasses.replace(first, tries_left=int(given.pop("tries")) if "tries" in given else None)
+        rest = [dataclasses.replace(entry, tries_left=None) for entry in rest]
+        more = {name: letter * ID_LENGTH for name, letter in given.items()}
+        return self.plan(made, disk, facts, [first, *rest], **more)

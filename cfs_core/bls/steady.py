@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.bls import list_names, read_file
-from cfs_core.plugin import CopyObject, Location, RemovePath, WriteFile, read_all
-from cfs_grub.state import State
+from cfs_core.bls.scan import list_names, read_file
+from cfs_core.model.action import CopyObject, RemovePath, WriteFile
+from cfs_core.model.content import read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from cfs_core.plugin import Action, BootMenu, Partition, TargetView, Volume
+    from cfs_core.interfaces.target import TargetView
+    from cfs_core.model.action import Action
+    from cfs_core.model.boot import BootMenu
+    from cfs_core.model.disk import Location, Partition, Volume
 
 
-def is_steady(state: State, actions: Iterable[Action]) -> bool:
-    """Return whether, after each action, the default is that of *state* or the final one, and so is the next boot.
+def is_steady(target: TargetView, actions: Iterable[Action], read_menu: Callable[[TargetView], BootMenu]) -> bool:
+    """Return whether, after each action, the default is that of *target* or the final one, and so is the next boot.
 
-    No choice for the next boot is fine: it is lost, but nothing else is started.
+    No choice for the next boot is fine: it is lost, but nothing else is started. Where nothing starts yet, all is well.
     """
-    after = Overlay(state.target)
-    menus = [state.menu()]
-    places = (state.place.grub, state.place.entries.directory)
+    after = Overlay(target)
+    menus = [read_menu(target)]
     for action in actions:
         after.apply(action)
-        location = getattr(action, "location", None)
-        if location is not None and any(location.path.startswith(f"{place.path}/") for place in places):
-            menus.append(State.read(after, frozenset({state.place.directory.volume}), state.place.prefix).menu())
+        if not isinstance(action, CopyObject):  # boot files are no menu
+            menus.append(read_menu(after))
     allowed = {default_of(menus[0]), default_of(menus[-1])}
     once = {None, menus[0].once, menus[-1].once}
     return default_of(menus[0]) is None or all(default_of(menu) in allowed and menu.once in once for menu in menus)

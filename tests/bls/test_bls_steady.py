@@ -1,0 +1,75 @@
+"""Plans tried out in memory."""
+
+import pytest
+
+from cfs_core.bls import default_of, is_steady
+from cfs_core.bls.steady import Overlay
+from cfs_core.model.action import RemovePath, WriteFile
+from cfs_core.model.boot import BootEntry, BootMenu, EntryKind
+from cfs_core.model.disk import Location, Volume
+from cfs_core.target.memory import MemoryTarget
+
+MENU = Location(Volume.ESP, "/menu")
+
+
+def write(text, name="menu"):
+    return WriteFile(location=Location(Volume.ESP, f"/{name}"), data=text.encode(), why="t")
+
+
+def entry(letter):
+    return BootEntry(deployment_id=letter, kind=EntryKind.BLS, title=letter, version="1", os_id="x")
+
+
+def read_menu(target):
+    """A menu is its letters, then * and the default, then ! and what is started once."""
+    text = target.read(MENU).decode() if target.exists(MENU) else ""
+    text, _, once = text.partition("!")
+    text, _, default = text.partition("*")
+    return BootMenu(entries=tuple(map(entry, text)), default=default or None, once=once or None)
+
+
+@pytest.mark.parametrize(
+    ("states", "steady"),
+    [
+        (["ba", "cba"], True),
+        (["ba*a", "cba*a"], True),
+        (["ba*a", "ba", "cba*a"], False),
+        (["ba*a", "ca*a", "ca*c"], True),
+        (["ba*a", "cba", "cba*b"], False),
+        (["ba!a", "ba", "ba!b"], True),
+        (["ba!a", "ba!c", "ba!b"], False),
+        (["ba", "", "b"], False),
+        (["", "a", "ba"], True),
+    ],
+)
+def test_only_the_old_or_the_new_default_is_steady(states, steady):
+    target = MemoryTarget()
+    target.apply(write(states[0]))
+    assert is_steady(target, map(write, states[1:]), read_menu) is steady
+    assert target.read(MENU).decode() == states[0]
+
+
+def test_the_first_entry_is_the_default():
+    assert default_of(BootMenu(entries=(entry("a"), entry("b")))) == "a"
+    assert default_of(BootMenu(entries=(entry("a"), entry("b")), default="b")) == "b"
+    assert default_of(BootMenu(entries=())) is None
+
+
+def test_an_overlay_is_what_will_be_there():
+    target = MemoryTarget()
+    for name in ("d/a", "d/b"):
+        target.apply(write(name, name))
+    after = Overlay(target)
+    folder = Location(Volume.ESP, "/d")
+    after.apply(RemovePath(location=folder / "a", why="t"))
+    for name in ("d/c", "d/b"):
+        after.apply(write("new", name))
+    assert after.names(folder) == ("b", "c")
+    assert [after.exists(folder / name) for name in "abcd"] == [False, True, True, False]
+    assert after.read(folder / "b") == b"new"
+    for name in "ad":
+        with pytest.raises(FileNotFoundError):
+            after.read(folder / name)
+    assert target.names(folder) == ("a", "b")
+    assert after.volumes() == {Volume.ESP}
+    assert after.partition(Volume.ESP) is None
