@@ -14,6 +14,8 @@ from cfs_grub.words import linux_words, quote
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cfs_grub.script import Command
+
 
 def automatic(state: State, shown: Sequence[str], ours: Sequence[str]) -> str | None:
     """Return what starts without ``saved_entry``, None if that is not known.
@@ -28,9 +30,9 @@ def automatic(state: State, shown: Sequence[str], ours: Sequence[str]) -> str | 
         ]
         meant = named(state.top(), fixed)
         return next((choice.path for choice in choices if same and choice.entry == meant), None)
-    lead = choices[0] if choices else None
-    in_script = lead is not None and lead.id not in map(entry_stem_of, state.files)
-    if lead is not None and lead.entry is not None and lead.entry.foreign and in_script:
+    # What stands in the script itself, before it reads entry files or user.cfg, is shown before ours.
+    lead = next((c for c in state.commands() if c.name in {"menuentry", "submenu", "blscfg"} or _reads_user(c)), None)
+    if lead is not None and lead.name in {"menuentry", "submenu"}:
         return None
     return next(iter(shown), None)
 
@@ -68,6 +70,10 @@ def script_entry(file: EntryFile) -> ScriptEntry:
 def initrds(fields: Fields) -> tuple[str, ...]:
     """Return the paths of an entry's initrds."""
     return tuple(path for value in every(fields, "initrd") for path in value.split())
+
+
+def _reads_user(command: Command) -> bool:
+    return command.name in {"source", "."} and any(word.endswith("user.cfg") for word in command.arguments)
 
 
 def _word(argument: str) -> str:

@@ -480,6 +480,64 @@ def test_default_once_and_tries_are_in_the_environment_block():
     assert menu.default == "a" * 128
 
 
+def test_a_named_default_is_counted_and_then_passed_over():
+    target = disk()
+    menu = change(target, bls("a"))
+    menu = change(target, bls("b", tries_left=1), *menu.entries)
+    menu = change(target, *reversed(menu.entries), default="b" * 128)
+    assert letters(menu) == "ab"
+    assert menu.default == "b" * 128
+    assert environment(target) == {"saved_entry": "bootc_" + "b" * 32, "cfs_tries_bbbbbbbbbbbbbbbb": "1"}
+    block = Location(ROOT, "/boot/grub2/grubenv")
+    failed = edit_environment(target.read(block), {"cfs_tries_bbbbbbbbbbbbbbbb": "0"})
+    target.apply(WriteFile(location=block, data=failed, why="GRUB"))
+    menu = GRUB.read_menu(target)
+    assert [menu.default, menu.entries[1].tries_left] == [None, 0]
+    with pytest.raises(BootError, match="no tries left"):
+        change(target, *menu.entries, default="b" * 128)
+    with pytest.raises(BootError, match="no tries left"):
+        change(target, *reversed(menu.entries), default="b" * 128)
+
+
+def test_without_tries_left_nothing_counts():
+    target = disk()
+    menu = change(target, bls("b", tries_left=0), bls("a", tries_left=0))
+    assert "cfs_count_down" not in text(target, "/boot/grub2/grub.cfg")
+    assert menu.default is None
+
+
+@pytest.mark.parametrize("files", [DEBIAN, WITH_BLSUKI, FEDORA])
+@pytest.mark.parametrize("order", ["aBc", "AbC", "aBcD", "BaDc", "abCdE"])
+def test_kinds_come_in_any_order(files, order):
+    """Capitals are UKIs."""
+    target, of = disk(), facts(files)
+    wanted = {letter: (uki if letter.isupper() else bls)(letter.lower()) for letter in order}
+    menu = change(target, *wanted.values(), of=of)
+    assert letters(menu) == order.lower()
+    assert menu.default is None
+    assert GRUB.plan_menu(target, menu, BootMenu(entries=menu.entries), of) == []
+    for again in (order[::-1], order[1:] + order[0], order[1:], order[-1]):
+        there = {entry.deployment_id[0]: entry for entry in GRUB.read_menu(target).entries}
+        menu = change(target, *(there.get(x.lower()) or wanted[x] for x in again), of=of)
+        assert letters(menu) == again.lower()
+        assert menu.default is None
+        assert all(target.exists(file) for entry in menu.entries for file in entry.files)
+
+
+def test_facts_that_say_nothing_of_a_subvolume_keep_it():
+    target = disk(filesystem="btrfs")
+    of = facts(root_path="/@", root_filesystem="btrfs")
+    menu = change(target, bls("a"), of=of)
+    later = facts(root_filesystem="btrfs")
+    menu = change(target, bls("b", kernel=b"other"), *menu.entries, of=later)
+    script = text(target, "/boot/grub2/grub.cfg")
+    assert "# volume-root: /@\n" in script
+    assert script.count("linux /@/boot/bootc_composefs-") == 2
+    for action in GRUB.plan_install(target, later):
+        target.apply(action)
+    assert "'/@/boot/grub2'" in text(target, "/EFI/BOOT/grub.cfg", ESP)
+
+
 # --- menus of others ----------------------------------------------------------------------------------
 
 FEDORAS = """\
@@ -548,6 +606,94 @@ def test_entries_of_others_are_offered_with_their_variables(files):
     written = "linux /vmlinuz ${kernelopts} ${tuned_params}\n  initrd /initrd ${tuned_initrd}\n"
     assert "blscfg" in script or written in script
     assert text(target, "/boot/loader/entries/zzz-6.1.conf") == THEIRS
+
+
+NUMBERED = """\
+if [ "${next_entry}" ] ; then
+   set default="${next_entry}"
+else
+   set default="NUMBER"
+fi
+function savedefault {
+  if [ -z "${boot_once}" ]; then
+    saved_entry="${chosen}"
+    save_env saved_entry
+  fi
+}
+function never {
+  menuentry 'never' { halt }
+}
+insmod blscfg
+blscfg
+menuentry 'Debian' --id d0 { linux /vmlinuz root=/dev/sda1
+}
+submenu 'Advanced' --id adv {
+  menuentry 'old' --id d1 { linux /vmlinuz.old root=/dev/sda1
+  }
+}
+menuentry 'Other' --id o { linux /x
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "saved", "default"),
+    [
+        ("0", "", None),
+        ("1", "", "d1"),
+        ("2", "", "o"),
+        ("adv>d1", "", "d1"),
+        ("1>0", "", "d1"),
+        ("Advanced>old", "", "d1"),
+        ("9", "", None),
+        ("${saved_entry}", "adv>d1", "d1"),
+        ("${saved_entry}", "2", "o"),
+        ("${saved_entry}", "Other", "o"),
+        ("0", "o", None),
+    ],
+)
+def test_defaults_of_others_are_read_as_grub_does(number, saved, default):
+    target = disk()
+    put(target, "/boot/grub/grub.cfg", NUMBERED.replace("NUMBER", number))
+    put(target, "/boot/grub/grubenv", edit_environment(None, {"saved_entry": saved}).decode())
+    menu = GRUB.read_menu(target)
+    assert [entry.deployment_id for entry in menu.entries] == ["d0", "d1", "o"]
+    assert menu.default == default
+
+
+def test_a_grub_cfg_that_only_mentions_saved_entry_does_not_obey_it():
+    target = disk()
+    put(target, "/boot/grub2/grub.cfg", NUMBERED.replace("NUMBER", "0"))
+    menu = change(target, bls("a"))
+    assert menu.default is None
+    with pytest.raises(BootError, match="does not obey saved_entry"):
+        change(target, *menu.entries, default="o")
+    change(target, *menu.entries, once="o")
+    assert environment(target)["next_entry"] == "o"
+
+
+def test_an_entry_in_a_submenu_is_chosen_by_its_path():
+    target = disk()
+    put(target, "/boot/grub2/grub.cfg", NUMBERED.replace("NUMBER", "${saved_entry}"))
+    menu = change(target, bls("a"))
+    menu = change(target, *menu.entries, default="d1")
+    assert environment(target)["saved_entry"] == "adv>d1"
+    assert menu.default == "d1"
+
+
+def test_a_function_that_is_called_shows_its_entries():
+    target = disk()
+    script = "function f {\nmenuentry 'once' { halt }\n}\nfunction g {\nmenuentry 'never' { halt }\n}\nf\n"
+    put(target, "/boot/grub2/grub.cfg", script)
+    assert [entry.title for entry in GRUB.read_menu(target).entries] == ["once"]
+
+
+@pytest.mark.parametrize("files", [DEBIAN, WITH_BLSUKI])
+def test_of_several_lines_of_options_grub_takes_the_first(files):
+    target = disk()
+    put(target, "/boot/loader/entries/zzz.conf", "title Z\nlinux /z\noptions one\noptions two\n")
+    menu = change(target, bls("a"), of=facts(files))
+    assert next(entry for entry in menu.entries if entry.foreign).arguments == ("one",)
 
 
 def test_user_cfg_keeps_what_is_not_ours():
