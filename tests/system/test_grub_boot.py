@@ -84,6 +84,7 @@ def grub_images(demo_image, workspace):
             {
                 "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi": program,
                 **modules(stable, "i386-pc"),
+                **teller(workspace),
             },
         ),
         "grub-uki": ("debian-uki", {"boot/efi/EFI/debian/grubx64.efi": program}),
@@ -100,6 +101,16 @@ def bls_images(grub_images, workspace):
     files = {**modules(unstable, "x86_64-efi"), **modules(unstable, "i386-pc")}
     add_tag(grub_images, "debian", "grub-bls", files, workspace)
     return grub_images
+
+
+def teller(workspace):
+    """Files of a unit that writes /proc/cmdline to the console before the system counts as running."""
+    unit, wanted = workspace / "cmdline.service", workspace / "cmdline.conf"
+    start = '/bin/sh -c \'printf "PROC-CMDLINE:%%s\\\\n" "$$(cat /proc/cmdline)" >/dev/console\''
+    unit.write_text(f"[Unit]\nBefore=multi-user.target\n[Service]\nType=oneshot\nExecStart={start}\n")
+    wanted.write_text("[Unit]\nWants=cmdline.service\n")
+    folder = "usr/lib/systemd/system"
+    return {f"{folder}/cmdline.service": unit, f"{folder}/multi-user.target.d/cmdline.conf": wanted}
 
 
 def add_tag(images, base, tag, files, workspace):
@@ -126,13 +137,14 @@ def install(user, images, tag, *options):
 
 
 def boots(machine, disk, firmware, console):
-    """Boot *disk* to the end; return the kernel's command line."""
+    """Boot *disk* to the end; return /proc/cmdline where the image tells it, else what the kernel said of it."""
     console.unlink(missing_ok=True)
     report = machine.boot(disk, firmware=firmware, console_log=console)
     assert report.failure is None
     assert report.root.verity_required
     assert report.system_state == "running"
-    match = re.search(rb"Command line: ([^\r\n]*)", console.read_bytes())
+    text = console.read_bytes()
+    match = re.search(rb"PROC-CMDLINE:([^\r\n]*)", text) or re.search(rb"Command line: ([^\r\n]*)", text)
     return match[1].decode()
 
 

@@ -220,6 +220,38 @@ def test_bios_gets_boot_code_and_a_core_image_made_by_a_declared_command():
     assert text(target, "/boot/grub2/i386-pc/early.cfg").startswith("search.fs_uuid uuid-of-root root\n")
 
 
+ARM_PROGRAM = "/usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed"
+
+
+@pytest.mark.parametrize(
+    ("files", "command"),
+    [
+        ({ARM_PROGRAM: SIGNED, "/usr/lib/shim/shimaa64.efi.signed": shim("grubaa64.efi")}, False),
+        ({"/usr/lib/grub/arm64-efi/monolithic/grubaa64.efi": program()}, False),
+        (modules("arm64-efi", "blsuki"), True),
+    ],
+)
+def test_arm64_has_the_same_by_its_own_names(files, command):
+    of = facts(files, architecture=Architecture.ARM64, artifacts=bls("a").artifacts)
+    assert not [finding for finding in GRUB.check(of) if finding.severity is Severity.ERROR]
+    target = disk()
+    actions = GRUB.plan_install(target, of)
+    made = [action for action in actions if isinstance(action, RunCommand)]
+    assert bool(made) is command
+    assert all({"-O", "arm64-efi"} <= set(action.argv) for action in made)
+    for action in actions:
+        target.apply(action)
+    assert "BOOTAA64.EFI" in target.names(Location(ESP, "/EFI/BOOT"))
+    assert ("grubaa64.efi" in target.names(Location(ESP, "/EFI/BOOT"))) is (ARM_PROGRAM in files)
+    menu = change(target, bls("a"), of=of)
+    assert letters(menu) == "a"
+    # initrd= is an option of arm64 kernels, so nothing is started as an EFI program
+    with pytest.raises(BootError, match="backslash"):
+        change(target, bls("b", "x=a\\b", kernel=b"other"), *menu.entries, of=of)
+    found = GRUB.check(facts(files, architecture=Architecture.ARM64, firmware=BOTH))
+    assert "boot.firmware-unsupported" in [finding.code for finding in found]
+
+
 def test_without_a_program_one_is_made_of_modules():
     actions = GRUB.plan_install(disk(), facts(WITH_BLSUKI))
     (command,) = [action for action in actions if isinstance(action, RunCommand)]
