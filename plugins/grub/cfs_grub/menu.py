@@ -24,7 +24,6 @@ from cfs_core.bls import (
     read_file,
     sort_key,
     split_arguments,
-    uki_deployment,
 )
 from cfs_core.plugin import (
     Action,
@@ -43,12 +42,11 @@ from cfs_grub.chain import ESP_KERNELS, EfiKernels
 from cfs_grub.config import Counted, ScriptEntry, uki_title
 from cfs_grub.order import Sorting, best_first
 from cfs_grub.place import ESP_UKIS, filesystem_uuid
-from cfs_grub.script import Command, find_commands, menu_entries, parse_script
-from cfs_grub.state import State, entry_stem_of, tries_variable
+from cfs_grub.state import State, entry_stem_of, tries_variable, uki_entries
 from cfs_grub.words import is_plain, linux_words, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from cfs_core.plugin import BootFacts, TargetView
 
@@ -84,7 +82,7 @@ class MenuPlan:
         self._known_ukis = {
             deployment: (command.arguments[0], text[command.start : command.end] + "\n")
             for text in scripts
-            for command, deployment in _ukis(text)
+            for command, deployment in uki_entries(text)
         }
 
     def actions(self) -> Sequence[Action]:
@@ -214,7 +212,7 @@ class MenuPlan:
         """Return what user.cfg is to be, None if it is not needed. What is not ours in it stays as it is."""
         old = self._state.texts.get("user.cfg", "")
         rest, at = old, None
-        for command, _ in reversed(list(_ukis(old))):
+        for command, _ in reversed(list(uki_entries(old))):
             at = command.start
             rest = rest[: command.start] + rest[command.end :].removeprefix("\n")
         shown = [] if self._interleaved else [*self._ours, *([added] if added else [])]
@@ -401,15 +399,6 @@ class MenuPlan:
             return [RemovePath(location=location, why="it has no entries any more")]
         data = new.encode("utf-8", "surrogateescape")
         return [WriteFile(location=location, data=data, why=why, effect=Effect.ADD if old is None else Effect.REPLACE)]
-
-
-def _ukis(script: str) -> Iterator[tuple[Command, str]]:
-    """Yield the menu entries of UKIs of ours, and whose they are."""
-    for command in menu_entries(parse_script(script)):
-        chain = next(find_commands(command.body, "chainloader"), None)
-        deployment = uki_deployment(chain.arguments[0]) if chain and chain.arguments else None
-        if deployment is not None:
-            yield command, deployment
 
 
 def _unknown(identity: str) -> BootError:

@@ -23,7 +23,7 @@ from cfs_grub import environment
 from cfs_grub.config import BLS_MARK, MARK, ROOT_MARK, marked
 from cfs_grub.order import Sorting, best_first
 from cfs_grub.place import ESP_UKIS, BootPlace, boot_place
-from cfs_grub.script import Command, assigned, executed, find_commands, parse_script
+from cfs_grub.script import Command, assigned, executed, find_commands, menu_entries, parse_script
 from cfs_grub.words import kernel_view
 
 if TYPE_CHECKING:
@@ -276,6 +276,15 @@ def _find(choices: Sequence[Choice], name: str) -> Choice | None:
 def tries_variable(deployment_id: str) -> str:
     """Return the variable of the environment block that counts a deployment's tries."""
     return f"cfs_tries_{re.sub(r'[^A-Za-z0-9]', '_', deployment_id)[:16]}"
+
+
+def uki_entries(script: str) -> Iterator[tuple[Command, str]]:
+    """Yield the menu entries of UKIs of ours, and whose they are."""
+    for command in menu_entries(parse_script(script)):
+        chain = next(find_commands(command.body, "chainloader"), None)
+        deployment = uki_deployment(chain.arguments[0]) if chain and chain.arguments else None
+        if deployment is not None:
+            yield command, deployment
 
 
 def _leaves(choices: Iterable[Choice]) -> Iterator[Choice]:
