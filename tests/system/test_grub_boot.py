@@ -24,6 +24,9 @@ EPOCH = 1_750_000_000
 UNUSUAL = ("a=$root${x}$(y)", "b=äöü€", "c={;|&<>#*?!}~^`%[]", 'd="two words"', "e=p(1),q")
 
 
+PROC_CMDLINE = b"PROC-CMDLINE:"
+
+
 def layer_of(tar_path, files):
     """Write a layer with these files: path in the image, path here."""
     with tarfile.open(tar_path, "w", format=tarfile.PAX_FORMAT) as tar:
@@ -136,16 +139,14 @@ def install(user, images, tag, *options):
     return disk
 
 
-def boots(machine, disk, firmware, console):
-    """Boot *disk* to the end; return /proc/cmdline where the image tells it, else what the kernel said of it."""
+def boots(machine, disk, firmware, console, *, told=b"Command line: "):
+    """Boot *disk* to the end; return what the kernel said of its command line, or what comes after *told*."""
     console.unlink(missing_ok=True)
     report = machine.boot(disk, firmware=firmware, console_log=console)
     assert report.failure is None
     assert report.root.verity_required
     assert report.system_state == "running"
-    text = console.read_bytes()
-    match = re.search(rb"PROC-CMDLINE:([^\r\n]*)", text) or re.search(rb"Command line: ([^\r\n]*)", text)
-    return match[1].decode()
+    return re.search(re.escape(told) + rb"([^\r\n]*)", console.read_bytes())[1].decode()
 
 
 BOTH = [Firmware.UEFI, Firmware.BIOS]
@@ -160,7 +161,7 @@ def hybrid_disk(user, grub_images):
 
 @pytest.mark.parametrize("firmware", BOTH)
 def test_one_disk_boots_on_both_firmwares(hybrid_disk, firmware, machine, tmp_path):
-    line = boots(machine, hybrid_disk, firmware, tmp_path / "console")
+    line = boots(machine, hybrid_disk, firmware, tmp_path / "console", told=PROC_CMDLINE)
     for argument in UNUSUAL:
         # GRUB puts the quotes of an argument with white space around the whole argument.
         seen = '"d=two words"' if argument.startswith("d=") else argument
@@ -173,7 +174,7 @@ QUOTES = ('a="two words"', "b=c\\d\\\\e", "f='g'", 'h="i"', '"j k"=l', "$m;n")
 def test_quotes_and_backslashes_arrive_by_uefi(user, grub_images, machine, tmp_path):
     arguments = [word for argument in QUOTES for word in ("--karg", argument)]
     disk = install(user, grub_images, "grub", "--firmware", "uefi", *arguments)
-    line = boots(machine, disk, Firmware.UEFI, tmp_path / "console")
+    line = boots(machine, disk, Firmware.UEFI, tmp_path / "console", told=PROC_CMDLINE)
     for argument in QUOTES:
         assert f" {argument} " in f"{line} "
 
