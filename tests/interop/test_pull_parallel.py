@@ -44,7 +44,7 @@ def image():
 @pytest.fixture
 def transport(tmp_path):
     (tmp_path / "registries.conf").write_text("")
-    settings = Settings(tls_verify=False, registries_conf=tmp_path / "registries.conf", root=tmp_path, read_timeout=2)
+    settings = Settings(tls_verify=False, registries_conf=tmp_path / "registries.conf", root=tmp_path, read_timeout=30)
     made = RegistryTransport(plugin_context(tmp_path), settings)
     made.retry = RetryPolicy(first_wait_seconds=0.01)
     yield made
