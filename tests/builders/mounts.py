@@ -29,7 +29,7 @@ def mounted(folder, fs):
     try:
         yield place
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", "-l", place], check=True)
 
 
 def shared(path):

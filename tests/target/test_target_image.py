@@ -370,7 +370,7 @@ def test_a_full_host_filesystem_is_one_clear_error(machine, tmp_path):
             build_with(machine, BytesContent(os.urandom(MIB) * 20), "small/disk.img")
         assert list(small.iterdir()) == []
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 def test_not_a_disk_is_one_clear_error(machine):

@@ -239,9 +239,9 @@ def test_a_full_volume_and_a_mount_below(root):
                 target.apply(RemovePath(why="t", location=at("/a")))
             assert names(root) == ["a", "a/b", "a/b/precious", "kernel"]
         finally:
-            subprocess.run(["umount", str(root / "a/b")], check=True)
+            subprocess.run(["umount", "-l", str(root / "a/b")], check=True)
     finally:
-        subprocess.run(["umount", str(root)], check=True)
+        subprocess.run(["umount", "-l", str(root)], check=True)
 
 
 def test_in_place_keeps_the_file(target, root):
@@ -300,4 +300,4 @@ def test_after_settling_a_reader_without_journal_sees_everything(root, tmp_path,
         argv = ["debugfs", "-R", "cat /loader/entry", image]
         assert subprocess.run(argv, check=True, capture_output=True).stdout == b"complete"
     finally:
-        subprocess.run(["umount", str(root)], check=True)
+        subprocess.run(["umount", "-l", str(root)], check=True)

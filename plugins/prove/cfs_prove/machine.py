@@ -29,6 +29,9 @@ if os.getppid() == int(sys.argv[1]):
 """
 """A program that becomes another one, which the kernel ends when the caller has died, by whatever signal."""
 
+THIS_PROGRAM = "/proc/self/exe"
+"""The running Python, for a user that may not walk to it, too: one who has given up rights since it was started."""
+
 EMULATORS = {
     Architecture.AMD64: "qemu-system-x86_64",
     Architecture.ARM64: "qemu-system-aarch64",

@@ -146,7 +146,7 @@ def _run(
         with errors.open("wb") as stderr:
             started = time.monotonic()
             process = subprocess.Popen(  # noqa: S603 - found by name in PATH, arguments made here
-                words, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
+                words, executable=machine.THIS_PROGRAM, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
             )
             try:
                 _watch(process, boot, files, errors, started, options.timeout_seconds, progress)

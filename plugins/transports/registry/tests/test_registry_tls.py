@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import inspect
 import ipaddress
 import socket
 import socketserver
@@ -49,7 +50,10 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
-        if not ca:
+        if ca:  # demanded by Python 3.13 (RFC 5280 4.2.1.3)
+            uses = dict.fromkeys(inspect.signature(x509.KeyUsage).parameters, False) | {"key_cert_sign": True}
+            builder = builder.add_extension(x509.KeyUsage(**uses), critical=True)
+        else:
             names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
             builder = builder.add_extension(names, critical=False)
         return builder.sign(self.key, hashes.SHA256())
