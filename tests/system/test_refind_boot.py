@@ -149,7 +149,7 @@ def booted(disk, variables, until):
     )
     files.console.write_bytes(b"")
     words = machine.command_line(
-        emulator, disk, files, firmware=Firmware.UEFI, uefi=machine.find_firmware(Architecture.AMD64),
+        emulator, disk, files, form="raw", firmware=Firmware.UEFI, uefi=machine.find_firmware(Architecture.AMD64),
         accelerator="tcg", memory_mib=1024,
     )  # fmt: skip
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
