@@ -21,6 +21,7 @@ from cfs_disk.ext4_inode import (
     parse_inode_xattrs,
     parse_superblock,
 )
+from cfs_disk.stored_file import StoredFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -362,28 +363,16 @@ class Ext4Reader:
         return data
 
 
-class _Ext4File(io.RawIOBase):
+class _Ext4File(StoredFile):
     """One file's bytes up to *size*."""
 
     def __init__(self, reader: Ext4Reader, inode: Inode, size: int) -> None:
+        super().__init__(size)
         self._reader = reader
         self._extents = reader.extents(inode)
-        self._size = size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        take = max(0, min(len(buffer), self._size - self._at))
+        take = self._wanted(buffer)
         if take:
             buffer[:take] = self._reader.read_blocks(self._extents, self._at, take)
             self._at += take

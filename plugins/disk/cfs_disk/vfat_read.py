@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from cfs_core.plugin import DiskError
+from cfs_disk.stored_file import StoredFile
 from cfs_disk.vfat_geometry import FatGeometry, parse_boot_sector
 
 if TYPE_CHECKING:
@@ -183,26 +184,14 @@ class FatReader:
         return runs
 
 
-class _FatFile(io.RawIOBase):
+class _FatFile(StoredFile):
     def __init__(self, reader: FatReader, runs: list[Run], size: int) -> None:
+        super().__init__(size)
         self._reader = reader
         self._runs = runs
-        self._size = size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        take = max(0, min(len(buffer), self._size - self._at))
+        take = self._wanted(buffer)
         done, start = 0, 0
         for offset, length in self._runs:
             inside = self._at + done - start
