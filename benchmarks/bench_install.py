@@ -44,9 +44,7 @@ def main() -> None:
     cfs = str(Path(sys.executable).with_name("cfs"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = (
-            {"given": sys.argv[1]} if sys.argv[1:] else {f"{size} MB": synthetic(folder, size) for size in (250, 500)}
-        )
+        images = {"given": sys.argv[1]} if sys.argv[1:] else dict(made(folder, size) for size in (250, 500))
         for label, reference in images.items():
             install = [cfs, "install", "to-disk", "--yes", "--source-imgref", reference, "--repo"]
             clean = ["sh", "-c", 'rm -rf "$1"; shift; exec "$@"', "sh", os.fspath(folder / "cold")]
