@@ -16,9 +16,9 @@ REFERENCE = "mkcomposefs --threads=1"
 OURS = """
 import sys
 from cfs_core.plugin import FormatVersion, HashAlgorithm
-from cfs_storage_composefs.erofs_write import write_erofs
+from cfs_storage_composefs.erofs.write import write_erofs
 from cfs_storage_composefs.fsverity import digest_bytes
-from cfs_storage_composefs.scan import scan_directory
+from cfs_storage_composefs.trees.scan import scan_directory
 algorithm = HashAlgorithm(sys.argv[2])
 image = write_erofs(scan_directory(sys.argv[1], algorithm), FormatVersion.V1, algorithm)
 print(digest_bytes(image, algorithm).hex())

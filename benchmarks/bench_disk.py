@@ -35,9 +35,9 @@ from cfs_core.system.command import HostCommands
 from cfs_core.target.image import ImageTarget
 from cfs_core.target.memory import MemoryTarget
 from cfs_core.target.read import open_disk
-from cfs_disk.ext4 import Ext4Filesystem
-from cfs_disk.gpt import GptLayout
-from cfs_disk.vfat import VfatFilesystem
+from cfs_disk.ext4.filesystem import Ext4Filesystem
+from cfs_disk.gpt.layout import GptLayout
+from cfs_disk.vfat.filesystem import VfatFilesystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from bench_erofs_write import INODES, make_dump
 
 from cfs_core.plugin import FormatVersion, HashAlgorithm
-from cfs_storage_composefs.dumpfile import read_dump, write_dump
-from cfs_storage_composefs.erofs_read import read_erofs, referenced_objects
-from cfs_storage_composefs.erofs_write import write_erofs
+from cfs_storage_composefs.dump.read import read_dump, write_dump
+from cfs_storage_composefs.erofs.read import read_erofs, referenced_objects
+from cfs_storage_composefs.erofs.write import write_erofs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,8 +24,8 @@ REFERENCE = "mkcomposefs --from-file"
 OURS = """
 import sys
 from cfs_core.plugin import FormatVersion, HashAlgorithm
-from cfs_storage_composefs.dumpfile import read_dump
-from cfs_storage_composefs.erofs_write import write_erofs
+from cfs_storage_composefs.dump.read import read_dump
+from cfs_storage_composefs.erofs.write import write_erofs
 with open(sys.argv[1], "rb") as dump:
     tree = read_dump(dump)
 with open(sys.argv[2], "wb") as out:

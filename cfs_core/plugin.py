@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from cfs_core.decompress import DecompressionLimits, decompress
+    from cfs_core.archive.decompress import DecompressionLimits, decompress
     from cfs_core.errors import (
         BlockedError,
         BootError,
@@ -138,8 +138,8 @@ if TYPE_CHECKING:
         lookup,
         walk,
     )
-    from cfs_core.scratch import scratch_directory
-    from cfs_core.strict_json import JsonFields, parse_json
+    from cfs_core.system.scratch import scratch_directory
+    from cfs_core.system.strict_json import JsonFields, parse_json
 
 API_VERSION: Final = (1, 0)
 """Plugins state theirs as ``CFS_PLUGIN_API``: same major number, minor not newer than this."""
@@ -169,7 +169,7 @@ _HOMES: Final = {
     "Content": "cfs_core.model.content:Content",
     "ContentTypeError": "cfs_core.errors:ContentTypeError",
     "CopyObject": "cfs_core.model.action:CopyObject",
-    "DecompressionLimits": "cfs_core.decompress:DecompressionLimits",
+    "DecompressionLimits": "cfs_core.archive.decompress:DecompressionLimits",
     "Descriptor": "cfs_core.model.manifest:Descriptor",
     "Digest": "cfs_core.model.digest:Digest",
     "Directory": "cfs_core.model.tree:Directory",
@@ -203,7 +203,7 @@ _HOMES: Final = {
     "InitramfsProvider": "cfs_core.interfaces.provider:InitramfsProvider",
     "InitramfsVerdict": "cfs_core.interfaces.initramfs:InitramfsVerdict",
     "InstallPlan": "cfs_core.model.plan:InstallPlan",
-    "JsonFields": "cfs_core.strict_json:JsonFields",
+    "JsonFields": "cfs_core.system.strict_json:JsonFields",
     "KernelArgument": "cfs_core.model.boot:KernelArgument",
     "LayerEntry": "cfs_core.model.layer:LayerEntry",
     "LayerMember": "cfs_core.model.layer:LayerMember",
@@ -282,12 +282,12 @@ _HOMES: Final = {
     "WriteBlocks": "cfs_core.model.action:WriteBlocks",
     "WriteFile": "cfs_core.model.action:WriteFile",
     "Xattrs": "cfs_core.model.tree:Xattrs",
-    "decompress": "cfs_core.decompress:decompress",
+    "decompress": "cfs_core.archive.decompress:decompress",
     "hookimpl": "cfs_core.hookspecs:hookimpl",
     "lookup": "cfs_core.model.tree:lookup",
-    "parse_json": "cfs_core.strict_json:parse_json",
+    "parse_json": "cfs_core.system.strict_json:parse_json",
     "read_all": "cfs_core.model.content:read_all",
-    "scratch_directory": "cfs_core.scratch:scratch_directory",
+    "scratch_directory": "cfs_core.system.scratch:scratch_directory",
     "split_scheme": "cfs_core.model.reference:split_scheme",
     "walk": "cfs_core.model.tree:walk",
 }

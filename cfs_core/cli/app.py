@@ -149,7 +149,7 @@ class App(contextlib.AbstractContextManager["App"]):
             HostError: TMPDIR is no place for one.
         """
         if self._scratch is None:
-            from cfs_core.scratch import scratch_directory
+            from cfs_core.system.scratch import scratch_directory
 
             self._scratch = self.stack.enter_context(scratch_directory())
         return self._scratch

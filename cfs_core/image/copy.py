@@ -14,7 +14,7 @@ from cfs_core.image.resolve import resolve
 from cfs_core.model.digest import Digest
 from cfs_core.model.event import Event
 from cfs_core.model.manifest import Descriptor
-from cfs_core.strict_json import JsonFields, parse_json
+from cfs_core.system.strict_json import JsonFields, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

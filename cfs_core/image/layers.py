@@ -7,11 +7,11 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cfs_core.decompress import CHUNK, DecompressionLimits, decompress
+from cfs_core.archive.decompress import CHUNK, DecompressionLimits, decompress
+from cfs_core.archive.tar import TarLimits, read_members
 from cfs_core.errors import ImageError, LimitError, VerificationError
 from cfs_core.image.pump import Pump
 from cfs_core.interfaces.source_file import FileBytes
-from cfs_core.tar import TarLimits, read_members
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator

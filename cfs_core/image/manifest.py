@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cfs_core.errors import ImageError
 from cfs_core.model.digest import Digest
 from cfs_core.model.manifest import Descriptor, ImageConfig, Manifest, Platform
-from cfs_core.strict_json import JsonFields, parse_json
+from cfs_core.system.strict_json import JsonFields, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "Interfaces": ("cfs_core.interfaces",),
-    "Facts": ("cfs_core.model", "cfs_core.strict_json"),
+    "Facts": ("cfs_core.model", "cfs_core.system.strict_json"),
     "Errors": ("cfs_core.errors",),
     "The rest": ("cfs_core",),
 }

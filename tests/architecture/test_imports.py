@@ -16,18 +16,18 @@ STABLE = {"cfs_core.plugin", "cfs_core.tar", "cfs_core.bls"}
 """What a plugin may import of core. The kit may also import `cfs_core.testing`."""
 
 LAYERS = [
-    {"errors", "model", "strict_json"},
-    {"hookspecs", "interfaces", "tar_fields", "zstd_frames"},
-    {"decompress", "scratch"},
+    {"errors", "model", "system"},
+    {"hookspecs", "interfaces"},
+    {"archive"},
     {"plugin", "tar", "bls"},
-    {"config", "image", "pluginhost", "report", "system", "target"},
+    {"config", "image", "pluginhost", "report", "target"},
     {"install", "lifecycle"},
     {"testing"},
     {"cli", "__main__"},
 ]
 """Rooms of core; one imports only from those above it in this list."""
 
-NEIGHBOURS = {("__main__", "cli"), ("hookspecs", "interfaces"), ("model", "errors"), ("strict_json", "errors")}
+NEIGHBOURS = {("__main__", "cli"), ("hookspecs", "interfaces"), ("model", "errors"), ("system", "errors")}
 """Imports inside one layer that are meant, importer first."""
 
 CEILING = 450

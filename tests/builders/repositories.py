@@ -41,7 +41,7 @@ def open_repository(
 
 
 def _write_metadata(path: Path, options: FormatOptions) -> None:
-    from cfs_storage_composefs.metadata import Metadata
+    from cfs_storage_composefs.repository.metadata import Metadata
 
     chosen = {name: value for name in ("version", "algorithm") if (value := getattr(options, name)) is not None}
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

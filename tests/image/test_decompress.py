@@ -8,7 +8,7 @@ import pytest
 import zstandard
 from builders.oci import COMPRESSIONS, SKIPPABLE, compress
 
-from cfs_core.decompress import CHUNK, DecompressionLimits, decompress
+from cfs_core.archive.decompress import CHUNK, DecompressionLimits, decompress
 from cfs_core.errors import ImageError, LimitError
 
 OCI = "application/vnd.oci.image.layer.v1.tar"

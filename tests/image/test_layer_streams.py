@@ -5,7 +5,7 @@ import pytest
 from builders.oci import COMPRESSIONS, OCI, File, Image, Layer, compress, digest, layer, raw_header, tar_bytes
 from builders.transport import AMD64, MemoryTransport, reference
 
-from cfs_core.decompress import DecompressionLimits
+from cfs_core.archive.decompress import DecompressionLimits
 from cfs_core.errors import ImageError, LimitError, TransportError, VerificationError
 from cfs_core.image.layers import LayerLimits, open_layer
 from cfs_core.image.resolve import resolve

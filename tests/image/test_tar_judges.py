@@ -16,10 +16,11 @@ from builders.oci import Device, Dir, Fifo, File, Hard, Link, padded, pax_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cfs_core.archive.tar_fields import device_number
 from cfs_core.errors import ImageError
 from cfs_core.model.layer import HardLink
 from cfs_core.model.tree import Directory, RegularFile, Special, SpecialKind, Symlink
-from cfs_core.tar import TarLimits, device_number, read_members
+from cfs_core.tar import TarLimits, read_members
 
 FORMATS = {"gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT, "ustar": tarfile.USTAR_FORMAT}
 

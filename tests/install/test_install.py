@@ -18,8 +18,8 @@ from builders.grub_files import program
 from builders.oci import File
 
 from cfs_core.model.disk import Region, Volume
-from cfs_disk.ext4_read import Ext4Reader
-from cfs_disk.gpt import GptLayout
+from cfs_disk.ext4.read import Ext4Reader
+from cfs_disk.gpt.layout import GptLayout
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from cfs_core.model.action import (
 from cfs_core.model.content import BytesContent
 from cfs_core.model.disk import Location, Partition, Region, Volume
 from cfs_core.model.tree import SpecialKind
-from cfs_disk.ext4 import Ext4Filesystem
-from cfs_disk.vfat import VfatFilesystem
+from cfs_disk.ext4.filesystem import Ext4Filesystem
+from cfs_disk.vfat.filesystem import VfatFilesystem
 from cfs_testkit.context import plugin_context
 
 LABEL = ((b"security.selinux", b"system_u:object_r:etc_t:s0"),)

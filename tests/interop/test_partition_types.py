@@ -9,7 +9,7 @@ from importlib.resources import files
 import pytest
 
 from cfs_core.plugin import Architecture
-from cfs_disk.gpt import TYPE_ROOT
+from cfs_disk.gpt.layout import TYPE_ROOT
 
 SCRIPT = files("cfs_initramfs").joinpath("boot/cfs-setup-root").read_text(encoding="utf-8")
 # What `uname -m` says on each.

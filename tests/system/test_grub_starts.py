@@ -32,8 +32,8 @@ from cfs_core.plugin import (
 )
 from cfs_core.system.command import HostCommands
 from cfs_core.target.image import ImageTarget
-from cfs_disk.ext4 import Ext4Filesystem
-from cfs_disk.gpt import GptLayout
+from cfs_disk.ext4.filesystem import Ext4Filesystem
+from cfs_disk.gpt.layout import GptLayout
 from cfs_grub.bootloader import Grub
 from cfs_grub.environment import parse
 

@@ -16,7 +16,7 @@ from builders import ovmf
 from builders.outsiders import EXAMPLES, Outside, core_and_default_plugins
 
 from cfs_core.plugin import Architecture, Firmware, Volume
-from cfs_disk.gpt import GptLayout
+from cfs_disk.gpt.layout import GptLayout
 from cfs_prove import machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]

@@ -30,9 +30,9 @@ from cfs_core.target.image import ImageTarget
 from cfs_core.target.partial import PartialFile
 from cfs_core.target.read import open_disk
 
-ext4 = pytest.importorskip("cfs_disk.ext4")
-gpt = pytest.importorskip("cfs_disk.gpt")
-vfat = pytest.importorskip("cfs_disk.vfat")
+ext4 = pytest.importorskip("cfs_disk.ext4.filesystem")
+gpt = pytest.importorskip("cfs_disk.gpt.layout")
+vfat = pytest.importorskip("cfs_disk.vfat.filesystem")
 
 MIB = 1 << 20
 OBJECT = bytes(range(256)) * 400

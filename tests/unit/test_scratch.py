@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from cfs_core.errors import HostError
-from cfs_core.scratch import scratch_directory
+from cfs_core.system.scratch import scratch_directory
 
 KILLED = """
 import sys
 from pathlib import Path
-from cfs_core.scratch import scratch_directory
+from cfs_core.system.scratch import scratch_directory
 with scratch_directory(Path(sys.argv[1])) as folder:
     (folder / "a").mkdir()
     print(folder, flush=True)

@@ -30,18 +30,18 @@ def cfs_register_filesystems() -> Iterable[FilesystemProvider]:
 
 
 def _make_gpt(context: PluginContext) -> DiskLayout:
-    from cfs_disk.gpt import GptLayout
+    from cfs_disk.gpt.layout import GptLayout
 
     return GptLayout(context.settings)
 
 
 def _make_ext4(context: PluginContext) -> Filesystem:
-    from cfs_disk.ext4 import Ext4Filesystem
+    from cfs_disk.ext4.filesystem import Ext4Filesystem
 
     return Ext4Filesystem(context)
 
 
 def _make_vfat(context: PluginContext) -> Filesystem:
-    from cfs_disk.vfat import VfatFilesystem
+    from cfs_disk.vfat.filesystem import VfatFilesystem
 
     return VfatFilesystem(context)

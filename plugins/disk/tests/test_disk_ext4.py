@@ -26,9 +26,9 @@ from cfs_core.plugin import (
     WriteFile,
     read_all,
 )
-from cfs_disk.ext4 import Ext4Filesystem
-from cfs_disk.ext4_nodes import collect
-from cfs_disk.ext4_tools import Ext4Tools
+from cfs_disk.ext4.filesystem import Ext4Filesystem
+from cfs_disk.ext4.nodes import collect
+from cfs_disk.ext4.tools import Ext4Tools
 
 ROUTES = [pytest.param(True, id="tar"), pytest.param(False, id="staging")]
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.ext4", path="/usr/sbin:/sbin:/usr/bin") is None, reason="e2fsprogs")
@@ -342,7 +342,7 @@ sys.path.insert(0, {here!r})
 from pathlib import Path
 from conftest_disk import Tree, partition_of, pattern, quiet_context
 from cfs_core.plugin import HashAlgorithm, MakeSpecial, Region, SpecialKind
-from cfs_disk.ext4 import Ext4Filesystem
+from cfs_disk.ext4.filesystem import Ext4Filesystem
 tree = Tree()
 tree.directory("/d", mode=0o700, uid=0, gid=0)
 tree.file("/d/secret", pattern(70000), HashAlgorithm.SHA512, mode=0o400, xattrs=((b"security.selinux", b"shadow_t"),))

@@ -6,10 +6,10 @@ import pytest
 from conftest_disk import Tree, partition_of, pattern
 
 from cfs_core.plugin import DiskError, HashAlgorithm, MakeSymlink, Region
-from cfs_disk.ext4 import Ext4Filesystem
-from cfs_disk.ext4_inode import parse_block_xattrs, parse_inode_xattrs, parse_superblock
-from cfs_disk.ext4_read import Ext4Reader
-from cfs_disk.fsverity_placement import pack_descriptor, placement
+from cfs_disk.ext4.filesystem import Ext4Filesystem
+from cfs_disk.ext4.inode import parse_block_xattrs, parse_inode_xattrs, parse_superblock
+from cfs_disk.ext4.placement import pack_descriptor, placement
+from cfs_disk.ext4.read import Ext4Reader
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.ext4", path="/usr/sbin:/sbin:/usr/bin") is None, reason="e2fsprogs")
 

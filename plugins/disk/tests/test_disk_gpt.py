@@ -14,7 +14,7 @@ from cfs_core.plugin import (
     Volume,
     VolumeNeed,
 )
-from cfs_disk.gpt import MIB, TYPE_LINUX, GptLayout, merge_needs
+from cfs_disk.gpt.layout import MIB, TYPE_LINUX, GptLayout, merge_needs
 
 BOOT_NEEDS = (
     VolumeNeed(volume=Volume.BIOS_BOOT, bytes_needed=30_000),

@@ -11,7 +11,7 @@ import pytest
 from conftest_disk import Tree, partition_of, pattern
 
 from cfs_core.plugin import HashAlgorithm
-from cfs_disk.ext4 import Ext4Filesystem
+from cfs_disk.ext4.filesystem import Ext4Filesystem
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 

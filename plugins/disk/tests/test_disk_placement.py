@@ -6,7 +6,7 @@ import pytest
 from conftest_disk import pattern
 
 from cfs_core.plugin import HashAlgorithm
-from cfs_disk.fsverity_placement import (
+from cfs_disk.ext4.placement import (
     BLOCK,
     MerkleTree,
     allocated_bytes,

@@ -20,8 +20,8 @@ from cfs_core.plugin import (
     Volume,
     WriteFile,
 )
-from cfs_disk.vfat import VfatFilesystem
-from cfs_disk.vfat_names import ShortNames, fat_time
+from cfs_disk.vfat.filesystem import VfatFilesystem
+from cfs_disk.vfat.names import ShortNames, fat_time
 
 MIB = 1 << 20
 SIZES = [16, 34, 64, 300]

@@ -23,7 +23,7 @@ from cfs_policies.containers_policy import ContainersPolicy
 from cfs_policies.places import Places
 from cfs_testkit import faults
 from cfs_testkit.images import MANIFEST_TYPE, build_image, sha256
-from cfs_testkit.registry_transport import RegistryTransport
+from cfs_testkit.registry.transport import RegistryTransport
 
 NAME = "quay.example/team/app"
 

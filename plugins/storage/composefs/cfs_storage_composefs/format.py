@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cfs_core.plugin import Content, Directory, FileReader, PluginContext, Problem, TreeReader
-    from cfs_storage_composefs.repository import ComposefsRepository
+    from cfs_storage_composefs.repository.repository import ComposefsRepository
 
 
 class ComposefsFormat(StorageFormat):
@@ -29,10 +29,10 @@ class ComposefsFormat(StorageFormat):
         Raises:
             StorageError: not a repository, of an unknown format, or its options contradict *options*.
         """
-        from cfs_storage_composefs.directory import RepositoryDirectory
-        from cfs_storage_composefs.objects import ObjectStore
-        from cfs_storage_composefs.repository import ComposefsRepository
-        from cfs_storage_composefs.store import KernelSealer
+        from cfs_storage_composefs.objects.names import KernelSealer
+        from cfs_storage_composefs.objects.store import ObjectStore
+        from cfs_storage_composefs.repository.directory import RepositoryDirectory
+        from cfs_storage_composefs.repository.repository import ComposefsRepository
 
         directory = RepositoryDirectory.open(path, create=create, options=options)
         algorithm = directory.metadata.algorithm
@@ -53,10 +53,10 @@ class ComposefsFormat(StorageFormat):
         Raises:
             StorageError: the scratch directory is not writable.
         """
-        from cfs_storage_composefs.directory import RepositoryDirectory
         from cfs_storage_composefs.errors import storage_errors
-        from cfs_storage_composefs.objects import ObjectStore
-        from cfs_storage_composefs.scratch import ScratchRepository
+        from cfs_storage_composefs.objects.store import ObjectStore
+        from cfs_storage_composefs.repository.directory import RepositoryDirectory
+        from cfs_storage_composefs.repository.scratch import ScratchRepository
 
         with contextlib.ExitStack() as stack:
             with storage_errors("making a scratch repository"):
@@ -71,7 +71,7 @@ class ComposefsFormat(StorageFormat):
         Raises:
             ImageError: something unreadable; the message names it.
         """
-        from cfs_storage_composefs.scan import scan_directory
+        from cfs_storage_composefs.trees.scan import scan_directory
 
         return scan_directory(path, _algorithm(options))
 
@@ -81,13 +81,13 @@ class ComposefsFormat(StorageFormat):
         Raises:
             ImageError: malformed; the message has the line number.
         """
-        from cfs_storage_composefs.dumpfile import read_dump
+        from cfs_storage_composefs.dump.read import read_dump
 
         return read_dump(dump)
 
     def write_dump(self, tree: Directory, out: BinaryIO, options: FormatOptions) -> None:
         """Write *tree* as text, depth first."""
-        from cfs_storage_composefs.dumpfile import write_dump
+        from cfs_storage_composefs.dump.read import write_dump
 
         write_dump(tree, out, _algorithm(options))
 
@@ -97,7 +97,7 @@ class ComposefsFormat(StorageFormat):
         Raises:
             ImageError: it has no /usr.
         """
-        from cfs_storage_composefs.canonical import canonicalise
+        from cfs_storage_composefs.trees.canonical import canonicalise
 
         canonicalise(tree, options.keep_user_xattrs)
 
@@ -107,7 +107,7 @@ class ComposefsFormat(StorageFormat):
         Raises:
             ImageError: it has no /boot or /sysroot, or its SELinux policy is unreadable.
         """
-        from cfs_storage_composefs.canonical import make_bootable
+        from cfs_storage_composefs.trees.canonical import make_bootable
 
         make_bootable(tree, reader)
 
@@ -118,7 +118,7 @@ class ComposefsFormat(StorageFormat):
             ImageError: the tree has something that the format cannot hold.
             StorageError: *out* cannot be written.
         """
-        from cfs_storage_composefs.erofs_write import write_erofs
+        from cfs_storage_composefs.erofs.write import write_erofs
         from cfs_storage_composefs.errors import storage_errors
         from cfs_storage_composefs.fsverity import digest_bytes
 
@@ -130,14 +130,14 @@ class ComposefsFormat(StorageFormat):
 
     def check_files(self, files: FileReader, root: str) -> Iterable[Problem]:
         """Check the repository at *root* of a filesystem that is not mounted, file by file, and yield what is wrong."""
-        from cfs_storage_composefs.check import check_repository
+        from cfs_storage_composefs.repository.check import check_repository
 
         return check_repository(files, root, layers=False)
 
     def has_file(self, files: FileReader, root: str, content: Content) -> bool:
         """Look for an object of this content; files of up to 64 bytes are no objects."""
         from cfs_storage_composefs.fsverity import digest_bytes
-        from cfs_storage_composefs.store import object_path
+        from cfs_storage_composefs.objects.names import object_path
 
         data = read_all(content)
         paths = (object_path(digest_bytes(data, algorithm)) for algorithm in HashAlgorithm)

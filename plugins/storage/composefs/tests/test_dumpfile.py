@@ -5,8 +5,8 @@ import io
 import pytest
 
 from cfs_core.plugin import Directory, HashAlgorithm, ImageError, RegularFile, Special, SpecialKind, Symlink
-from cfs_storage_composefs import dumpfile
-from cfs_storage_composefs.dumpfile import read_dump, write_dump
+from cfs_storage_composefs.dump import read as dumpfile
+from cfs_storage_composefs.dump.read import read_dump, write_dump
 
 ROOT = b"/ 0 40755 2 0 0 0 0.0 - - -\n"
 HEX = b"ab" * 32

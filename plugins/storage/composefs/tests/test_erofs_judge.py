@@ -11,11 +11,11 @@ from builders import judges
 from builders.trees import random_tree
 
 from cfs_core.plugin import FormatVersion, HashAlgorithm
-from cfs_storage_composefs.dumpfile import read_dump, write_dump
-from cfs_storage_composefs.erofs_read import read_erofs
-from cfs_storage_composefs.erofs_write import write_erofs
+from cfs_storage_composefs.dump.read import read_dump, write_dump
+from cfs_storage_composefs.erofs.read import read_erofs
+from cfs_storage_composefs.erofs.write import write_erofs
 from cfs_storage_composefs.fsverity import digest_bytes
-from cfs_storage_composefs.scan import scan_directory
+from cfs_storage_composefs.trees.scan import scan_directory
 
 pytestmark = judges.needs_mkcomposefs
 SHA256 = HashAlgorithm.SHA256

@@ -25,9 +25,9 @@ from cfs_core.plugin import (
     Symlink,
     walk,
 )
-from cfs_storage_composefs.dumpfile import read_dump, write_dump
-from cfs_storage_composefs.erofs_read import read_erofs, read_header, referenced_objects
-from cfs_storage_composefs.erofs_write import write_erofs
+from cfs_storage_composefs.dump.read import read_dump, write_dump
+from cfs_storage_composefs.erofs.read import read_erofs, read_header, referenced_objects
+from cfs_storage_composefs.erofs.write import write_erofs
 
 SHA256, SHA512 = HashAlgorithm
 VERSIONS = list(FormatVersion)

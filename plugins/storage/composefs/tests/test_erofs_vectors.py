@@ -10,9 +10,9 @@ import pytest
 from builders.trees import random_tree
 
 from cfs_core.plugin import Directory, FormatVersion, HashAlgorithm, ImageError
-from cfs_storage_composefs.dumpfile import read_dump, write_dump
-from cfs_storage_composefs.erofs_order import has_whiteouts
-from cfs_storage_composefs.erofs_write import write_erofs
+from cfs_storage_composefs.dump.read import read_dump, write_dump
+from cfs_storage_composefs.erofs.order import has_whiteouts
+from cfs_storage_composefs.erofs.write import write_erofs
 from cfs_storage_composefs.fsverity import digest_bytes
 
 SHA256, SHA512 = HashAlgorithm

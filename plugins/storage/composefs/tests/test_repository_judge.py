@@ -11,7 +11,7 @@ from builders.oci import Device, Dir, Fifo, File, Hard, Image, Link, layer, writ
 from builders.repositories import layer_stream, merged, open_repository, pull, resolved
 
 from cfs_core.plugin import Digest, FormatOptions, FormatVersion, HashAlgorithm, ImageId, lookup, read_all, walk
-from cfs_storage_composefs.splitstream import SplitStream
+from cfs_storage_composefs.streams.splitstream import SplitStream
 
 CFSCTL = judges.find("cfsctl")
 pytestmark = [

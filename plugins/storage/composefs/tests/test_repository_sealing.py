@@ -16,8 +16,8 @@ from builders.repositories import open_repository, pull
 from cfs_core.plugin import HashAlgorithm, StorageError
 from cfs_storage_composefs.errors import DamagedError
 from cfs_storage_composefs.fsverity import VerityBusyError, digest_bytes, digest_file
-from cfs_storage_composefs.objects import ObjectStore
-from cfs_storage_composefs.store import object_path
+from cfs_storage_composefs.objects.names import object_path
+from cfs_storage_composefs.objects.store import ObjectStore
 
 ALGORITHM = HashAlgorithm.SHA512
 

@@ -19,11 +19,11 @@ from cfs_core.plugin import (
     SpecialKind,
     Symlink,
 )
-from cfs_storage_composefs.canonical import canonicalise, make_bootable
-from cfs_storage_composefs.dumpfile import write_dump
-from cfs_storage_composefs.erofs_write import write_erofs
+from cfs_storage_composefs.dump.read import write_dump
+from cfs_storage_composefs.erofs.write import write_erofs
 from cfs_storage_composefs.fsverity import digest_bytes
-from cfs_storage_composefs.scan import scan_directory
+from cfs_storage_composefs.trees.canonical import canonicalise, make_bootable
+from cfs_storage_composefs.trees.scan import scan_directory
 
 SHA256, SHA512 = HashAlgorithm
 

@@ -21,11 +21,11 @@ from cfs_core.plugin import (
     Symlink,
     lookup,
 )
-from cfs_storage_composefs.canonical import canonicalise, make_bootable
-from cfs_storage_composefs.erofs_write import write_erofs
+from cfs_storage_composefs.erofs.write import write_erofs
 from cfs_storage_composefs.fsverity import digest_bytes
-from cfs_storage_composefs.scan import scan_directory
-from cfs_storage_composefs.selinux import LABEL, Policy, load_policy, read_aliases, read_specs, relabel
+from cfs_storage_composefs.selinux.labels import LABEL, Policy, load_policy, read_aliases, read_specs, relabel
+from cfs_storage_composefs.trees.canonical import canonicalise, make_bootable
+from cfs_storage_composefs.trees.scan import scan_directory
 
 SMALL = rb"""
 # comment

@@ -11,8 +11,8 @@ from builders.mounts import mounted, shared
 
 from cfs_core.plugin import ChangedError, HashAlgorithm, SourceFile
 from cfs_storage_composefs.fsverity import VerityUnsupportedError, digest_bytes
-from cfs_storage_composefs.objects import ObjectStore
-from cfs_storage_composefs.store import KernelSealer, object_path
+from cfs_storage_composefs.objects.names import KernelSealer, object_path
+from cfs_storage_composefs.objects.store import ObjectStore
 
 ALGORITHM = HashAlgorithm.SHA256
 SIZE = 3 << 20

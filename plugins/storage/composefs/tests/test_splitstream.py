@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cfs_core.plugin import HashAlgorithm, StorageError
 from cfs_storage_composefs.fsverity import digest_bytes
-from cfs_storage_composefs.splitstream import (
+from cfs_storage_composefs.streams.splitstream import (
     BLOB,
     CONFIG,
     LAYER,

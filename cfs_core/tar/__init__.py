@@ -1,0 +1,7 @@
+"""Tar streams, member by member, with the raw bytes that make them up: what plugins may use of `cfs_core.archive`."""
+
+from __future__ import annotations
+
+from cfs_core.archive.tar import TarLimits, TarSource, read_members
+
+__all__ = ["TarLimits", "TarSource", "read_members"]

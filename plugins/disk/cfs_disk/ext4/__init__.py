@@ -1,0 +1,1 @@
+"""ext4 with offline fs-verity: sized, made, filled, adjusted and read back."""

@@ -1,0 +1,1 @@
+"""GUID partition tables: which partitions a disk gets, and the bytes of the table."""

@@ -1,0 +1,1 @@
+"""FAT: made by mkfs.vfat, filled and read by cfs."""

@@ -1,0 +1,1 @@
+"""Composefs EROFS images: what they look like on disk, written and read."""

@@ -1,0 +1,1 @@
+"""The object store: content named by its fs-verity digest."""

@@ -1,0 +1,1 @@
+"""A composefs repository: its directory, what it holds by name, checks, garbage, export."""

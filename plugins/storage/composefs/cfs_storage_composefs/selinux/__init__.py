@@ -1,0 +1,1 @@
+"""SELinux labels by the policy inside an image."""

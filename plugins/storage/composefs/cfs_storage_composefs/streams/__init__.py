@@ -1,0 +1,1 @@
+"""Splitstreams, and how OCI images and layers lie in them."""

@@ -1,0 +1,1 @@
+"""Trees: scanned from directories, brought into their canonical and bootable forms."""

@@ -1,0 +1,5 @@
+"""A container registry on loopback, for tests: what is stored, who may do what, and which faults it has."""
+
+from cfs_testkit.registry.server import Access, RegistryServer, Seen
+
+__all__ = ["Access", "RegistryServer", "Seen"]
