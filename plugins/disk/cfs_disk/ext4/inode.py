@@ -36,6 +36,9 @@ _XATTR_PREFIX = {
 _MAX_LOG_BLOCK = 6
 _OLD_INODE = 128
 
+Extent = tuple[int, int, int]
+"""Logical block, number of blocks, physical block (0 for blocks that read as zeros)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Superblock:

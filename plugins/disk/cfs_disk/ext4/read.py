@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from cfs_core.plugin import Attributes, DiskError, Problem
+from cfs_disk.ext4 import verity
 from cfs_disk.ext4.inode import (
     FLAG_EXTENTS,
     FLAG_INLINE,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from cfs_core.plugin import Region
+    from cfs_disk.ext4.inode import Extent
 
 ROOT_INODE = 2
 _EXTENT_MAGIC = 0xF30A
@@ -43,9 +45,6 @@ _MAX_SPARSENESS = 1024
 """How many times larger than its filesystem a file may claim to be."""
 
 _READ_AHEAD = 1 << 18
-
-Extent = tuple[int, int, int]
-"""Logical block, number of blocks, physical block (0 for blocks that read as zeros)."""
 
 
 class Ext4Reader:
@@ -109,9 +108,7 @@ class Ext4Reader:
 
     def verity_digest(self, path: str) -> str | None:
         """Return ``algorithm:hex`` of the descriptor stored behind the file's end; None where verity is off."""
-        from cfs_disk.ext4 import verity as ext4_verity
-
-        return ext4_verity.stored_digest(self, self._regular(path), path)
+        return verity.stored_digest(self, self._regular(path), path)
 
     # --- MetadataReader -----------------------------------------------------------------------
 
@@ -142,18 +139,14 @@ class Ext4Reader:
 
     def verify_verity(self, path: str) -> list[Problem]:
         """Check data and stored Merkle tree against the descriptor."""
-        from cfs_disk.ext4 import verity as ext4_verity
-
-        return ext4_verity.verify(self, self._regular(path), path)
+        return verity.verify(self, self._regular(path), path)
 
     def verity_tree_problems(self) -> Iterator[Problem]:
         """Yield what is wrong with stored Merkle trees and descriptors of all files; their data is not read."""
-        from cfs_disk.ext4 import verity as ext4_verity
-
         for path, inode in self.walk():
             if inode.flags & FLAG_VERITY and stat.S_ISREG(inode.mode):
                 try:
-                    yield from ext4_verity.verify_tree(self, inode, path)
+                    yield from verity.verify_tree(self, inode, path)
                 except DiskError as error:
                     yield Problem(code="verity.descriptor", where=path, message=error.message)
 

@@ -16,11 +16,12 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from cfs_testkit import faults
+from cfs_testkit.registry.content import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cfs_testkit.registry.server import RegistryServer
+    from cfs_testkit.registry.content import Registry
 
 _PATH = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs|referrers)/(?P<rest>[^?]+)")
 _INDEX = "application/vnd.oci.image.index.v1+json"
@@ -35,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
     _fault: faults.Fault | None = None
 
     @property
-    def registry(self) -> RegistryServer:
+    def registry(self) -> Registry:
         """The registry this connection belongs to."""
         return self.server.registry  # type: ignore[attr-defined,no-any-return]
 
@@ -154,8 +155,6 @@ class Handler(BaseHTTPRequestHandler):
     # --- authentication -----------------------------------------------------------------------
 
     def _note(self) -> None:
-        from cfs_testkit.registry.server import Seen
-
         with self.registry.lock:
             self.registry.seen.append(Seen(self.command, self.path, dict(self.headers)))
 

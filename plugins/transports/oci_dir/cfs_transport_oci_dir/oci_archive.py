@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from cfs_core.plugin import ImageError
 from cfs_transport_oci_dir.archive import Archive
-from cfs_transport_oci_dir.layout import LayoutReader, LayoutTransportBase
+from cfs_transport_oci_dir.layout import LayoutTransportBase
+from cfs_transport_oci_dir.reader import LayoutReader
 
 if TYPE_CHECKING:
     from pathlib import Path

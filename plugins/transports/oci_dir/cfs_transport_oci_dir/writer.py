@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cfs_core.plugin import MANIFEST_LIMIT, ImageWriter, NotFoundError, RefusedError, TransportError
 from cfs_transport_oci_dir.grammar import position
 from cfs_transport_oci_dir.index import replace_entry
-from cfs_transport_oci_dir.layout import DirectoryReader
+from cfs_transport_oci_dir.reader import DirectoryReader
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
