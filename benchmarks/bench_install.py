@@ -18,8 +18,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 from builders import bootable
-from builders.oci import File
 from common import report, run_interleaved
+
+from cfs_testkit.builders.oci import File
 
 FILES = 5000
 MEGABYTE = 1_000_000

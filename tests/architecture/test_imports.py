@@ -134,6 +134,48 @@ def test_the_plugin_module_is_light(plugin):
     assert not [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
 
 
+def file_imports(package):
+    """Return, for every module of *package*, the modules of it that its file imports, wherever in the file that is."""
+    files = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sources(package)
+    }
+    found = {}
+    for name, path in files.items():
+        used = set()
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Import):
+                used |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                inside = {f"{node.module}.{alias.name}" for alias in node.names}
+                used |= (inside & files.keys()) or {node.module}
+        found[name] = used & files.keys() - {name}
+    return found
+
+
+def circles(graph):
+    """Return what is left of *graph* when everything that leads nowhere, or to which nothing leads, is taken away."""
+    left = {name: set(used) for name, used in graph.items()}
+    while True:
+        wanted = set().union(*left.values()) if left else set()
+        ends = {name for name, used in left.items() if not used or name not in wanted}
+        if not ends:
+            return left
+        left = {name: used - ends for name, used in left.items() if name not in ends}
+
+
+@pytest.mark.parametrize("package", [CORE, *map(package_of, PLUGINS)], ids=lambda path: path.name)
+def test_files_do_not_import_each_other_in_a_circle(package):
+    """Also not for type checkers only, or inside a function: two files that need each other are one, or three."""
+    assert circles(file_imports(package)) == {}
+
+
+def test_a_circle_of_files_would_be_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}
+    assert circles(graph) == {"b": {"c"}, "c": {"b"}}
+    assert circles({"a": {"b"}, "b": set()}) == {}
+
+
 def test_every_hook_is_documented():
     tree = parsed(CORE / "hookspecs.py")
     hooks = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -206,3 +248,17 @@ def test_no_global_state():
             f"{path.relative_to(ROOT)}:{node.lineno}" for node in ast.walk(parsed(path)) if isinstance(node, ast.Global)
         ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=plugin_name)
+def test_tests_of_a_plugin_need_core_the_kit_and_the_plugin_only(plugin):
+    own = {package_of(plugin).name, "cfs_core", KIT}
+    wrong = {}
+    for path in (plugin / "tests").rglob("*.py"):
+        if "references" in path.parts:
+            continue  # packages of their own, installed by the tests of the kit
+        for module in imported(path):
+            first = module.split(".")[0]
+            if first == "builders" or (first.startswith("cfs_") and first not in own):
+                wrong.setdefault(path.relative_to(ROOT).as_posix(), set()).add(module)
+    assert wrong == {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from builders.oci import Dir, File, Image, Link, layer, write_layout
 from builders.pe import addon_bytes, pe_bytes, uki_bytes
+from cfs_testkit.builders.oci import Dir, File, Image, Link, layer, write_layout
 
 KERNEL_VERSION = "6.12.1-test"
 MODULES = f"usr/lib/modules/{KERNEL_VERSION}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from builders import bootable
 from builders.kernels import CHECKOUT, cpio, kernel_version, module_bytes, module_folder, modules_in_order
-from builders.oci import File, Image, Link, layer
+from cfs_testkit.builders.oci import File, Image, Link, layer
 
 BOOT = CHECKOUT / "plugins/initramfs/cfs_initramfs/boot"
 SETTINGS = "usr/lib/composefs/setup-root-conf.toml"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 
-from builders.oci import Image, digest
 from cfs_core.errors import NotFoundError
 from cfs_core.interfaces.retry import RetryPolicy
 from cfs_core.interfaces.transport import Transport
 from cfs_core.model.manifest import Platform
 from cfs_core.model.reference import ImageReference
+from cfs_testkit.builders.oci import Image, digest
 
 AMD64 = Platform("linux", "amd64")
 

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 from builders import bootable
-from builders.oci import write_docker_archive, write_index, write_layout
+
+from cfs_testkit.builders.oci import write_docker_archive, write_index, write_layout
 
 IMAGE = bootable.image()
 OTHER = bootable.image("arm64")

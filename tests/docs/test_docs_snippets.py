@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import snippets
 from builders import bootable
-from builders.oci import File, write_layout
 
 from cfs_core.cli.app import App
 from cfs_core.cli.main import cli
 from cfs_core.config.settings import layer_from_table, parse_toml
+from cfs_testkit.builders.oci import File, write_layout
 
 EARLY_BOOT = snippets.ROOT / "plugins/initramfs/cfs_initramfs/boot"
 TOOLS = ("mkfs.ext4", "debugfs", "mkfs.vfat", "fsck.fat")

@@ -6,10 +6,10 @@ import zlib
 
 import pytest
 import zstandard
-from builders.oci import COMPRESSIONS, SKIPPABLE, compress
 
 from cfs_core.archive.decompress import CHUNK, DecompressionLimits, decompress
 from cfs_core.errors import ImageError, LimitError
+from cfs_testkit.builders.oci import COMPRESSIONS, SKIPPABLE, compress
 
 OCI = "application/vnd.oci.image.layer.v1.tar"
 DOCKER = "application/vnd.docker.image.rootfs.diff.tar"

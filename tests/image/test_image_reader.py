@@ -1,10 +1,10 @@
 import pytest
-from builders.oci import Dir, Link
 
 from cfs_core.errors import LimitError
 from cfs_core.image.reader import ImageReader
 from cfs_core.model.content import BytesContent
 from cfs_core.model.tree import Directory, ObjectId, RegularFile, Symlink
+from cfs_testkit.builders.oci import Dir, Link
 
 
 def tree_of(tree, contents=None):

@@ -2,7 +2,6 @@ import contextlib
 import threading
 
 import pytest
-from builders.oci import COMPRESSIONS, OCI, File, Image, Layer, compress, digest, layer, raw_header, tar_bytes
 from builders.transport import AMD64, MemoryTransport, reference
 
 from cfs_core.archive.decompress import DecompressionLimits
@@ -10,6 +9,18 @@ from cfs_core.errors import ImageError, LimitError, TransportError, Verification
 from cfs_core.image.layers import LayerLimits, open_layer
 from cfs_core.image.resolve import resolve
 from cfs_core.tar import TarLimits
+from cfs_testkit.builders.oci import (
+    COMPRESSIONS,
+    OCI,
+    File,
+    Image,
+    Layer,
+    compress,
+    digest,
+    layer,
+    raw_header,
+    tar_bytes,
+)
 
 BIG = bytes(range(256)) * 20_000
 TREE = {"usr/big": BIG, "usr/small": b"x" * 65, "usr/empty": b"", "usr/more": File(BIG[::-1], mode=0o755)}

@@ -1,13 +1,13 @@
 import json
 
 import pytest
-from builders.oci import DOCKER, OCI, Image, digest, index_bytes, layer
 from builders.transport import AMD64, MemoryTransport, reference
 
 from cfs_core.errors import ImageError, LimitError, NotFoundError, VerificationError
 from cfs_core.image.manifest import Index, parse_config, parse_manifest
 from cfs_core.image.resolve import resolve
 from cfs_core.model.manifest import Manifest, Platform
+from cfs_testkit.builders.oci import DOCKER, OCI, Image, digest, index_bytes, layer
 
 LAYER = layer({"etc/x": "x"})
 

@@ -1,12 +1,12 @@
 import io
 
 import pytest
-from builders.oci import Dir, File, Hard, Link, raw_header, tar_bytes
 
 from cfs_core.errors import ImageError, LimitError
 from cfs_core.image.merge import merge_layers
 from cfs_core.model.tree import Directory, Symlink, walk
 from cfs_core.tar import read_members
+from cfs_testkit.builders.oci import Dir, File, Hard, Link, raw_header, tar_bytes
 
 
 def entries(tree, *, parents=False):

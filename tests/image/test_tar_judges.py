@@ -12,7 +12,6 @@ import tracemalloc
 from collections import deque
 
 import pytest
-from builders.oci import Device, Dir, Fifo, File, Hard, Link, padded, pax_header, raw_header, tar_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from cfs_core.errors import ImageError
 from cfs_core.model.layer import HardLink
 from cfs_core.model.tree import Directory, RegularFile, Special, SpecialKind, Symlink
 from cfs_core.tar import TarLimits, read_members
+from cfs_testkit.builders.oci import Device, Dir, Fifo, File, Hard, Link, padded, pax_header, raw_header, tar_bytes
 
 FORMATS = {"gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT, "ustar": tarfile.USTAR_FORMAT}
 

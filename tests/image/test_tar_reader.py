@@ -1,12 +1,12 @@
 import io
 
 import pytest
-from builders.oci import Device, Dir, Fifo, File, Hard, Link, padded, pax_header, raw_header, tar_bytes
 
 from cfs_core.errors import ImageError, LimitError
 from cfs_core.model.layer import HardLink, Opaque, Whiteout
 from cfs_core.model.tree import Directory, RegularFile, Special, SpecialKind, Symlink
 from cfs_core.tar import TarLimits, read_members
+from cfs_testkit.builders.oci import Device, Dir, Fifo, File, Hard, Link, padded, pax_header, raw_header, tar_bytes
 
 END = bytes(1024)
 

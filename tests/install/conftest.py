@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 TOOLS = ("mkfs.ext4", "debugfs", "e2fsck", "mkfs.vfat", "fsck.fat")
 
 

@@ -14,12 +14,12 @@ import time
 import pytest
 from builders import bootable
 from builders.distributions import Site
-from builders.grub_files import program
-from builders.oci import File
+from grub_files import program
 
 from cfs_core.model.disk import Region, Volume
 from cfs_disk.ext4.read import Ext4Reader
 from cfs_disk.gpt.layout import GptLayout
+from cfs_testkit.builders.oci import File
 
 
 @pytest.fixture

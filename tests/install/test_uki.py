@@ -7,7 +7,8 @@ import re
 
 import pytest
 from builders import bootable
-from builders.oci import File
+
+from cfs_testkit.builders.oci import File
 
 WRONG = "ab" * 64
 

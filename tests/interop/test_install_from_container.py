@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from builders import bootable
-from builders.oci import Link
+
+from cfs_testkit.builders.oci import Link
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("buildah"), reason="buildah is not installed"),

@@ -6,8 +6,15 @@ import subprocess
 import tarfile
 
 import pytest
-from builders.judges import CFSCTL, TIMEOUT_SECONDS, needs_cfsctl
-from builders.oci import (
+from composefs_builders.judges import CFSCTL, TIMEOUT_SECONDS, needs_cfsctl
+from composefs_builders.repositories import merged, open_repository, storage
+
+from cfs_core.errors import ImageError
+from cfs_core.image.layers import open_layer
+from cfs_core.image.reader import ImageReader
+from cfs_core.image.resolve import resolve
+from cfs_core.plugin import FormatOptions, FormatVersion, HashAlgorithm
+from cfs_testkit.builders.oci import (
     COMPRESSIONS,
     Device,
     Dir,
@@ -22,13 +29,6 @@ from builders.oci import (
     tar_bytes,
     write_layout,
 )
-from builders.repositories import merged, open_repository, storage
-
-from cfs_core.errors import ImageError
-from cfs_core.image.layers import open_layer
-from cfs_core.image.reader import ImageReader
-from cfs_core.image.resolve import resolve
-from cfs_core.plugin import FormatOptions, FormatVersion, HashAlgorithm
 from cfs_transport_oci_dir.layout import LayoutTransport
 
 pytestmark = needs_cfsctl

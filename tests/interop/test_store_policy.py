@@ -9,13 +9,13 @@ import shutil
 import subprocess
 
 import pytest
-from builders.oci import Image, layer, write_layout
 
 from cfs_core.image.resolve import resolve
 from cfs_core.plugin import ConfigError, NotFoundError
 from cfs_core.system.command import HostCommands
 from cfs_policies.containers_policy import ContainersPolicy
 from cfs_policies.places import Places as PolicyPlaces
+from cfs_testkit.builders.oci import Image, layer, write_layout
 from cfs_transport_containers_storage.places import Places
 from cfs_transport_containers_storage.transport import StorageTransport
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from builders.mounts import mounted, shared
+from composefs_builders.mounts import mounted, shared
 
 from cfs_core.image.pull import merged_tree, pull_layers
 from cfs_core.image.resolve import resolve

@@ -13,9 +13,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from builders import bootable
-from builders.oci import File
 from builders.outsiders import CHECKOUT, EXAMPLES, Outside, core_and_default_plugins
 from builders.pe import pe_bytes
+
+from cfs_testkit.builders.oci import File
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from builders import early_boot, kernels
-from builders.oci import write_layout
+
+from cfs_testkit.builders.oci import write_layout
 
 pytestmark = [
     pytest.mark.vm,

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from builders.grub_files import Image
 from builders.tiny_kernel import END, START, tiny_kernel
+from grub_files import Image
 
 from cfs_core.plugin import (
     Architecture,

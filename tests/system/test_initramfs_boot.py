@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from builders import kernels
-from builders.judges import SETUP_ROOT
+from composefs_builders.judges import SETUP_ROOT
 
 pytestmark = [
     pytest.mark.vm,

@@ -7,11 +7,11 @@ import os
 import time
 
 import pytest
-from builders.oci import File, layer
 
 from cfs_core.image.layers import VerifiedLayer
 from cfs_core.interfaces.source_file import FileBytes, SourceFile
 from cfs_core.model.digest import Digest
+from cfs_testkit.builders.oci import File, layer
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from types import MappingProxyType
 
-from builders.grub_files import program
+from grub_files import program
 
 from cfs_core.plugin import Location, Volume
 from cfs_testkit.contracts import BootloaderContract

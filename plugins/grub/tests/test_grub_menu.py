@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from builders.grub_files import Image, modules, program, shim
+from grub_files import Image, modules, program, shim
 
 from cfs_core.plugin import (
     Architecture,

@@ -5,7 +5,7 @@ import struct
 import subprocess
 
 import pytest
-from builders.grub_files import MODULES, Image, efi, elf, modules, program, shim
+from grub_files import MODULES, Image, efi, elf, modules, program, shim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -12,6 +12,20 @@ if TYPE_CHECKING:
     from cfs_testkit.registry import RegistryServer
 
 
+MARKERS = (
+    "vm: boots a virtual machine (minutes)",
+    "slow: takes more than ten seconds",
+    "judge: compares with another implementation, skipped where it is not installed",
+)
+"""Marks of cfs's own plugins: their tests are run from their source distributions too, where no project names them."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marks known."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
 @pytest.fixture
 def registry_server() -> Iterator[RegistryServer]:
     """Serve an empty registry on loopback, plain HTTP, everybody may read and write."""

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from builders import judges
-from builders.trees import random_tree
+from composefs_builders import judges
+from composefs_builders.trees import random_tree
 
 from cfs_core.plugin import FormatVersion, HashAlgorithm
 from cfs_storage_composefs.dump.read import read_dump, write_dump

@@ -8,7 +8,7 @@ import struct
 import time
 
 import pytest
-from builders.trees import random_tree
+from composefs_builders.trees import random_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from builders.trees import random_tree
+from composefs_builders.trees import random_tree
 
 from cfs_core.plugin import Directory, FormatVersion, HashAlgorithm, ImageError
 from cfs_storage_composefs.dump.read import read_dump, write_dump

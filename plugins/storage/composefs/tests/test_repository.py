@@ -7,8 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from builders.oci import Dir, File, Hard, Image, Link, layer
-from builders.repositories import layer_stream, merged, open_repository, pull, resolved, storage
+from composefs_builders.repositories import layer_stream, merged, open_repository, pull, resolved, storage
 
 from cfs_core.plugin import (
     BytesContent,
@@ -31,6 +30,7 @@ from cfs_core.plugin import (
     read_all,
     walk,
 )
+from cfs_testkit.builders.oci import Dir, File, Hard, Image, Link, layer
 
 ROOT = Location(Volume.ROOT, "/composefs")
 

@@ -4,14 +4,14 @@ import hashlib
 import io
 
 import pytest
-from builders.oci import Dir, File, Image, layer
-from builders.repositories import layer_stream, open_repository, pull, storage
+from composefs_builders.repositories import layer_stream, open_repository, pull, storage
 
 from cfs_core.plugin import Digest, HashAlgorithm
 from cfs_storage_composefs.fsverity import digest_bytes
 from cfs_storage_composefs.objects.names import object_path
 from cfs_storage_composefs.repository.folder import DirectoryReader
 from cfs_storage_composefs.streams.splitstream import LAYER, SplitStreamWriter
+from cfs_testkit.builders.oci import Dir, File, Image, layer
 
 IMAGE = Image([layer({"usr/a": File(b"a" * 5000), "usr/b": File(b"b" * 100), "boot/": Dir(), "sysroot/": Dir()})])
 

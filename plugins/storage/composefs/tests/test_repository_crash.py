@@ -11,13 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from builders.oci import Dir, File, Image, layer
-from builders.repositories import layer_stream, open_repository, pull
+from composefs_builders.repositories import layer_stream, open_repository, pull
 
 from cfs_core.plugin import Digest, StorageError
+from cfs_testkit.builders.oci import Dir, File, Image, layer
 from cfs_testkit.full_disk import files_no_larger_than, fill, small_filesystem
-
-TESTS = Path(__file__).parents[4] / "tests"
 
 
 def big_image(count: int = 400) -> Image:
@@ -31,13 +29,12 @@ CHILD = textwrap.dedent(
     """
     import sys
     sys.path.insert(0, sys.argv[1])
-    sys.path.insert(0, sys.argv[2])
     from pathlib import Path
-    from builders.repositories import open_repository, pull
+    from composefs_builders.repositories import open_repository, pull
     from test_repository_crash import big_image
     image = big_image()
     print("ready", flush=True)
-    with open_repository(Path(sys.argv[3])) as repository:
+    with open_repository(Path(sys.argv[2])) as repository:
         pull(repository, image, name="x")
     print("done", flush=True)
     """
@@ -56,7 +53,7 @@ COLLECTING_CHILD = CHILD.replace(
 
 
 def command(path: Path, program: str = CHILD) -> list[str]:
-    return [sys.executable, "-c", program, str(TESTS), str(Path(__file__).parent), str(path)]
+    return [sys.executable, "-c", program, str(Path(__file__).parent), str(path)]
 
 
 def kill_after(path: Path, seconds: float, program: str = CHILD) -> bool:

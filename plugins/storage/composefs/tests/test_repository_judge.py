@@ -6,12 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from builders import judges
-from builders.oci import Device, Dir, Fifo, File, Hard, Image, Link, layer, write_layout
-from builders.repositories import layer_stream, merged, open_repository, pull, resolved
+from composefs_builders import judges
+from composefs_builders.repositories import layer_stream, merged, open_repository, pull, resolved
 
 from cfs_core.plugin import Digest, FormatOptions, FormatVersion, HashAlgorithm, ImageId, lookup, read_all, walk
 from cfs_storage_composefs.streams.splitstream import SplitStream
+from cfs_testkit.builders.oci import Device, Dir, Fifo, File, Hard, Image, Link, layer, write_layout
 
 CFSCTL = judges.find("cfsctl")
 pytestmark = [

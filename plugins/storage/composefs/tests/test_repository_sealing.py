@@ -10,14 +10,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from builders.oci import Dir, File, Image, layer
-from builders.repositories import open_repository, pull
+from composefs_builders.repositories import open_repository, pull
 
 from cfs_core.plugin import HashAlgorithm, StorageError
 from cfs_storage_composefs.errors import DamagedError
 from cfs_storage_composefs.fsverity import VerityBusyError, digest_bytes, digest_file
 from cfs_storage_composefs.objects.names import object_path
 from cfs_storage_composefs.objects.store import ObjectStore
+from cfs_testkit.builders.oci import Dir, File, Image, layer
 
 ALGORITHM = HashAlgorithm.SHA512
 

@@ -6,8 +6,8 @@ import stat
 import threading
 
 import pytest
-from builders import judges
-from builders.directories import random_directory
+from composefs_builders import judges
+from composefs_builders.directories import random_directory
 
 from cfs_core.plugin import (
     Directory,

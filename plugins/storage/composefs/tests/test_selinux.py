@@ -7,8 +7,8 @@ import re
 import time
 
 import pytest
-from builders import judges
-from builders.policies import debian_policy
+from composefs_builders import judges
+from composefs_builders.policies import debian_policy
 
 from cfs_core.plugin import (
     Directory,

@@ -7,7 +7,7 @@ import os
 import time
 
 import pytest
-from builders.mounts import mounted, shared
+from composefs_builders.mounts import mounted, shared
 
 from cfs_core.plugin import ChangedError, HashAlgorithm, SourceFile
 from cfs_storage_composefs.fsverity import VerityUnsupportedError, digest_bytes

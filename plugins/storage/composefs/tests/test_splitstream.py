@@ -5,8 +5,7 @@ import struct
 import tracemalloc
 
 import pytest
-from builders.oci import Dir, File, layer, pax_header, raw_header
-from builders.repositories import layer_stream, open_repository
+from composefs_builders.repositories import layer_stream, open_repository
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from cfs_storage_composefs.streams.splitstream import (
     SplitStreamWriter,
     single_object_stream,
 )
+from cfs_testkit.builders.oci import Dir, File, layer, pax_header, raw_header
 
 ALGORITHMS = pytest.mark.parametrize("algorithm", list(HashAlgorithm))
 

@@ -1,8 +1,8 @@
-"""Images for tests, from ``{path: content}`` to OCI layouts and archives.
+r"""Images for tests, from ``{path: content}`` to OCI layouts and archives.
 
 ::
 
-    from builders.oci import Dir, File, Hard, Image, Link, layer, write_layout, write_archive
+    from cfs_testkit.builders.oci import Dir, File, Hard, Image, Link, layer, write_layout, write_archive
 
     base = layer({"usr/bin/sh": File(b"x" * 100, mode=0o755), "bin": Link("usr/bin"), "var/empty": Dir()})
     top = layer({"usr/bin/.wh.sh": b"", "etc/hostname": "box\n"}, compression="zstd")
@@ -25,8 +25,12 @@ import io
 import json
 import struct
 import tarfile
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import zstandard
 
 MTIME = 1_700_000_000
 OCI = "application/vnd.oci.image"
@@ -36,6 +40,8 @@ SKIPPABLE = struct.pack("<II", 0x184D2A50, 12) + b"not an image"
 
 @dataclass(frozen=True)
 class File:
+    """A regular file. A time given as text is written as a pax record, with its fraction."""
+
     data: bytes | str = b""
     mode: int = 0o644
     uid: int = 0
@@ -46,6 +52,8 @@ class File:
 
 @dataclass(frozen=True)
 class Dir:
+    """A directory."""
+
     mode: int = 0o755
     uid: int = 0
     gid: int = 0
@@ -55,16 +63,22 @@ class Dir:
 
 @dataclass(frozen=True)
 class Link:
+    """A symbolic link."""
+
     target: str
 
 
 @dataclass(frozen=True)
 class Hard:
+    """A hard link to a path inside of the layer, or of one below."""
+
     target: str
 
 
 @dataclass(frozen=True)
 class Device:
+    """A device node."""
+
     major: int
     minor: int
     block: bool = False
@@ -72,17 +86,25 @@ class Device:
 
 @dataclass(frozen=True)
 class Fifo:
-    pass
+    """A named pipe."""
+
+
+Content = bytes | str | File | Dir | Link | Hard | Device | Fifo | None
+"""What stands at a path; None makes a directory."""
+Tree = Mapping[str, Content] | Iterable[tuple[str, Content]]
+"""What a layer holds, by path; pairs may name a path twice."""
 
 
 def digest(data: bytes) -> str:
+    """Return the OCI digest of *data*."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def tar_bytes(tree, *, parents: bool = True, format: int = tarfile.PAX_FORMAT) -> bytes:  # noqa: A002 - tarfile's word
+def tar_bytes(tree: Tree, *, parents: bool = True, format: int = tarfile.PAX_FORMAT) -> bytes:  # noqa: A002 - tarfile's word
+    """Return a tar of *tree*; *parents* adds the directories that it does not name."""
     out = io.BytesIO()
     made: set[str] = set()
-    items = tree.items() if hasattr(tree, "items") else tree
+    items = tree.items() if isinstance(tree, Mapping) else tree
     with tarfile.open(fileobj=out, mode="w", format=format, encoding="utf-8", errors="surrogateescape") as tar:
         for path, what in items:
             pieces = path.strip("/").split("/")
@@ -96,13 +118,14 @@ def tar_bytes(tree, *, parents: bool = True, format: int = tarfile.PAX_FORMAT) -
     return out.getvalue()
 
 
-def _add(tar: tarfile.TarFile, path: str, what) -> None:
+def _add(tar: tarfile.TarFile, path: str, what: Content) -> None:
     info = tarfile.TarInfo(path)
     info.mtime = MTIME
     data = b""
     match what:
-        case None | Dir():
-            what = what or Dir()
+        case None:
+            info.type, info.mode = tarfile.DIRTYPE, Dir.mode
+        case Dir():
             info.type, info.mode = tarfile.DIRTYPE, what.mode
         case Link(target):
             info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, target
@@ -117,19 +140,25 @@ def _add(tar: tarfile.TarFile, path: str, what) -> None:
             data = what.data.encode() if isinstance(what.data, str) else what.data
             info.mode = what.mode
     if isinstance(what, File | Dir):
-        info.uid, info.gid = what.uid, what.gid
-        if isinstance(what.mtime, str):
-            info.mtime = int(what.mtime.partition(".")[0])
-            info.pax_headers["mtime"] = what.mtime
-        else:
-            info.mtime = what.mtime
-        for name, value in what.xattrs.items():
-            info.pax_headers[f"SCHILY.xattr.{name}"] = value.decode("utf-8", "surrogateescape")
+        _describe(info, what)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
 
 
-def raw_header(
+def _describe(info: tarfile.TarInfo, what: File | Dir) -> None:
+    headers = dict(info.pax_headers)
+    info.uid, info.gid = what.uid, what.gid
+    if isinstance(what.mtime, str):
+        info.mtime = int(what.mtime.partition(".")[0])
+        headers["mtime"] = what.mtime
+    else:
+        info.mtime = what.mtime
+    for name, value in what.xattrs.items():
+        headers[f"SCHILY.xattr.{name}"] = value.decode("utf-8", "surrogateescape")
+    info.pax_headers = headers
+
+
+def raw_header(  # noqa: PLR0913 - the fields of a header
     name: bytes,
     kind: bytes = b"0",
     size: int | bytes = 0,
@@ -154,10 +183,12 @@ def raw_header(
 
 
 def padded(data: bytes) -> bytes:
+    """Return *data* with zeros up to the next block of 512 bytes."""
     return data + bytes(-len(data) % 512)
 
 
 def pax_record(key: bytes, value: bytes) -> bytes:
+    """Return one pax record, its own length in front."""
     body = b" " + key + b"=" + value + b"\n"
     length = len(body) + len(str(len(body)))
     length = len(body) + len(str(length))
@@ -165,12 +196,15 @@ def pax_record(key: bytes, value: bytes) -> bytes:
 
 
 def pax_header(*records: tuple[bytes, bytes], kind: bytes = b"x") -> bytes:
+    """Return the member with *records* that stands before the member they describe."""
     data = b"".join(pax_record(key, value) for key, value in records)
     return raw_header(b"pax", kind, len(data)) + padded(data)
 
 
 @dataclass(frozen=True)
 class Layer:
+    """A layer as a tar and as the blob that a registry would have."""
+
     tar: bytes
     blob: bytes
     media_type: str
@@ -178,15 +212,17 @@ class Layer:
 
     @property
     def diff_id(self) -> str:
+        """The digest of the tar."""
         return digest(self.tar)
 
     @property
-    def descriptor(self) -> dict:
-        found = {"mediaType": self.media_type, "digest": digest(self.blob), "size": len(self.blob)}
+    def descriptor(self) -> dict[str, object]:
+        """What a manifest says about the layer."""
+        found: dict[str, object] = {"mediaType": self.media_type, "digest": digest(self.blob), "size": len(self.blob)}
         return found | ({"annotations": self.annotations} if self.annotations else {})
 
 
-def layer(tree, compression: str = "gzip", *, parents: bool = True, docker: bool = False) -> Layer:
+def layer(tree: Tree | bytes, compression: str = "gzip", *, parents: bool = True, docker: bool = False) -> Layer:
     """Make a layer from ``{path: content}`` (or pairs), or from the bytes of a tar."""
     tar = tree if isinstance(tree, bytes) else tar_bytes(tree, parents=parents)
     blob, suffix, annotations = compress(tar, compression)
@@ -205,7 +241,6 @@ def compress(tar: bytes, compression: str) -> tuple[bytes, str, dict[str, str]]:
         return gzip.compress(tar, 1, mtime=0), "+gzip", {}
     if compression == "gzip-members":
         return gzip.compress(tar[:half], 1, mtime=0) + gzip.compress(tar[half:], 1, mtime=0), "+gzip", {}
-    import zstandard
 
     def frame(data: bytes) -> bytes:
         return zstandard.ZstdCompressor(level=1).compress(data)
@@ -252,7 +287,7 @@ class Image:
             **platform,
             "config": {"Labels": self.labels},
             "rootfs": {"type": "layers", "diff_ids": [each.diff_id for each in self.layers]},
-            "history": [{"created_by": "builders.oci"}],
+            "history": [{"created_by": "cfs_testkit"}],
         }
         return json.dumps(config).encode()
 
@@ -270,33 +305,40 @@ class Image:
 
     @property
     def media_type(self) -> str:
+        """The media type of the manifest."""
         return f"{DOCKER}.distribution.manifest.v2+json" if self.docker else f"{OCI}.manifest.v1+json"
 
     @property
     def digest(self) -> str:
+        """The digest of the manifest."""
         return digest(self.manifest)
 
     @property
     def platform(self) -> dict[str, str]:
+        """What an index says about the machine."""
         found = {"os": self.os, "architecture": self.architecture}
         return found | ({"variant": self.variant} if self.variant else {})
 
     @property
-    def descriptor(self) -> dict:
+    def descriptor(self) -> dict[str, object]:
+        """What an index or a layout says about the image."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.manifest)}
 
     @property
     def blobs(self) -> list[bytes]:
+        """Layers, config and manifest."""
         return [*(each.blob for each in self.layers), self.config, self.manifest]
 
 
 def index_bytes(images: list[Image], *, docker: bool = False) -> bytes:
+    """Return an index over *images*."""
     media = f"{DOCKER}.distribution.manifest.list.v2+json" if docker else f"{OCI}.index.v1+json"
     manifests = [each.descriptor | {"platform": each.platform} for each in images]
     return json.dumps({"schemaVersion": 2, "mediaType": media, "manifests": manifests}).encode()
 
 
 def write_blob(directory: Path, data: bytes) -> None:
+    """Put a blob into the layout at *directory*."""
     blobs = directory / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
     (blobs / hashlib.sha256(data).hexdigest()).write_bytes(data)
@@ -304,18 +346,20 @@ def write_blob(directory: Path, data: bytes) -> None:
 
 def write_layout(directory: Path, images: dict[str | None, Image]) -> Path:
     """Write an OCI layout with these tags; the tag None makes an untagged image."""
-    found = []
+    found: list[dict[str, object]] = []
     for tag, image in images.items():
         for blob in image.blobs:
             write_blob(directory, blob)
-        notes = {"annotations": {"org.opencontainers.image.ref.name": tag}} if tag is not None else {}
+        notes: dict[str, object] = {}
+        if tag is not None:
+            notes["annotations"] = {"org.opencontainers.image.ref.name": tag}
         found.append(image.descriptor | notes)
     return _finish(directory, found)
 
 
 def write_index(directory: Path, images: dict[str, list[Image]]) -> Path:
     """Write an OCI layout in which each tag is an index over several platforms."""
-    found = []
+    found: list[dict[str, object]] = []
     for tag, members in images.items():
         for blob in [blob for member in members for blob in member.blobs]:
             write_blob(directory, blob)
@@ -328,7 +372,7 @@ def write_index(directory: Path, images: dict[str, list[Image]]) -> Path:
     return _finish(directory, found)
 
 
-def _finish(directory: Path, manifests: list[dict]) -> Path:
+def _finish(directory: Path, manifests: list[dict[str, object]]) -> Path:
     (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": manifests}
     (directory / "index.json").write_text(json.dumps(index))
@@ -337,8 +381,6 @@ def _finish(directory: Path, manifests: list[dict]) -> Path:
 
 def write_archive(path: Path, images: dict[str | None, Image]) -> Path:
     """Write an OCI archive: an uncompressed tar of a layout."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as scratch:
         layout = write_layout(Path(scratch) / "layout", images)
         with tarfile.open(path, "w") as tar:

@@ -9,20 +9,6 @@ import tarfile
 
 import pytest
 import zstandard
-from builders.oci import (
-    COMPRESSIONS,
-    OCI,
-    File,
-    Image,
-    digest,
-    layer,
-    tar_bytes,
-    write_archive,
-    write_blob,
-    write_docker_archive,
-    write_index,
-    write_layout,
-)
 
 from cfs_core.image.layers import open_layer
 from cfs_core.image.merge import merge_layers
@@ -37,6 +23,20 @@ from cfs_core.plugin import (
     TransportError,
     UsageError,
     VerificationError,
+)
+from cfs_testkit.builders.oci import (
+    COMPRESSIONS,
+    OCI,
+    File,
+    Image,
+    digest,
+    layer,
+    tar_bytes,
+    write_archive,
+    write_blob,
+    write_docker_archive,
+    write_index,
+    write_layout,
 )
 from cfs_transport_oci_dir.docker_archive import DockerArchiveTransport
 from cfs_transport_oci_dir.grammar import parse_reference

@@ -1,4 +1,4 @@
-"""Repositories for tests: images of `builders.oci` imported without any transport."""
+"""Repositories for tests: images of `cfs_testkit.builders.oci` imported without any transport."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-from builders.oci import Image, Layer
 from cfs_core.image.layers import VerifiedLayer
 from cfs_core.image.manifest import parse_config, parse_manifest
 from cfs_core.image.merge import merge_layers
 from cfs_core.plugin import Digest, FormatOptions, FormatVersion, HashAlgorithm, ImageReference, ResolvedImage
+from cfs_testkit.builders.oci import Image, Layer
 
 CHUNK = 100_000
 
