@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 
     from cfs_core.model.event import Event
 
+COMMAND_OUTPUT_LIMIT = 64 << 20
+"""Bytes that a host command may write to its standard output, unless its caller knows better."""
+
+COMMAND_SECONDS = 6 * 3600.0
+"""Seconds that a host command may take: a filesystem on a slow disk takes long, and nothing takes for ever."""
+
 
 class Progress(Protocol):
     """A bar, a stream of JSON lines, or nothing."""
@@ -55,11 +61,16 @@ class CommandRunner(Protocol):
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
         ok: frozenset[int] = frozenset({0}),
+        output_limit: int = COMMAND_OUTPUT_LIMIT,
+        seconds: float = COMMAND_SECONDS,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run to the end and return captured output. ``env`` is added to a minimal C-locale environment.
 
+        *output_limit* bounds standard output in bytes, *seconds* the time; a command that passes one is killed.
+
         Raises:
-            CommandError: missing command, or an exit status not in *ok* (message carries the end of stderr).
+            CommandError: missing command, an exit status not in *ok* (message carries the end of stderr), or a limit
+                passed.
         """
 
 

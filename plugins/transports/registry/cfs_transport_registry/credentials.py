@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from cfs_transport_registry.settings import Settings
 
 _FILE_LIMIT = 4 * 1024 * 1024
+HELPER_SECONDS = 120.0
+"""A helper may ask a person to unlock a key ring."""
+
 _HUB_URL = "https://index.docker.io/v1/"
 _TOKEN_USER = "<token>"  # noqa: S105 - docker's marker, not a password
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -141,6 +144,8 @@ class CredentialStore:
                 stdin=server.encode(),
                 env=self._settings.helper_environment,
                 ok=frozenset({0, 1}),
+                output_limit=_FILE_LIMIT,
+                seconds=HELPER_SECONDS,
             )
             answer = json.loads(done.stdout) if done.returncode == 0 else None
         except CommandError as error:
