@@ -41,6 +41,8 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from cfs_core.hookspecs import hookimpl
+    from cfs_core.host.environment import directory_of
+    from cfs_core.host.regular import open_regular
     from cfs_core.interfaces.bootloader import BootFacts, Bootloader
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
     from cfs_core.interfaces.filesystem import Filesystem
@@ -286,6 +288,8 @@ _HOMES: Final = {
     "hookimpl": "cfs_core.hookspecs:hookimpl",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.strict_json:parse_json",
+    "directory_of": "cfs_core.host.environment:directory_of",
+    "open_regular": "cfs_core.host.regular:open_regular",
     "read_all": "cfs_core.model.content:read_all",
     "scratch_directory": "cfs_core.scratch:scratch_directory",
     "split_scheme": "cfs_core.model.reference:split_scheme",
@@ -432,8 +436,10 @@ __all__ = [
     "WriteFile",
     "Xattrs",
     "decompress",
+    "directory_of",
     "hookimpl",
     "lookup",
+    "open_regular",
     "parse_json",
     "read_all",
     "scratch_directory",

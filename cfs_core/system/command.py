@@ -36,7 +36,8 @@ class HostCommands:
         self._path = os.pathsep.join([*path, *(name for name in SYSTEM_DIRECTORIES if name not in path)])
         self._environ = {"PATH": self._path, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
         for name in ("HOME", "TMPDIR", "XDG_RUNTIME_DIR", "GNUPGHOME"):
-            if name in environ:
+            # gpg makes a home of its own below the current directory where HOME is relative.
+            if os.path.isabs(environ.get(name, "")):  # noqa: PTH117 - a string, not yet a path
                 self._environ[name] = environ[name]
 
     def find(self, name: str) -> Path | None:

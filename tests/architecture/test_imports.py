@@ -18,7 +18,7 @@ STABLE = {"cfs_core.plugin", "cfs_core.tar", "cfs_core.bls"}
 LAYERS = [
     {"errors", "model", "strict_json"},
     {"hookspecs", "interfaces", "tar_fields", "zstd_frames"},
-    {"decompress", "scratch"},
+    {"decompress", "host", "scratch"},
     {"plugin", "tar", "bls"},
     {"config", "image", "pluginhost", "report", "system", "target"},
     {"install", "lifecycle"},

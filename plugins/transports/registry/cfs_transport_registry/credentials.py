@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.plugin import CommandError, ConfigError
+from cfs_core.plugin import CommandError, ConfigError, open_regular
 from cfs_transport_registry.reference import HUB, HUB_NAMES, Repository
 from cfs_transport_registry.registries_conf import AUTH_FILES
 
@@ -164,7 +164,7 @@ class CredentialStore:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(_FILE_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -172,7 +172,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         raise
     except OSError as error:
         msg = f"credentials file {path} cannot be read: {error.strerror}"
-        raise ConfigError(msg) from error
+        raise ConfigError(msg, hint="name another with --authfile, or log in again with podman login") from error
     if not raw.strip():
         return {}
     try:
