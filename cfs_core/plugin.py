@@ -138,6 +138,8 @@ if TYPE_CHECKING:
         lookup,
         walk,
     )
+    from cfs_core.system.environment import directory_of
+    from cfs_core.system.regular import open_regular
     from cfs_core.system.scratch import scratch_directory
     from cfs_core.system.strict_json import JsonFields, parse_json
 
@@ -286,6 +288,8 @@ _HOMES: Final = {
     "hookimpl": "cfs_core.hookspecs:hookimpl",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.system.strict_json:parse_json",
+    "directory_of": "cfs_core.system.environment:directory_of",
+    "open_regular": "cfs_core.system.regular:open_regular",
     "read_all": "cfs_core.model.content:read_all",
     "scratch_directory": "cfs_core.system.scratch:scratch_directory",
     "split_scheme": "cfs_core.model.reference:split_scheme",
@@ -432,8 +436,10 @@ __all__ = [
     "WriteFile",
     "Xattrs",
     "decompress",
+    "directory_of",
     "hookimpl",
     "lookup",
+    "open_regular",
     "parse_json",
     "read_all",
     "scratch_directory",

@@ -14,6 +14,7 @@ from cfs_core.model.event import Event
 from cfs_core.pluginhost import families
 from cfs_core.report.logs import LEVELS, Logs
 from cfs_core.report.progress import JsonProgress, SilentProgress
+from cfs_core.system.environment import directory_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -245,10 +246,8 @@ class App(contextlib.AbstractContextManager["App"]):
         configured = self.settings.value("repo")
         if configured:
             return Path(configured)
-        cache = self.environ.get("XDG_CACHE_HOME") or (
-            f"{self.environ['HOME']}/.cache" if self.environ.get("HOME") else None
-        )
+        cache = directory_of(self.environ, "XDG_CACHE_HOME", ".cache")
         if cache is None:
-            msg = "there is no HOME to keep images in"
+            msg = "there is no HOME to keep images in, or it is not an absolute path"
             raise UsageError(msg, hint="name a repository with --repo PATH")
-        return Path(cache, "cfs", "repo")
+        return cache / "cfs" / "repo"

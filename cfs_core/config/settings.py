@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cfs_core.config.keys import BY_NAME, KEYS, Kind
 from cfs_core.config.values import checked, from_text
 from cfs_core.errors import ConfigError
+from cfs_core.system.environment import directory_of
+from cfs_core.system.regular import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -149,8 +151,8 @@ def load(environ: Mapping[str, str], *, file: Path | None = None, root: Path = P
     for path in _drop_ins((root / "usr/lib/cfs", root / "etc/cfs")):
         kind = "etc" if path.is_relative_to(root / "etc") else "vendor"
         settings = settings.with_layer(layer_from_table(_read(path), str(path), kind))
-    home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else None)
-    if home and (path := Path(home, "cfs", "cfs.toml")).is_file():
+    home = directory_of(environ, "XDG_CONFIG_HOME", ".config")
+    if home and (path := home / "cfs" / "cfs.toml").is_file():
         settings = settings.with_layer(layer_from_table(_read(path), str(path), "user"))
     if file is not None:
         settings = settings.with_layer(layer_from_table(_read(file), str(file), "file"))
@@ -171,11 +173,13 @@ def _drop_ins(folders: tuple[Path, ...]) -> list[Path]:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(FILE_LIMIT + 1)
     except OSError as cause:
         msg = f"{path} cannot be read: {cause.strerror}"
-        raise ConfigError(msg) from cause
+        raise ConfigError(
+            msg, hint="settings are TOML files; see `cfs config show --origin` for those in force"
+        ) from cause
     return parse_toml(data, str(path))
 
 

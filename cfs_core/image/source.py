@@ -79,7 +79,7 @@ def open_tree(
     if source.kind == "dump":
         if not source.path.is_file():
             msg = f"{source.path} is not a file"
-            raise UsageError(msg)
+            raise UsageError(msg, hint="name a dump file: dump:FILE")
         with source.path.open("rb") as dump:
             tree = storage.read_dump(dump)
         _transform(tree, form or Form.AS_IS, storage, options, ImageReader(tree, _no_content))
@@ -87,7 +87,7 @@ def open_tree(
         return
     if not source.path.is_dir():
         msg = f"{source.path} is not a directory"
-        raise UsageError(msg)
+        raise UsageError(msg, hint="name a directory: dir:PATH")
     tree = storage.scan(source.path, options)
     chosen = form or (Form.CANONICAL if isinstance(lookup(tree, b"usr"), Directory) else Form.AS_IS)
     _transform(tree, chosen, storage, options, ImageReader(tree, _content_below(tree, source.path)))

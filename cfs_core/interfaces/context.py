@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from cfs_core.system.command_limits import COMMAND_OUTPUT_LIMIT, COMMAND_SECONDS
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Mapping, Sequence
@@ -55,11 +57,16 @@ class CommandRunner(Protocol):
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
         ok: frozenset[int] = frozenset({0}),
+        output_limit: int = COMMAND_OUTPUT_LIMIT,
+        seconds: float = COMMAND_SECONDS,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run to the end and return captured output. ``env`` is added to a minimal C-locale environment.
 
+        *output_limit* bounds standard output in bytes, *seconds* the time; a command that passes one is killed.
+
         Raises:
-            CommandError: missing command, or an exit status not in *ok* (message carries the end of stderr).
+            CommandError: missing command, an exit status not in *ok* (message carries the end of stderr), or a limit
+                passed.
         """
 
 

@@ -36,13 +36,19 @@ def atomic_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 def make_parent(path: Path) -> None:
-    """Make the directories that lead to *path*, where a repository is to be.
+    """Make the directories that lead to *path*, where a repository is to be; nobody else may write into new ones.
 
     Raises:
         HostError: they cannot be made.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        missing = []
+        for folder in path.absolute().parents:
+            if folder.is_dir():
+                break
+            missing.append(folder)
+        for folder in reversed(missing):
+            folder.mkdir(mode=0o755, exist_ok=True)
     except OSError as cause:
         msg = f"there is no place for the repository {path}: {cause.filename}: {cause.strerror}"
         raise HostError(msg, hint="name another one with --repo PATH, or another cache with XDG_CACHE_HOME") from cause

@@ -61,8 +61,16 @@ def _made(folder: Path) -> tuple[Path, int]:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove directories of this user whose maker is gone."""
+    """Remove directories of this user whose maker is gone.
+
+    Where others may rename what is ours, a directory of that name need not be one: only where nobody else writes, or
+    the sticky bit keeps others' hands off (inode(7)), names tell anything.
+    """
     try:
+        where = folder.stat()
+        others = where.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or where.st_uid not in {0, os.geteuid()}
+        if others and not where.st_mode & stat.S_ISVTX:
+            return
         candidates = [path for path in folder.iterdir() if _NAME.match(path.name)]
     except OSError:
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from cfs_core.errors import DiskError, LimitError
 from cfs_core.model.disk import Region
+from cfs_core.system.regular import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,6 +29,11 @@ class DiskImage:
     """A `TargetView` of a disk image. Made by `open_disk`."""
 
     def __init__(self, path: Path, layout: DiskLayout, filesystems: Mapping[str, Filesystem], stack: ExitStack) -> None:
+        try:
+            open_regular(path).close()
+        except OSError as cause:
+            msg = f"{path} cannot be read: {cause.strerror}"
+            raise DiskError(msg, hint="name a disk image, which is a regular file") from cause
         self.path = path
         self._layout = layout
         self._filesystems = filesystems

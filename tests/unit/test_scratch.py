@@ -77,3 +77,17 @@ def test_the_environment_says_where(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with scratch_directory() as folder:
         assert folder.parent == tmp_path
+
+
+def test_nothing_is_swept_where_others_can_rename(tmp_path):
+    precious = tmp_path / "cfs-run-0123456789abcdef"
+    precious.mkdir()
+    (precious / "file").write_text("x")
+    tmp_path.chmod(0o777)
+    with scratch_directory(tmp_path):
+        pass
+    assert (precious / "file").exists()
+    tmp_path.chmod(0o1777)
+    with scratch_directory(tmp_path):
+        pass
+    assert not precious.exists()

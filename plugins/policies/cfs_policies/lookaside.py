@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from cfs_core.plugin import ConfigError, TransferTimeoutError, TransportError
+from cfs_core.plugin import ConfigError, TransferTimeoutError, TransportError, open_regular
 from cfs_policies.scopes import docker_scopes
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _fetch(url: str) -> bytes | None:
     parts = urlsplit(url)
     if parts.scheme == "file":
         try:
-            with Path(unquote(parts.path)).open("rb") as file:
+            with open_regular(Path(unquote(parts.path))) as file:
                 return _bounded(file.read(_SIGNATURE_LIMIT + 1), url)
         except (FileNotFoundError, NotADirectoryError):
             return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from cfs_core.plugin import ConfigError
+from cfs_core.plugin import ConfigError, directory_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Places:
             if value is not None and not isinstance(value, str | Path):
                 msg = f"policy.settings.containers-policy.{key} is {value!r}, not a path"
                 raise ConfigError(msg)
-        home = Path(environ.get("HOME") or "/")
+        home = directory_of(environ, "HOME") or Path("/")
         own = home / ".config/containers"
         system = root / "etc/containers"
         policy = settings.get("policy-json")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.plugin import ConfigError
+from cfs_core.plugin import ConfigError, open_regular
 from cfs_policies.documents import DocumentError, as_object, check_keys, parse_object, text_of
 from cfs_policies.names import Named, exact, exact_or_digest, parse_named, remapped
 from cfs_policies.scopes import check_scope
@@ -38,7 +38,7 @@ class Keys:
         found = list(self.data)
         for path in self.paths:
             try:
-                with path.open("rb") as file:
+                with open_regular(path) as file:
                     found.append(file.read(_KEY_LIMIT))
             except OSError as error:
                 msg = f"key {path} cannot be read: {error.strerror}"
@@ -96,7 +96,7 @@ def load_policy(path: Path) -> PolicyFile:
         ConfigError: not there, unreadable, or not valid in any part.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(_LIMIT + 1)
     except OSError as error:
         msg = f"the policy {path} cannot be read: {error.strerror}"

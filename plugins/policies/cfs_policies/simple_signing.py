@@ -19,6 +19,11 @@ ATOMIC = "atomic container signature"
 COSIGN = "cosign container image signature"
 _BAD = frozenset({"BADSIG", "ERRSIG", "EXPSIG", "EXPKEYSIG", "REVKEYSIG", "NODATA", "UNEXPECTED", "FAILURE", "ERROR"})
 
+CLAIM_LIMIT = 1 << 20
+"""Bytes of what a signature may unpack to: a claim has a few hundred, and OpenPGP messages may be compressed."""
+
+GPG_SECONDS = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -104,4 +109,4 @@ class Keyring:
     def _gpg(self, *arguments: str, data: bytes) -> bytes:
         argv = ["gpg", "--homedir", str(self._home), "--batch", "--no-tty", "--no-options", "--disable-dirmngr"]
         argv += ["--no-auto-key-retrieve", "--no-autostart", "--trust-model", "always", *arguments]
-        return self._commands.run(argv, stdin=data).stdout
+        return self._commands.run(argv, stdin=data, output_limit=CLAIM_LIMIT, seconds=GPG_SECONDS).stdout

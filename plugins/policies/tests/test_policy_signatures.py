@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import threading
+import tracemalloc
+import zlib
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,6 +23,7 @@ from cfs_core.plugin import CfsError
 from cfs_core.system.command import HostCommands
 from cfs_policies.containers_policy import ContainersPolicy
 from cfs_policies.places import Places
+from cfs_policies.simple_signing import Keyring, SignatureInvalidError
 from cfs_testkit import faults
 from cfs_testkit.images import MANIFEST_TYPE, build_image, sha256
 from cfs_testkit.registry.transport import RegistryTransport
@@ -399,3 +402,24 @@ def test_both_kinds_may_be_demanded_together(setting):
     attach(setting, key)
     setting.require({"type": "insecureAcceptAnything"}, sigstore(key), sigstore(make_key("p256")))
     assert not setting.judge().accepted
+
+
+def packet(tag, body):
+    """Return an OpenPGP packet with a four-byte length (RFC 9580, 4.2.1)."""
+    return bytes([0xC0 | tag, 0xFF]) + len(body).to_bytes(4, "big") + body
+
+
+def test_small_signature_that_unpacks_to_much(setting):
+    literal = packet(11, b"b\x00" + bytes(4) + bytes(256 << 20))
+    bomb = literal
+    for _ in range(2):
+        bomb = packet(8, b"\x02" + zlib.compress(bomb, 9))
+    del literal
+    assert len(bomb) < 4096
+    with Keyring([], HostCommands(os.environ), setting.root) as keyring:
+        tracemalloc.start()
+        with pytest.raises(SignatureInvalidError):
+            keyring.verify(bomb)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 16 << 20

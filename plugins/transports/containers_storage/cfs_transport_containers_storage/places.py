@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from cfs_core.plugin import ConfigError, UsageError
+from cfs_core.plugin import ConfigError, UsageError, directory_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,8 +55,8 @@ class Places:
         if named := values.get("root"):
             graph = Path(str(named))
             return cls(roots=(graph,), graph=graph.resolve(), driver=driver, origin="settings", environ=environ)
-        home = Path(environ.get("HOME") or "/")
-        data = Path(environ.get("XDG_DATA_HOME") or home / ".local/share")
+        home = directory_of(environ, "HOME") or Path("/")
+        data = directory_of(environ, "XDG_DATA_HOME") or home / ".local/share"
         default = root / "var/lib/containers/storage" if uid == 0 else data / "containers/storage"
         explicit = values.get("storage-conf") or environ.get("CONTAINERS_STORAGE_CONF")
         if explicit:
@@ -85,7 +85,7 @@ class Places:
 
 def _files(environ: Mapping[str, str], home: Path, uid: int, root: Path) -> Iterator[Path]:
     if uid != 0:
-        yield Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "containers/storage.conf"
+        yield (directory_of(environ, "XDG_CONFIG_HOME") or home / ".config") / "containers/storage.conf"
     yield root / "etc/containers/storage.conf"
     yield root / "usr/share/containers/storage.conf"
 

@@ -24,6 +24,7 @@ from cfs_core.plugin import (
     RegularFile,
     Symlink,
     TransportError,
+    open_regular,
 )
 from cfs_core.tar import TarLimits, read_members
 
@@ -142,7 +143,7 @@ class _Region(io.RawIOBase):
 
 def _open(path: str, scratch: Path) -> BinaryIO:
     try:
-        file = Path(path).open("rb")  # noqa: SIM115 - the caller keeps it
+        file = open_regular(Path(path))
     except FileNotFoundError as error:
         msg = f"there is no file {path}"
         raise NotFoundError(msg) from error
@@ -151,13 +152,9 @@ def _open(path: str, scratch: Path) -> BinaryIO:
         raise NotFoundError(msg, hint="for an image layout in a directory write oci:DIRECTORY:TAG") from error
     except OSError as error:
         msg = f"{path} cannot be opened: {error.strerror}"
-        raise TransportError(msg) from error
-    unpack = _unpacker(file.peek(6)[:6])
+        raise TransportError(msg, hint="an archive is read more than once: save it to a file first") from error
+    unpack = _unpacker(os.pread(file.fileno(), 6, 0))
     if unpack is None:
-        if not file.seekable():
-            file.close()
-            msg = f"{path} is not a regular file"
-            raise TransportError(msg)
         return file
     with file:
         try:

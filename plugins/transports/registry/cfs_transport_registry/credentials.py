@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.plugin import CommandError, ConfigError
+from cfs_core.plugin import CommandError, ConfigError, open_regular
 from cfs_transport_registry.reference import HUB, HUB_NAMES, Repository
 from cfs_transport_registry.registries_conf import AUTH_FILES
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from cfs_transport_registry.settings import Settings
 
 _FILE_LIMIT = 4 * 1024 * 1024
+HELPER_SECONDS = 120.0
+"""A helper may ask a person to unlock a key ring."""
+
 _HUB_URL = "https://index.docker.io/v1/"
 _TOKEN_USER = "<token>"  # noqa: S105 - docker's marker, not a password
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -141,6 +144,8 @@ class CredentialStore:
                 stdin=server.encode(),
                 env=self._settings.helper_environment,
                 ok=frozenset({0, 1}),
+                output_limit=_FILE_LIMIT,
+                seconds=HELPER_SECONDS,
             )
             answer = json.loads(done.stdout) if done.returncode == 0 else None
         except CommandError as error:
@@ -159,7 +164,7 @@ class CredentialStore:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(_FILE_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -167,7 +172,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         raise
     except OSError as error:
         msg = f"credentials file {path} cannot be read: {error.strerror}"
-        raise ConfigError(msg) from error
+        raise ConfigError(msg, hint="name another with --authfile, or log in again with podman login") from error
     if not raw.strip():
         return {}
     try:

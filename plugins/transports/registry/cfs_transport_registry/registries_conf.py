@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.plugin import BlockedError, ConfigError
+from cfs_core.plugin import BlockedError, ConfigError, open_regular
 from cfs_transport_registry.reference import Repository
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _files(settings: Settings) -> Iterator[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(_FILE_LIMIT)
         return tomllib.loads(raw.decode())
     except OSError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from cfs_core.plugin import ConfigError
+from cfs_core.plugin import ConfigError, directory_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,11 +55,6 @@ class Settings:
             msg = f"transport.registry.tls-verify is {verify!r}, not true or false"
             raise ConfigError(msg)
 
-        def place(name: str, default: str | None = None) -> Path | None:
-            text = environ.get(name) or default
-            return Path(text) if text else None
-
-        home = place("HOME")
         return cls(
             authfile=_file(values, "authfile", environ, "REGISTRY_AUTH_FILE"),
             tls_verify=verify,
@@ -67,10 +62,10 @@ class Settings:
             registries_conf=_file(values, "registries-conf", environ, "CONTAINERS_REGISTRIES_CONF"),
             connect_timeout=_seconds(values, "connect-timeout", 15.0),
             read_timeout=_seconds(values, "read-timeout", 30.0),
-            home=home,
-            config_home=place("XDG_CONFIG_HOME", str(home / ".config") if home else None),
-            runtime_dir=place("XDG_RUNTIME_DIR"),
-            docker_config=place("DOCKER_CONFIG"),
+            home=directory_of(environ, "HOME"),
+            config_home=directory_of(environ, "XDG_CONFIG_HOME", ".config"),
+            runtime_dir=directory_of(environ, "XDG_RUNTIME_DIR"),
+            docker_config=Path(environ["DOCKER_CONFIG"]) if environ.get("DOCKER_CONFIG") else None,
             uid=uid,
             helper_environment=dict(environ),
         )
