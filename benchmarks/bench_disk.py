@@ -107,7 +107,7 @@ def bench(base: Path, options: argparse.Namespace) -> None:
     kernel = WriteFile(why="kernel", location=Location(Volume.ESP, "/EFI/Linux/uki.efi"), data=os.urandom(60 * MIB))
     layout = GptLayout()
     with lap("plan: volumes, estimate"):
-        planned = MemoryTarget.planned(())
+        planned = MemoryTarget()
         for planned_action in actions:
             planned.apply(planned_action)
         needed = root.bytes_needed(planned.contents(Volume.ROOT))
@@ -124,12 +124,11 @@ def bench(base: Path, options: argparse.Namespace) -> None:
     )
     filesystems = {part.volume: by_name[part.filesystem or ""] for part in partitions}
     disk = base / "disk.img"
-    with ImageTarget(
-        disk, partitions=partitions, layout=layout, filesystems=filesystems, commands=context.commands, scratch=scratch
-    ) as target:
-        with lap("apply actions"):
-            for action in (*actions, kernel):
-                target.apply(action)
+    memory = MemoryTarget(partitions, commands=context.commands, scratch=scratch)
+    with lap("apply actions"):
+        for action in (*actions, kernel):
+            memory.apply(action)
+    with ImageTarget(disk, memory, layout=layout, filesystems=filesystems) as target:
         with lap("build the disk"):
             target.build()
         target.publish()

@@ -78,8 +78,12 @@ def one_line(text: str) -> str:
 
 
 def split_arguments(text: str) -> tuple[str, ...]:
-    """Split a kernel command line at white space outside double quotes (kernel: lib/cmdline.c next_arg)."""
-    return tuple(re.findall(r'(?:"[^"]*(?:"|$)|[^\s"])+', text))
+    """Split a kernel command line as the kernel does: at white space outside of double quotes, which stay.
+
+    White space is ASCII's (kernel: lib/cmdline.c next_arg). The kernel's isspace (lib/ctype.c) counts the byte A0 too,
+    Latin-1's no-break space; `join_arguments` lets none pass that would be split there.
+    """
+    return tuple(re.findall(r'(?:"[^"]*(?:"|$)|[^ \t\n\r\v\f"])+', text))
 
 
 def join_arguments(arguments: Sequence[str]) -> str:
@@ -101,8 +105,11 @@ def join_arguments(arguments: Sequence[str]) -> str:
             message = f"kernel argument {argument!r} has a quote that is not closed"
             raise BootError(message, hint="the kernel would take all that follows as one argument", argument=argument)
         try:
-            argument.encode()
+            data = argument.encode()
         except UnicodeEncodeError as error:
             message = f"kernel argument {argument!r} is not valid UTF-8"
             raise BootError(message, hint="boot loaders hand over Unicode text", argument=argument) from error
+        if any(b"\xa0" in part for part in data.split(b'"')[::2]):
+            message = f"kernel argument {argument!r} has a sign whose bytes the kernel takes for white space (A0)"
+            raise BootError(message, hint="put double quotes around the value", argument=argument)
     return " ".join(arguments)

@@ -197,14 +197,27 @@ class App(contextlib.AbstractContextManager["App"]):
         )
 
     def make(
-        self, family: Family[Any], name: str, settings: Mapping[str, object] | None = None, *, seed: str | None = None
+        self,
+        family: Family[Any],
+        name: str,
+        *,
+        settings: Settings | None = None,
+        seed: str | None = None,
+        more: Mapping[str, object] | None = None,
     ) -> Any:  # noqa: ANN401 - typed by the callers below
-        """Make the chosen provider of a family.
+        """Make the chosen provider of a family, with its table of *settings* and *more* on top of it.
 
         Raises:
             PluginError: see `PluginHost.make`.
         """
-        return self.host.make(family, name, self.context(name, settings=settings, seed=seed))
+        section = (settings or self.settings).section(family.table, name) if family.table else {}
+        return self.host.make(family, name, self.context(name, settings={**section, **(more or {})}, seed=seed))
+
+    def add_options(self, options: Mapping[str, object]) -> None:
+        """Put options of a command, by the names of the settings that they are, above all other settings."""
+        from cfs_core.config.settings import command_line
+
+        self._settings = self.settings.with_layer(command_line(options))
 
     def transport(self, text: str, **settings: object) -> tuple[Transport, ImageReference]:
         """Return the transport for a reference, and the reference in its grammar.
@@ -229,10 +242,10 @@ class App(contextlib.AbstractContextManager["App"]):
             msg += f"; not working: {lost}" if lost else ""
             raise UsageError(msg, hint="install a plugin, for example `pip install cfs-transport-oci-dir`")
         name = owners[scheme]
-        section = {**self.settings.section("transport", name), **settings}
+        more = dict(settings)
         if self.authfile is not None:
-            section["authfile"] = str(self.authfile)
-        transport: Transport = self.make(families.TRANSPORTS, name, section)
+            more["authfile"] = str(self.authfile)
+        transport: Transport = self.make(families.TRANSPORTS, name, more=more)
         self.stack.callback(transport.close)
         return transport, transport.parse(text)
 

@@ -23,7 +23,6 @@ from cfs_core.errors import StorageError, UsageError
 from cfs_core.model.deployment import FormatOptions, FormatVersion
 from cfs_core.model.digest import HashAlgorithm
 from cfs_core.model.manifest import Platform
-from cfs_core.system.atomic import make_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,14 +172,10 @@ def open_repository(app: App, path: Path | None, *, create: bool = False) -> Ite
     if not create and not where.exists():
         msg = f"there is no repository at {where}"
         raise StorageError(msg, hint="make one with `cfs repo init`, or pull an image")
-    options = None
-    if create and not (where / "meta.json").exists():
-        make_parent(where)
-        options = FormatOptions(
-            version=FormatVersion(app.settings.value("install.erofs")),
-            algorithm=HashAlgorithm(app.settings.value("install.hash")),
-        )
-    with app.storage().open(where, create=create, options=options) as repository:
+    from cfs_core.deploy import pull as ways
+
+    storage = app.storage()
+    with ways.open_repository(app, storage, where) if create else storage.open(where) as repository:
         yield repository
 
 
@@ -201,19 +196,20 @@ def pull(
     Example:
       cfs image pull oci:./debian:latest --name debian
     """
-    from cfs_core.image.pull import merged_tree, pull_layers, tag_of
+    from cfs_core.deploy import pull as ways
+    from cfs_core.deploy.judge import judge
+    from cfs_core.image.pull import tag_of
     from cfs_core.image.resolve import resolve
-    from cfs_core.install.judge import judge
 
     transport, parsed = app.transport(reference)
     resolved = resolve(transport, parsed, wanted_platform(architecture))
-    verified = judge(resolved, transport, app)
+    judged = judge(resolved, transport, app)
     with open_repository(app, repo_path, create=True) as repository:
-        fetched = pull_layers(transport, resolved, repository, progress=app.progress, emit=app.emit)
-        committed = repository.commit(merged_tree(repository, resolved), resolved, name=name or tag_of(reference))
+        tree, fetched = ways.pull(judged, repository, app)
+        committed = repository.commit(tree, resolved, name=name or tag_of(reference))
     app.progress.close()
     if output == "json":
-        show_json({"image": committed, "layers_fetched": fetched, "verified": verified})
+        show_json({"image": committed, "layers_fetched": fetched, "verified": judged.verified})
     else:
         say(f"{committed.manifest_digest}  {committed.id}")
 
@@ -339,11 +335,11 @@ def copy(app: App, source: str, destination: str, architecture: str | None) -> N
     Example:
       cfs image copy docker://localhost:5000/debian:latest oci:./debian:latest
     """
-    from cfs_core.image.copy import copy_image
-    from cfs_core.install.judge import judged_for_copy
+    from cfs_core.deploy import pull as ways
+    from cfs_core.deploy.judge import judged_for_copy
 
     origin, reference = app.transport(source)
     target, name = app.transport(destination)
     platform = wanted_platform(architecture)
-    reference = judged_for_copy(reference, origin, app, platform)
-    say(copy_image(origin, reference, target, name, platform=platform, progress=app.progress, emit=app.emit))
+    judged = judged_for_copy(reference, origin, app, platform)
+    say(ways.copy(judged, target, name, app))

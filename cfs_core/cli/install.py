@@ -25,9 +25,11 @@ from cfs_core.cli.output import (
 from cfs_core.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cfs_core.cli.app import App
+    from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.install.plan import PreparedInstall
-    from cfs_core.install.prepare import PreparedImage
     from cfs_core.install.request import InstallRequest
     from cfs_core.install.run import InstallResult
     from cfs_core.interfaces.provider import TransportProvider
@@ -78,6 +80,11 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
     "--seed", metavar="TEXT", envvar="CFS_SEED", help="Derive all identifiers from TEXT (reproducible disks)."
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option(
+    "--show",
+    metavar="VOLUME:/PATH",
+    help="Print a file of the plan, such as ESP:/loader/loader.conf, and stop.",
+)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before replacing or destroying anything.")
 @click.option("--prove", is_flag=True, help="Boot the result in a virtual machine.")
 @progress_fd_option
@@ -97,26 +104,26 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
       cfs install to-disk --source-imgref oci:./debian:latest disk.img
       cfs install to-disk --source-imgref oci:./debian:latest --karg console=ttyS0 --dry-run disk.img
     """
-    from cfs_core.cli.plan_text import show_plan
+    from cfs_core.cli.plan_text import show_file, show_plan
     from cfs_core.install.run import install as run_install
 
     app: App = ctx.obj
     _fill_in_source(app, options)
+    app.add_options(_settings(options))
     request = _request(disk, options)
+    if request.replace and not (options["yes"] or options["dry_run"]):
+        _ask(disk)
 
-    def confirm(image: PreparedImage, prepared: PreparedInstall) -> bool:
+    def show(image: PreparedImage, prepared: PreparedInstall) -> None:
         app.progress.close()
-        if options["dry_run"] or output == "text":
+        if options["show"]:
+            show_file(prepared, options["show"])
+        elif options["dry_run"] or output == "text":
             show_plan(image, prepared, request, output=output, full=options["dry_run"])
-        if options["dry_run"]:
-            return False
-        if request.replace and not options["yes"]:
-            _ask(disk)
-        return True
 
     if options["prove"]:
         _prover(ctx)
-    result = run_install(request, app, confirm=confirm)
+    result = run_install(request, app, show=show)
     app.progress.close()
     if result is None:
         return 0
@@ -124,7 +131,7 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
         _show_result(result, output)
     if options["prove"]:
         with contextlib.redirect_stdout(results()):  # a plugin's command prints its result itself
-            return int(ctx.invoke(_prover(ctx), **_prove_arguments(ctx, disk, output)) or 0)
+            return int(ctx.invoke(_prover(ctx), **_prove_arguments(ctx, disk, result, output)) or 0)
     return 0
 
 
@@ -154,31 +161,32 @@ def _show_result(result: InstallResult, output: str) -> None:
 
 
 def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
-    from cfs_core.install.choose import parse_firmware
     from cfs_core.install.request import InstallRequest
 
     keys = options["root_ssh_authorized_keys"]
-    firmware = options["firmware"]
     return InstallRequest(
         source=options["source_imgref"],
         disk=disk,
         target_imgref=options["target_imgref"],
         architecture=options["architecture"],
-        filesystem=options["filesystem"],
-        root_size=options["root_size"],
-        esp_size=options["esp_size"],
         disk_size=options["disk_size"],
-        bootloader=options["bootloader"],
-        firmware=parse_firmware(firmware, "--firmware") if firmware else None,
-        storage="composefs" if options["composefs_native"] else None,
         kargs=options["kargs"],
         karg_deletes=options["karg_deletes"],
         root_ssh_authorized_keys=keys.read_bytes() if keys else None,
         boot_volume=_boot_volume(options),
         repo=options["repo_path"],
         seed=options["seed"],
-        replace=os.path.exists(disk),  # noqa: PTH110 - a name too long is judged later
+        # Asked about before anything is fetched; a name too long is judged later.
+        replace=os.path.exists(disk),  # noqa: PTH110
+        dry_run=bool(options["dry_run"] or options["show"]),
     )
+
+
+def _settings(options: Mapping[str, Any]) -> dict[str, object]:
+    """Return the options that are settings, by the settings' names."""
+    names = ("bootloader", "filesystem", "firmware", "root_size", "esp_size")
+    given = {f"install.{name.replace('_', '-')}": options[name] for name in names}
+    return {**given, "install.storage": "composefs" if options["composefs_native"] else None}
 
 
 def _boot_volume(options: dict[str, Any]) -> Volume | None:
@@ -208,9 +216,10 @@ def _prover(ctx: click.Context) -> click.Command:
     return command
 
 
-def _prove_arguments(ctx: click.Context, disk: Path, output: str) -> dict[str, Any]:
-    """Return the prover's own defaults, for this disk."""
+def _prove_arguments(ctx: click.Context, disk: Path, result: InstallResult, output: str) -> dict[str, Any]:
+    """Return the prover's own defaults, for the disk that was made: what starts it is what it was made for."""
     command = _prover(ctx)
-    given = {"disk": disk, "output": output}
+    firmware = next((each for each in ("uefi", "bios") if each in result.firmware), None)
+    given = {"disk": disk, "output": output, "firmware": firmware, "arch": result.architecture}
     made = command.make_context("prove", [str(disk)], parent=ctx.find_root())
-    return {**made.params, **{name: value for name, value in given.items() if name in made.params}}
+    return {**made.params, **{name: value for name, value in given.items() if name in made.params and value}}

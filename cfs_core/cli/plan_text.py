@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from cfs_core.cli.output import say, show_json, table
-from cfs_core.model.action import CopyObject, Effect, WriteBlocks, WriteFile
+from cfs_core.errors import DiskError, UsageError
+from cfs_core.model.action import (
+    CopyObject,
+    Effect,
+    ExchangePaths,
+    MakeDirectory,
+    MakeHardLink,
+    MakeSpecial,
+    MakeSymlink,
+    RemovePath,
+    RenamePath,
+    RunCommand,
+    SetEfiVariable,
+    WriteBlocks,
+    WriteFile,
+)
+from cfs_core.model.disk import Location, Volume
 from cfs_core.model.plan import Severity
 from cfs_core.report.progress import counted, human_bytes
 
 if TYPE_CHECKING:
+    from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.install.plan import PreparedInstall
-    from cfs_core.install.prepare import PreparedImage
     from cfs_core.install.request import InstallRequest
     from cfs_core.model.action import Action
     from cfs_core.model.plan import Finding
 
 COLORS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 REPOSITORY_STEP = "repository"
+_WORDS: Final[dict[type, str]] = {
+    MakeDirectory: "directory",
+    MakeSymlink: "link",
+    MakeHardLink: "hard link",
+    MakeSpecial: "device",
+    RemovePath: "gone",
+    RenamePath: "new name",
+    ExchangePaths: "exchange",
+    RunCommand: "command",
+    SetEfiVariable: "variable",
+}
 _STATE = re.compile(r"/state/(deploy/[0-9a-f]+/etc|os/default/var)/")
 _LONG_HEX = re.compile(r"[0-9a-f]{64,}")
 
@@ -34,21 +61,8 @@ def show_plan(
         show_json(_record(image, prepared, request))
         return
     if full:
-        say(f"image     {image.resolved.reference} ({image.resolved.manifest.digest})")
-        say(f"identity  {plan.image_id}" + (" (sealed)" if image.seal is not None else ""))
-        say(f"storage   {image.storage_name} ({image.storage_origin})")
-        for what in image.verified or ("nothing: no policy is required",):
-            say(f"verified  {what}")
-        say(f"loader    {prepared.bootloader_choice.value} ({prepared.bootloader_choice.origin})")
-        say(f"disk      {request.disk}\n")
-        table(
-            [
-                (str(p.number), p.volume.value, human_bytes(p.size), p.filesystem or "raw", p.uuid)
-                for p in plan.partitions
-            ],
-            ("#", "VOLUME", "SIZE", "FILESYSTEM", "UUID"),
-        )
-        say()
+        _head(image, prepared, request)
+        _volumes(prepared)
         _files(prepared)
         say("kernel command line")
         for argument in plan.arguments:
@@ -58,6 +72,55 @@ def show_plan(
         say(f"{word}: {finding.message} [{finding.code}]", err=not full)
         if finding.hint:
             say(f"  hint: {finding.hint}", err=not full)
+
+
+def show_file(prepared: PreparedInstall, where: str) -> None:
+    """Print a text file that the plan makes; *where* is ``VOLUME:/path``, as the plan names it.
+
+    Raises:
+        UsageError: no such volume or file, or it is no text.
+    """
+    name, _, path = where.partition(":")
+    volume = Volume.__members__.get(name.upper())
+    if volume is None or not path.startswith("/"):
+        msg = f"{where!r} is not VOLUME:/PATH"
+        known = ", ".join(sorted(each.name for each in prepared.target.volumes()))
+        raise UsageError(msg, hint=f"volumes of this plan: {known}")
+    try:
+        text = prepared.target.read(Location(volume, path)).decode()
+    except (FileNotFoundError, DiskError):
+        msg = f"the plan makes no file {where}"
+        raise UsageError(msg, hint="--dry-run lists what it makes") from None
+    except UnicodeDecodeError:
+        msg = f"{where} is not a text file"
+        raise UsageError(msg, hint="install, and read it from the disk") from None
+    say(text.removesuffix("\n"))
+
+
+def _head(image: PreparedImage, prepared: PreparedInstall, request: InstallRequest) -> None:
+    decisions = prepared.decisions
+    layers = image.resolved.manifest.layers
+    say(f"image     {image.resolved.reference} ({image.resolved.manifest.digest})")
+    say(f"identity  {prepared.plan.image_id}" + (" (sealed)" if image.seal is not None else ""))
+    say(f"download  {counted(len(layers), 'layer')}, {human_bytes(sum(layer.size for layer in layers))}")
+    say(f"kernel    {decisions.artifacts.kernel_version or decisions.artifacts.uki_name or 'unknown'}")
+    say(f"storage   {image.storage_choice.value} ({image.storage_choice.origin})")
+    for what in image.verified or ("nothing: no policy is required",):
+        say(f"verified  {what}")
+    say(f"loader    {decisions.bootloader_choice.value} ({decisions.bootloader_choice.origin})")
+    say(f"disk      {request.disk}\n")
+
+
+def _volumes(prepared: PreparedInstall) -> None:
+    """List partitions, with what is used of those that have files and what is left."""
+    rows = []
+    for part in prepared.plan.partitions:
+        used = prepared.disk.used_of(part, prepared.target)
+        room = ("", "") if used is None else (human_bytes(used), human_bytes(max(0, part.size - used)))
+        kind = part.filesystem or "raw"
+        rows.append((str(part.number), part.volume.value, human_bytes(part.size), *room, kind, part.uuid))
+    table(rows, ("#", "VOLUME", "SIZE", "USED", "LEFT", "FILESYSTEM", "UUID"))
+    say()
 
 
 def _shown(findings: tuple[Finding, ...], *, full: bool) -> list[Finding]:
@@ -72,9 +135,9 @@ def _files(prepared: PreparedInstall) -> None:
         say(f"{step.title} ({step.provider})")
         single, bulk = _summed(step.actions, whole=step.id == REPOSITORY_STEP)
         for place, (count, size) in bulk.items():
-            say(f"  {'add':8} {place}  {counted(count, 'entry', 'entries')}, {human_bytes(size)}")
-        for action in sorted(single, key=lambda item: -item.effect):
-            say(f"  {action.effect.name.lower():8} {_short(describe(action))}")
+            say(f"  {'add':8} {human_bytes(size):>10}  {place}  {counted(count, 'entry', 'entries')}")
+        for action in sorted(single, key=lambda item: (-item.effect, _where(item).split("/"))):
+            say(f"  {action.effect.name.lower():8} {_amount(action):>10}  {_short(_where(action))}")
         say()
 
 
@@ -109,15 +172,29 @@ def _short(text: str) -> str:
 
 
 def describe(action: Action) -> str:
-    """Return one line about an action: where, and how much."""
-    where = getattr(action, "location", None) or getattr(action, "a", None) or ""
-    if isinstance(action, CopyObject):
-        return f"{where}  {human_bytes(action.source.size)}"
-    if isinstance(action, WriteFile):
-        return f"{where}  {human_bytes(len(action.data))}"
-    if isinstance(action, WriteBlocks):
-        return f"{where}  {human_bytes(len(action.data))} at byte {action.offset}"
-    return f"{where}  {type(action).__name__}"
+    """Return one line about an action: where, and how much or what."""
+    return f"{_where(action)}  {_amount(action)}"
+
+
+def _where(action: Action) -> str:
+    if isinstance(action, RunCommand):
+        return " ".join(action.argv)
+    if isinstance(action, SetEfiVariable):
+        return action.name
+    return str(getattr(action, "location", None) or getattr(action, "a", ""))
+
+
+def _amount(action: Action) -> str:
+    """Return bytes for what has contents, and a word for all else."""
+    match action:
+        case CopyObject():
+            return human_bytes(action.source.size)
+        case WriteFile():
+            return human_bytes(len(action.data))
+        case WriteBlocks():
+            return f"{human_bytes(len(action.data))} at byte {action.offset}"
+        case _:
+            return _WORDS[type(action)]
 
 
 def _record(image: PreparedImage, prepared: PreparedInstall, request: InstallRequest) -> dict[str, object]:
@@ -132,8 +209,12 @@ def _record(image: PreparedImage, prepared: PreparedInstall, request: InstallReq
             "sealed": image.seal is not None,
             "verified": image.verified,
         },
-        "storage": {"name": image.storage_name, "origin": image.storage_origin},
-        "bootloader": {"name": prepared.bootloader_choice.value, "origin": prepared.bootloader_choice.origin},
+        "storage": {"name": image.storage_choice.value, "origin": image.storage_choice.origin},
+        "bootloader": {
+            "name": prepared.decisions.bootloader_choice.value,
+            "origin": prepared.decisions.bootloader_choice.origin,
+        },
+        "kernel_version": prepared.decisions.artifacts.kernel_version,
         "partitions": plan.partitions,
         "kernel_arguments": plan.arguments,
         "steps": [

@@ -66,7 +66,7 @@ def fsck(app: App, repo_path: Path | None, disk: Path | None, output: str) -> in
         raise UsageError(msg)
     problems: list[Problem] = []
     if disk is not None:
-        from cfs_core.install.check import check_disk
+        from cfs_core.examine.disk import check_disk
 
         problems = list(check_disk(app, disk))
     else:

@@ -70,7 +70,7 @@ def status(app: App, disk: Path | None, sysroot: Path | None, output: str) -> in
 @contextmanager
 def _opened(app: App, disk: Path | None, sysroot: Path | None) -> Iterator[TargetView]:
     if disk is not None:
-        from cfs_core.install.check import opened_disk
+        from cfs_core.examine.disk import opened_disk
 
         with opened_disk(app, disk) as image:
             yield image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.config.settings import Layer, layer_from_table, parse_toml
+from cfs_core.config.settings import Layer, Rank, layer_from_table, parse_toml
 
 if TYPE_CHECKING:
     from cfs_core.interfaces.storage import TreeReader
@@ -30,7 +30,7 @@ def image_advice(image: TreeReader) -> tuple[Layer, ...]:
             data = image.read(path)
             if data:
                 table = parse_toml(data, f"{ADVICE}{path}")
-                layers.append(layer_from_table(translate(table) if translate else table, f"{ADVICE}{path}", "image"))
+                layers.append(layer_from_table(translate(table) if translate else table, f"{ADVICE}{path}", Rank.IMAGE))
     return tuple(layers)
 
 

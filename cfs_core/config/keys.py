@@ -16,6 +16,7 @@ class Kind(enum.Enum):
     NUMBER = "a whole number"
     SIZE = "a size such as 512M or 10G"
     TABLE = "a table"
+    CHOICE = "one of a few words"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,16 @@ class Key:
     default: object
     summary: str
     image: bool = False
+    choices: tuple[str, ...] = ()
+    """The words of a `Kind.CHOICE`."""
 
+    least: int = 0
+    most: int | None = None
+    """Bounds of a `Kind.NUMBER` or `Kind.SIZE`, both included; sizes in bytes."""
+
+
+MIB: Final = 1 << 20
+TIB: Final = 1 << 40
 
 KEYS: Final[tuple[Key, ...]] = (
     Key("repo", Kind.TEXT, None, "repository that images are kept in; the user's cache by default"),
@@ -39,27 +49,52 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("install.layout", Kind.TEXT, "gpt", "disk layout", image=True),
     Key("install.storage", Kind.TEXT, None, "storage format of the installed system", image=True),
     Key(
-        "install.root-size", Kind.SIZE, None, "size of the root partition; by default what the image needs", image=True
+        "install.root-size",
+        Kind.SIZE,
+        None,
+        "size of the root partition; by default what the image needs",
+        image=True,
+        least=MIB,
+        most=1024 * TIB,
     ),
-    Key("install.esp-size", Kind.SIZE, None, "size of the EFI system partition", image=True),
+    # FAT32 counts sectors of 512 bytes in 32 bits.
+    Key(
+        "install.esp-size",
+        Kind.SIZE,
+        None,
+        "size of the EFI system partition",
+        image=True,
+        least=MIB,
+        most=2 * TIB - 512,
+    ),
     Key("install.kargs", Kind.TEXTS, (), "kernel arguments; those of all sources add up", image=True),
     Key(
         "install.firmware",
-        Kind.TEXT,
+        Kind.CHOICE,
         None,
-        "uefi, bios, both or u-boot; by default what the bootloader needs",
+        "what will start the disk; by default what the bootloader needs",
         image=True,
+        choices=("uefi", "bios", "both", "u-boot"),
     ),
-    Key("install.hash", Kind.TEXT, "sha512", "fs-verity hash of new repositories: sha256 or sha512"),
-    Key("install.erofs", Kind.TEXT, "v1", "EROFS layout of new repositories: v0, v1 or v2"),
+    Key("install.hash", Kind.CHOICE, "sha512", "fs-verity hash of new repositories", choices=("sha256", "sha512")),
+    Key("install.erofs", Kind.CHOICE, "v1", "EROFS layout of new repositories", choices=("v0", "v1", "v2")),
     Key("install.host-tools", Kind.FLAG, default=True, summary="whether plans may run tools of this host"),
     Key(
-        "install.timeout", Kind.NUMBER, None, "seconds the boot menu is shown; by default the loader's own", image=True
+        "install.timeout",
+        Kind.NUMBER,
+        None,
+        "seconds the boot menu is shown; by default the loader's own",
+        image=True,
+        most=86_400,
     ),
     Key("policy.require", Kind.TEXTS, (), "policies that must accept an image"),
     Key("policy.settings", Kind.TABLE, None, "settings of policies, a table each"),
     Key("transport", Kind.TABLE, None, "settings of transports, a table each"),
     Key("bootloader", Kind.TABLE, None, "settings of bootloaders, a table each"),
+    Key("filesystem", Kind.TABLE, None, "settings of filesystems, a table each"),
+    Key("initramfs", Kind.TABLE, None, "settings of plugins for early boot, a table each"),
+    Key("layout", Kind.TABLE, None, "settings of disk layouts, a table each"),
+    Key("storage", Kind.TABLE, None, "settings of storage formats, a table each"),
 )
 
 BY_NAME: Final = {key.name: key for key in KEYS}

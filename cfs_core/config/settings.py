@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,26 @@ FILE_LIMIT = 1 << 20
 """Bytes; settings files are small."""
 
 
+class Rank(enum.IntEnum):
+    """Classes of origins, the weakest first. Options are settings like all others: the uppermost."""
+
+    DEFAULT = 0
+    IMAGE = 1
+    VENDOR = 2
+    ETC = 3
+    USER = 4
+    FILE = 5
+    ENVIRONMENT = 6
+    COMMAND_LINE = 7
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value and where it came from."""
+    """A value, where it came from in words, and the class of that origin."""
 
     value: object
     origin: str
+    rank: Rank = Rank.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +48,8 @@ class Layer:
 
     origin: str
     values: Mapping[str, object]
-    rank: int
+    rank: Rank
     warnings: tuple[str, ...] = ()
-
-
-RANKS = ("default", "image", "vendor", "etc", "user", "file", "environment", "command line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,7 @@ class Settings:
         key = BY_NAME[name]
         for layer in reversed(self.layers):
             if name in layer.values:
-                return Setting(layer.values[name], layer.origin)
+                return Setting(layer.values[name], layer.origin, layer.rank)
         return Setting(key.default, "default")
 
     def value(self, name: str) -> Any:  # noqa: ANN401 - the key's kind says what it is
@@ -64,7 +76,9 @@ class Settings:
 
     def every(self, name: str) -> tuple[Setting, ...]:
         """Return the values of all layers, lowest first; for lists that add up."""
-        return tuple(Setting(layer.values[name], layer.origin) for layer in self.layers if name in layer.values)
+        return tuple(
+            Setting(layer.values[name], layer.origin, layer.rank) for layer in self.layers if name in layer.values
+        )
 
     def section(self, name: str, part: str) -> Mapping[str, object]:
         """Return one table of a table key, merged over the layers."""
@@ -86,12 +100,7 @@ class Settings:
             yield key.name, self.get(key.name)
 
 
-def rank(name: str) -> int:
-    """Return the rank of an origin class."""
-    return RANKS.index(name)
-
-
-def layer_from_table(table: Mapping[str, object], origin: str, kind: str) -> Layer:
+def layer_from_table(table: Mapping[str, object], origin: str, rank: Rank) -> Layer:
     """Check one parsed file.
 
     Raises:
@@ -99,10 +108,10 @@ def layer_from_table(table: Mapping[str, object], origin: str, kind: str) -> Lay
     """
     values: dict[str, object] = {}
     warnings: list[str] = []
-    advice = kind in {"image", "vendor"}
+    advice = rank in {Rank.IMAGE, Rank.VENDOR}
     for name, value in _flatten(table):
         key = BY_NAME.get(name)
-        if key is None or (kind == "image" and not key.image):
+        if key is None or (rank is Rank.IMAGE and not key.image):
             problem = "is not a setting" if key is None else "cannot be set by an image"
             if not advice:
                 msg = f"{name} in {origin} {problem}"
@@ -110,7 +119,7 @@ def layer_from_table(table: Mapping[str, object], origin: str, kind: str) -> Lay
             warnings.append(f"{name} in {origin} {problem}; ignored")
             continue
         values[name] = checked(key, value, origin)
-    return Layer(origin, values, rank(kind), tuple(warnings))
+    return Layer(origin, values, rank, tuple(warnings))
 
 
 def _flatten(table: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:
@@ -149,13 +158,13 @@ def load(environ: Mapping[str, str], *, file: Path | None = None, root: Path = P
     """
     settings = Settings()
     for path in _drop_ins((root / "usr/lib/cfs", root / "etc/cfs")):
-        kind = "etc" if path.is_relative_to(root / "etc") else "vendor"
-        settings = settings.with_layer(layer_from_table(_read(path), str(path), kind))
+        rank = Rank.ETC if path.is_relative_to(root / "etc") else Rank.VENDOR
+        settings = settings.with_layer(layer_from_table(_read(path), str(path), rank))
     home = directory_of(environ, "XDG_CONFIG_HOME", ".config")
     if home and (path := home / "cfs" / "cfs.toml").is_file():
-        settings = settings.with_layer(layer_from_table(_read(path), str(path), "user"))
+        settings = settings.with_layer(layer_from_table(_read(path), str(path), Rank.USER))
     if file is not None:
-        settings = settings.with_layer(layer_from_table(_read(file), str(file), "file"))
+        settings = settings.with_layer(layer_from_table(_read(file), str(file), Rank.FILE))
     return settings.with_layer(_environment(environ))
 
 
@@ -192,7 +201,7 @@ def _environment(environ: Mapping[str, str]) -> Layer:
     if environ.get("CFS_DISABLE_PLUGINS"):
         variable = "CFS_DISABLE_PLUGINS"
         values["plugins.disabled"] = from_text(BY_NAME["plugins.disabled"], environ[variable], variable)
-    return Layer("environment", values, rank("environment"))
+    return Layer("environment", values, Rank.ENVIRONMENT)
 
 
 def command_line(values: Mapping[str, object]) -> Layer:
@@ -202,4 +211,4 @@ def command_line(values: Mapping[str, object]) -> Layer:
         for name, value in values.items()
         if value is not None and value != ()
     }
-    return Layer("command line", given, rank("command line"))
+    return Layer("command line", given, Rank.COMMAND_LINE)

@@ -51,14 +51,27 @@ def checked(key: Key, value: object, origin: str) -> object:
         case Kind.FLAG if isinstance(value, bool):
             return value
         case Kind.NUMBER if isinstance(value, int) and not isinstance(value, bool):
-            return value
+            return _bounded(key, value, origin)
         case Kind.SIZE if isinstance(value, str | int) and not isinstance(value, bool):
-            return parse_size(value, f"{key.name} in {origin}")
+            return _bounded(key, parse_size(value, f"{key.name} in {origin}"), origin)
+        case Kind.CHOICE if isinstance(value, str):
+            if value not in key.choices:
+                msg = f"{key.name} in {origin} is {value!r:.80}, which is none of {', '.join(key.choices)}"
+                raise ConfigError(msg, hint=f"write one of {', '.join(key.choices)}", key=key.name, origin=origin)
+            return value
         case Kind.TABLE if isinstance(value, dict):
             return value
         case _:
             msg = f"{key.name} in {origin} must be {key.kind.value}, not {value!r:.80}"
-            raise ConfigError(msg, key=key.name, origin=origin)
+            raise ConfigError(msg, hint="correct it, or leave it out", key=key.name, origin=origin)
+
+
+def _bounded(key: Key, value: int, origin: str) -> int:
+    if value < key.least or (key.most is not None and value > key.most):
+        most = "" if key.most is None else f" and at most {key.most}"
+        msg = f"{key.name} in {origin} is {value}; it must be at least {key.least}{most}"
+        raise ConfigError(msg, hint="leave it out to have it chosen", key=key.name, origin=origin)
+    return value
 
 
 def from_text(key: Key, text: str, origin: str) -> object:
@@ -77,10 +90,10 @@ def from_text(key: Key, text: str, origin: str) -> object:
                 return False
         case Kind.NUMBER:
             if _NUMBER.fullmatch(text):
-                return int(text)
-        case Kind.TEXT | Kind.SIZE:
+                return checked(key, int(text), origin)
+        case Kind.TEXT | Kind.SIZE | Kind.CHOICE:
             return checked(key, text, origin)
         case Kind.TABLE:
             pass
     msg = f"{key.name} in {origin} must be {key.kind.value}, not {text!r:.80}"
-    raise ConfigError(msg, key=key.name, origin=origin)
+    raise ConfigError(msg, hint="correct the variable, or unset it", key=key.name, origin=origin)

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cfs_core.bls import split_arguments
 from cfs_core.errors import ImageError
-from cfs_core.image.kernel_arguments import split_words
 from cfs_core.image.pe import read_pe
 from cfs_core.model.boot import BootArtifacts, EntryKind, UkiAddon
 from cfs_core.model.tree import Directory, lookup
@@ -122,7 +122,7 @@ def _uki(file: _EfiFile, addons: tuple[UkiAddon, ...]) -> BootArtifacts:
             uki=file.content,
             uki_name=file.name,
             addons=addons,
-            sealed_arguments=split_words(pe.text(".cmdline")),
+            sealed_arguments=split_arguments(pe.text(".cmdline")),
             os_release=parse_os_release(pe.text(".osrel", limit=_OS_RELEASE_LIMIT)),
         )
     except ImageError as error:

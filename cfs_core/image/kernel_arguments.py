@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cfs_core.bls import split_arguments
 from cfs_core.errors import ImageError, UsageError
 from cfs_core.model.boot import Architecture, KernelArgument
 from cfs_core.model.plan import Finding, Severity
@@ -47,23 +48,6 @@ class CollectedArguments:
     removed: tuple[KernelArgument, ...] = ()
 
 
-def split_words(text: str) -> tuple[str, ...]:
-    """Split a command line as the kernel does (lib/cmdline.c): at white space outside of double quotes, which stay."""
-    words: list[str] = []
-    word = ""
-    quoted = False
-    for character in text:
-        if character == '"':
-            quoted = not quoted
-        if not quoted and character in " \t\n\r\v\f":
-            if word:
-                words.append(word)
-            word = ""
-        else:
-            word += character
-    return (*words, word) if word else tuple(words)
-
-
 def quote(text: str) -> str:
     """Return *text* as one word of the command line: double quotes go around a value with white space in it.
 
@@ -79,7 +63,7 @@ def quote(text: str) -> str:
     if text.count('"') % 2:
         msg = f"the kernel argument {text!r} has an odd number of double quotes"
         raise UsageError(msg, hint="the kernel has no escape for a double quote; they only come in pairs")
-    if split_words(text) == (text,):
+    if split_arguments(text) == (text,):
         return text
     if '"' in text:
         msg = f"the kernel argument {text!r} has white space and double quotes in it"
@@ -169,7 +153,7 @@ def _of_file(raw: bytes, path: str, architecture: Architecture) -> Iterator[Kern
 
 
 def _words(texts: Sequence[str], where: str) -> tuple[str, ...]:
-    found = tuple(word for text in texts for word in split_words(text))
+    found = tuple(word for text in texts for word in split_arguments(text))
     for word in found:
         try:
             quote(word)

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cfs_core.bls import split_arguments
 from cfs_core.errors import ImageError
-from cfs_core.image.kernel_arguments import split_words
 from cfs_core.image.pe import read_pe
 from cfs_core.model.boot import KernelArgument
 from cfs_core.model.digest import HashAlgorithm
@@ -53,7 +53,7 @@ def command_line(uki: Content) -> tuple[str, ...]:
     Raises:
         ImageError: not a PE file, or malformed.
     """
-    return split_words(read_pe(uki).text(".cmdline"))
+    return split_arguments(read_pe(uki).text(".cmdline"))
 
 
 def sealed_words(artifacts: BootArtifacts) -> tuple[SealedDigest, ...]:

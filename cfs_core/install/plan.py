@@ -1,305 +1,128 @@
-"""The plan: partitions, actions, menu, findings. Made without writing anything; dry runs show it, `run` applies it."""
+"""The plan of an install: decide, plan the deployment, plan the disk, fill it in memory, check. Nothing is written.
+
+What the plan filled in memory is what `run` writes and reads back: nothing is planned, run or merged twice.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.config.advice import ADVICE
-from cfs_core.image.kernel_arguments import collect_arguments, image_arguments
-from cfs_core.image.sealed import parse_words, sealed_arguments
-from cfs_core.install import preflight
-from cfs_core.install.bounds import Bounds
-from cfs_core.install.choose import (
-    Choice,
-    choose_architecture,
-    choose_artifacts,
-    choose_bootloader,
-    choose_filesystem,
-    choose_firmware,
-)
-from cfs_core.install.command_line import check_root, check_seal, check_sealed
-from cfs_core.install.state import REPOSITORY, ROOT, DeploymentState, label_of, plan_state
-from cfs_core.interfaces.bootloader import BootFacts
-from cfs_core.interfaces.layout import LayoutRequest
-from cfs_core.model.action import Attributes, CopyObject, MakeDirectory, MakeSymlink, WriteFile
-from cfs_core.model.boot import BootEntry, BootMenu, EntryKind, Firmware, KernelArgument
+from cfs_core.deploy import preflight
+from cfs_core.deploy.bounds import Bounds
+from cfs_core.deploy.decide import Decisions, decide
+from cfs_core.deploy.deployment import PlannedContents, PlannedEntry, plan_contents, plan_entry
+from cfs_core.deploy.state import plan_origin
+from cfs_core.install.disk import PlannedDisk, plan_disk
+from cfs_core.model.action import CopyObject, RunCommand, WriteFile
+from cfs_core.model.boot import BootMenu
 from cfs_core.model.digest import Digest
-from cfs_core.model.disk import Location, Volume, VolumeNeed
-from cfs_core.model.plan import Finding, InstallPlan, Severity, Step
+from cfs_core.model.places import REPOSITORY
+from cfs_core.model.plan import Finding, InstallPlan, Step
 from cfs_core.pluginhost import families
 from cfs_core.target.execute import apply
 from cfs_core.target.memory import RAW, MemoryTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cfs_core.install.prepare import PreparedImage
+    from cfs_core.deploy.prepare import PreparedImage
+    from cfs_core.deploy.services import Services
     from cfs_core.install.request import InstallRequest
-    from cfs_core.install.services import Services
-    from cfs_core.interfaces.bootloader import Bootloader
-    from cfs_core.interfaces.filesystem import Filesystem
-    from cfs_core.interfaces.layout import DiskLayout
-    from cfs_core.model.action import Action, PlacingAction
-    from cfs_core.model.boot import BootArtifacts
-    from cfs_core.model.disk import Partition
-    from cfs_core.model.tree import Xattrs
-
-MIB = 1 << 20
-ROOT_ROOM = 512 * MIB
-"""Bytes beyond half the image that a root partition of unspecified size leaves free for logs, /var and an update."""
+    from cfs_core.model.action import Action
+    from cfs_core.model.origin import BootFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedInstall:
-    """A plan with the providers that will carry it out."""
+    """A plan, the target in memory that it filled, and the providers that carry it out."""
 
     plan: InstallPlan
-    facts: BootFacts
-    bootloader: Bootloader
-    bootloader_choice: Choice
-    layout: DiskLayout
-    filesystems: dict[Volume, Filesystem]
-    verity: bool
+    decisions: Decisions
+    disk: PlannedDisk
+    target: MemoryTarget
 
 
 def make_plan(request: InstallRequest, image: PreparedImage, services: Services) -> PreparedInstall:
-    """Decide everything.
+    """Decide and plan everything.
 
     Raises:
         PluginError, ImageError, UsageError, RefusedError: no plan can be made at all. Faults of a plan that can be
             made are findings in it.
     """
-    settings = image.settings
-    architecture = choose_architecture(image.resolved.config.platform.architecture)
-    artifacts = choose_artifacts(image.artifacts)
-    asked = choose_firmware(request, settings)
-    registry = services.host.collect(families.BOOTLOADERS)
-    choice = choose_bootloader(request, settings, registry, image.merged, artifacts.kind, asked)
-    provider = registry.get(choice.value)
-    section = settings.section("bootloader", choice.value)
-    bootloader: Bootloader = services.make(families.BOOTLOADERS, choice.value, section, seed=request.seed)
-    known = services.host.collect(families.FILESYSTEMS)
-    filesystem_name = choose_filesystem(request, settings, known).value
-    root_filesystem = known.get(filesystem_name)
-    verity = root_filesystem.verity
-    facts = BootFacts(
-        architecture=architecture,
-        firmware=asked or _default_firmware(provider.firmware),
-        image=image.merged,
-        artifacts=artifacts,
-        root_filesystem=filesystem_name,
-        volumes=frozenset({request.boot_volume}) if request.boot_volume else frozenset(),
-        seed=request.seed or "",
-    )
-    findings: list[Finding] = list(bootloader.check(facts))
-    unplannable = any(finding.severity is Severity.ERROR for finding in findings)
-    findings += preflight.check_architecture(artifacts, architecture)
-    verdict, problems = preflight.examine_initramfs(services, artifacts, image.merged, image.storage_name)
-    findings += problems
-    if unplannable:
-        preflight.refuse_errors(findings)
-    if not verity and services.host.collect(families.STORAGE).get(image.storage_name).needs_verity:
-        findings.append(_no_verity(filesystem_name, sealed=image.seal is not None and not image.seal.verity_optional))
-    own: list[KernelArgument] = []
-    if verdict is not None:
-        own += [KernelArgument(text=text, origin=f"initramfs ({verdict.handler})") for text in verdict.arguments]
-    contributed = services.host.contribute("cfs_kernel_arguments", KernelArgument, facts=facts)
-    own += [argument for _, argument in contributed]
-    return _planned(request, image, services, facts, bootloader, choice, verity, findings, own)
-
-
-def _planned(
-    request: InstallRequest,
-    image: PreparedImage,
-    services: Services,
-    facts: BootFacts,
-    bootloader: Bootloader,
-    choice: Choice,
-    verity: bool,  # noqa: FBT001
-    findings: list[Finding],
-    own: list[KernelArgument],
-) -> PreparedInstall:
-    settings = image.settings
-    artifacts = facts.artifacts
-    assert artifacts is not None  # noqa: S101 - set by make_plan
-    layout: DiskLayout = services.make(families.LAYOUTS, str(settings.value("install.layout")), seed=request.seed)
-    root = services.make(families.FILESYSTEMS, facts.root_filesystem, seed=request.seed)
-    top = MakeDirectory(location=ROOT, why="root of the volume", attributes=_root_attributes(image))
-    storage_actions = _repository_actions(image, verity=verity)
-    state = _state(request, image, artifacts)
-    state_actions = list(plan_state(state))
-    declared = list(bootloader.needs(facts))
-    storage_owner = services.host.collect(families.STORAGE).owner(image.storage_name)
-    storage_bounds = Bounds.of_storage(image.storage_name, storage_owner, REPOSITORY)
-    contents = _contents(top, storage_actions, storage_bounds, state_actions)
-    root_bytes = root.bytes_needed(contents)
-    extra = sum(need.bytes_needed for need in declared if need.volume is Volume.ROOT)
-    root_size = request.root_size or settings.value("install.root-size")
-    room = 0 if root_size else root_bytes // 2 + ROOT_ROOM
-    needs = [need for need in declared if need.volume is not Volume.ROOT]
-    needs.append(
-        VolumeNeed(
-            volume=Volume.ROOT,
-            bytes_needed=root_bytes + extra + room,
-            filesystems=(facts.root_filesystem,),
-            why="the system",
-        )
-    )
-    esp_size = request.esp_size or settings.value("install.esp-size")
-    partitions = layout.plan(
-        LayoutRequest(
-            needs=needs,
-            architecture=facts.architecture,
-            root_filesystem=facts.root_filesystem,
-            root_size=root_size,
-            disk_size=request.disk_size,
-            volume_sizes={Volume.ESP: esp_size} if esp_size else {},
-            seed=request.seed,
-        )
-    )
-    wanted = request.boot_volume
-    if wanted is not None and all(partition.volume is not wanted for partition in partitions):
-        findings.append(_no_boot_volume(choice.value, wanted))
-    filesystems = _filesystems(partitions, services, root, request.seed)
-    missing = list(preflight.check_hosts(filesystems))
-    findings += missing
-    findings += preflight.check_fits({Volume.ROOT: root_bytes + extra}, partitions)
-    boot_bytes = sum(need.bytes_needed for need in needs[:-1])
-    scratch_bytes = 0 if missing else root.scratch_needed(contents)
-    findings += preflight.check_space(
-        [
-            (request.disk.absolute().parent, root_bytes + extra + boot_bytes, "for the disk image"),
-            (services.scratch, scratch_bytes, "for temporary files"),
-        ]
-    )
-    arguments, entry, argument_findings = _entry(request, image, facts, partitions, own, verity=verity)
-    findings += argument_findings
+    decisions = decide(request, image, services)
+    contents = plan_contents(request, image, decisions)
+    disk = plan_disk(request, image, services, decisions, _measured(contents, image, services))
+    entry = plan_entry(request, image, decisions, disk.root)
     target = MemoryTarget(
-        partitions,
-        commands=services.commands,
+        disk.partitions,
+        # A dry run shows the commands; what they would make is not there to be looked at.
+        commands=None if request.dry_run else services.commands,
         scratch=services.scratch,
-        host_tools=bool(settings.value("install.host-tools")),
+        host_tools=bool(image.settings.value("install.host-tools")),
     )
-    loader_owner = services.host.collect(families.BOOTLOADERS).owner(choice.value)
-    bounds = Bounds.of_bootloader(choice.value, loader_owner, declared, facts)
-    loader_actions = tuple(bootloader.plan_install(target, facts))
-    bounds.apply(loader_actions, target)
-    menu = BootMenu(entries=(entry,), timeout_seconds=settings.value("install.timeout"))
-    menu_actions = tuple(bootloader.plan_menu(target, BootMenu(entries=()), menu, facts))
-    bounds.apply(menu_actions, target)
-    state_actions = list(plan_state(replace(state, boot_files=_boot_files(target))))
-    steps = (
-        Step(id="repository", provider=image.storage_name, title="repository", actions=(top, *storage_actions)),
-        Step(id="state", provider="cfs-core", title="state of the deployment", actions=tuple(state_actions)),
-        Step(id="bootloader", provider=choice.value, title="bootloader", actions=loader_actions),
-        Step(id="menu", provider=choice.value, title="boot menu", actions=menu_actions),
-    )
+    menu = BootMenu(entries=(entry.entry,), timeout_seconds=image.settings.value("install.timeout"))
     plan = InstallPlan(
         image=image.resolved,
         image_id=image.committed.id,
-        partitions=partitions,
-        steps=steps,
+        partitions=disk.partitions,
+        steps=_filled(target, contents, decisions, menu, image),
         menu=menu,
-        arguments=tuple(arguments),
+        arguments=entry.arguments,
     )
-    findings += [finding for _, finding in services.host.contribute("cfs_check_plan", Finding, plan=plan, facts=facts)]
-    findings += _plugin_faults(services)
-    return PreparedInstall(
-        plan=replace(plan, findings=tuple(findings)),
-        facts=facts,
-        bootloader=bootloader,
-        bootloader_choice=choice,
-        layout=layout,
-        filesystems=filesystems,
-        verity=verity,
-    )
+    found = _findings(plan, decisions, disk, entry, services)
+    return PreparedInstall(plan=replace(plan, findings=found), decisions=decisions, disk=disk, target=target)
 
 
-def _entry(
-    request: InstallRequest,
-    image: PreparedImage,
-    facts: BootFacts,
-    partitions: Sequence[Partition],
-    own: list[KernelArgument],
-    *,
-    verity: bool,
-) -> tuple[list[KernelArgument], BootEntry, list[Finding]]:
-    """Bring the kernel arguments of all origins together, and make the menu entry."""
-    artifacts = facts.artifacts
-    assert artifacts is not None  # noqa: S101 - set by make_plan
-    root = next(partition for partition in partitions if partition.volume is Volume.ROOT)
-    configured = [
-        KernelArgument(text=text, origin=setting.origin)
-        for setting in image.settings.every("install.kargs")
-        for text in setting.value  # type: ignore[attr-defined]  # a list of strings, checked when it was read
-    ]
-    asked = [KernelArgument(text=text, origin="--karg") for text in request.kargs]
-    labels = image.resolved.config.labels
-    needed = image.repository.kernel_arguments(image.committed, verity=verity)
-    findings: list[Finding] = []
-    if artifacts.kind is EntryKind.UKI:
-        arguments = list(sealed_arguments(artifacts))
-        of_image = [argument for argument in configured if argument.origin.startswith(ADVICE)]
-        advised = [*image_arguments(image.merged, labels, facts.architecture), *of_image, *own]
-        demanded = [*asked, *(argument for argument in configured if argument not in of_image)]
-        findings += check_sealed(arguments, demanded=demanded, advised=advised, deleted=request.karg_deletes)
-        if any(parse_words(argument.text for argument in needed)):
-            words = [argument.text for argument in arguments]
-            findings += check_seal(words, image.committed.id, artifacts.uki_name or "the UKI")
-    else:
-        root_argument = KernelArgument(text=f"root=UUID={root.fs_uuid}", origin="disk layout")
-        collected = collect_arguments(
-            image.merged,
-            labels,
-            facts.architecture,
-            own=[root_argument, *needed, *own],
-            settings=configured,
-            added=asked,
-            deleted=request.karg_deletes,
-        )
-        arguments = list(collected.arguments)
-        findings += collected.findings
-    findings += check_root(arguments, root, sealed=artifacts.kind is EntryKind.UKI)
-    release = dict(artifacts.os_release)
-    entry = BootEntry(
-        deployment_id=image.committed.id,
-        kind=artifacts.kind,
-        title=release.get("PRETTY_NAME") or release.get("NAME") or release.get("ID") or image.committed.id,
-        version=release.get("VERSION_ID") or release.get("VERSION") or image.committed.id,
-        os_id=release.get("ID") or "bootc",
-        arguments=() if artifacts.kind is EntryKind.UKI else tuple(argument.text for argument in arguments),
-        artifacts=artifacts,
-    )
-    return arguments, entry, findings
+def _measured(contents: PlannedContents, image: PreparedImage, services: Services) -> MemoryTarget:
+    """Return a target without partitions that holds what the root volume will: its size is not known yet."""
+    target = MemoryTarget()
+    name = image.storage_choice.value
+    bounds = Bounds.of_storage(name, services.host.collect(families.STORAGE).owner(name), REPOSITORY)
+    apply(contents.repository[:1], target)
+    bounds.apply(contents.repository[1:], target)
+    apply(contents.state_actions, target)
+    target.apply(plan_origin(contents.state, ()))
+    return target
 
 
-def _repository_actions(image: PreparedImage, *, verity: bool) -> list[Action]:
-    """Return what makes the repository on the root volume, its files labelled as /usr is."""
-    label = label_of(image.deployed, b"/usr")
-    exported = image.repository.plan_export([image.committed], REPOSITORY, verity=verity)
-    return [_labelled(action, label) for action in exported]
+def _filled(
+    target: MemoryTarget, contents: PlannedContents, decisions: Decisions, menu: BootMenu, image: PreparedImage
+) -> tuple[Step, ...]:
+    """Fill *target* as the finished disk will be, and return the steps that did it.
 
-
-def _state(request: InstallRequest, image: PreparedImage, artifacts: BootArtifacts) -> DeploymentState:
-    return DeploymentState(
-        image_id=image.committed.id,
-        tree=image.deployed,
-        content=image.repository.content,
-        target_imgref=request.target_imgref or str(image.resolved.reference),
-        boot_type=artifacts.kind,
-        boot_digest=artifacts.boot_digest,
-        manifest_digest=image.resolved.manifest.digest,
-        verified=image.verified,
-        root_ssh_authorized_keys=request.root_ssh_authorized_keys,
+    The origin file records boot files, so it is written again when they are known.
+    """
+    apply((*contents.repository, *contents.state_actions, plan_origin(contents.state, ())), target)
+    loader, facts = decisions.bootloader_choice.value, decisions.facts
+    bounds = Bounds.of_bootloader(loader, decisions.bootloader_owner, decisions.bootloader.needs(facts), facts)
+    loader_actions = _carried_out(bounds, tuple(decisions.bootloader.plan_install(target, facts)), target)
+    planned_menu = tuple(decisions.bootloader.plan_menu(target, BootMenu(entries=()), menu, facts))
+    menu_actions = _carried_out(bounds, planned_menu, target)
+    origin = plan_origin(contents.state, _boot_files(target))
+    target.apply(origin)
+    storage = image.storage_choice.value
+    return (
+        Step(id="repository", provider=storage, title="repository", actions=contents.repository),
+        Step(
+            id="state", provider="cfs-core", title="state of the deployment", actions=(*contents.state_actions, origin)
+        ),
+        Step(id="bootloader", provider=loader, title="bootloader", actions=loader_actions),
+        Step(id="menu", provider=loader, title="boot menu", actions=menu_actions),
     )
 
 
-def _boot_files(target: MemoryTarget) -> tuple[tuple[Location, str], ...]:
-    """Return every file that loader and menu will have put anywhere, with its SHA-256."""
-    found: list[tuple[Location, str]] = []
+def _carried_out(bounds: Bounds, actions: tuple[Action, ...], target: MemoryTarget) -> tuple[Action, ...]:
+    """Apply *actions*; return what will be written, or the commands themselves where none was run."""
+    done = bounds.apply(actions, target)
+    return actions if target.runs_nothing and any(isinstance(action, RunCommand) for action in actions) else done
+
+
+def _boot_files(target: MemoryTarget) -> tuple[BootFile, ...]:
+    """Return every file that loader and menu have put anywhere, with its SHA-256."""
+    found: list[BootFile] = []
     for volume in sorted(target.volumes()):
         for action in target.contents(volume).values() if volume not in RAW else ():
+            if action.location.path.startswith((f"{REPOSITORY.path}/", "/state/")):
+                continue
             if isinstance(action, WriteFile) and not action.volatile:
                 found.append((action.location, Digest.of(action.data).hex))
             elif isinstance(action, CopyObject):
@@ -308,56 +131,21 @@ def _boot_files(target: MemoryTarget) -> tuple[tuple[Location, str], ...]:
     return tuple(found)
 
 
-def _root_attributes(image: PreparedImage) -> Attributes:
-    return Attributes(mode=0o755, xattrs=label_of(image.deployed, b"/"))
+def _findings(
+    plan: InstallPlan, decisions: Decisions, disk: PlannedDisk, entry: PlannedEntry, services: Services
+) -> tuple[Finding, ...]:
+    """Bring all findings together, each with who found it."""
+    facts = decisions.facts
+    contributed = services.host.contribute("cfs_check_plan", Finding, plan=plan, facts=facts)
+    return (
+        *(_stamped(finding, "cfs-core") for finding in (*decisions.findings, *disk.findings, *entry.findings)),
+        *(replace(finding, origin=owner.distribution) for owner, finding in contributed),
+        *(_stamped(finding, "cfs-core") for finding in _plugin_faults(services)),
+    )
 
 
-def _labelled(action: Action, label: Xattrs) -> Action:
-    if (
-        label
-        and isinstance(action, CopyObject | WriteFile | MakeDirectory | MakeSymlink)
-        and not action.attributes.xattrs
-    ):
-        return replace(action, attributes=replace(action.attributes, xattrs=label))
-    return action
-
-
-def _contents(
-    top: Action, storage_actions: list[Action], storage_bounds: Bounds, state_actions: list[Action]
-) -> dict[str, PlacingAction]:
-    """Collect what the root volume will hold, by path, as filesystems measure it."""
-    target = MemoryTarget.planned(())
-    target.apply(top)
-    storage_bounds.apply(storage_actions, target)
-    apply(state_actions, target)
-    return target.contents(Volume.ROOT)
-
-
-def _filesystems(
-    partitions: Sequence[Partition], services: Services, root: Filesystem, seed: str | None
-) -> dict[Volume, Filesystem]:
-    made: dict[Volume, Filesystem] = {Volume.ROOT: root}
-    for partition in partitions:
-        if partition.filesystem is not None and partition.volume not in made:
-            made[partition.volume] = services.make(families.FILESYSTEMS, partition.filesystem, seed=seed)
-    return made
-
-
-def _default_firmware(offered: frozenset[Firmware]) -> frozenset[Firmware]:
-    return frozenset({Firmware.UEFI}) if Firmware.UEFI in offered else offered
-
-
-def _no_boot_volume(bootloader: str, volume: Volume) -> Finding:
-    option = "--xbootldr" if volume is Volume.XBOOTLDR else "--separate-boot"
-    message = f"{bootloader} would put nothing on the partition that {option} asks for"
-    return preflight.error("disk.no-boot-volume", message, f"leave {option} out, or choose another --bootloader")
-
-
-def _no_verity(filesystem: str, *, sealed: bool) -> Finding:
-    message = f"{filesystem} has no fs-verity"
-    if sealed:
-        return preflight.error("disk.no-verity", f"{message}, which a sealed image requires", "use --filesystem ext4")
-    return preflight.warning("disk.no-verity", f"{message}: the system will start, but its files are not verified")
+def _stamped(finding: Finding, origin: str) -> Finding:
+    return finding if finding.origin else replace(finding, origin=origin)
 
 
 def _plugin_faults(services: Services) -> list[Finding]:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from cfs_core.deploy.preflight import refuse_errors
+from cfs_core.deploy.prepare import PreparedImage, prepare
+from cfs_core.deploy.target_reference import one_line, target_reference
+from cfs_core.examine.read_back import read_back
 from cfs_core.install.plan import PreparedInstall, make_plan
-from cfs_core.install.preflight import refuse_errors
-from cfs_core.install.prepare import PreparedImage, prepare
-from cfs_core.install.target_reference import one_line, target_reference
-from cfs_core.install.verify import verify
 from cfs_core.model.event import Event
 from cfs_core.target.image import ImageTarget
 from cfs_core.target.read import open_disk
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from cfs_core.deploy.services import Services
     from cfs_core.install.request import InstallRequest
-    from cfs_core.install.services import Services
-    from cfs_core.interfaces.filesystem import Filesystem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +32,11 @@ class InstallResult:
     disk_bytes: int
     image_id: str
     manifest_digest: str
+    bootloader: str
+    firmware: tuple[str, ...]
+    """What starts the disk, sorted."""
+
+    architecture: str
     kernel_arguments: tuple[str, ...]
     verified: tuple[str, ...]
     """What policies proved about the image, by policy."""
@@ -58,48 +62,29 @@ def planned(request: InstallRequest, services: Services) -> Iterator[tuple[Prepa
 
 
 def install(
-    request: InstallRequest, services: Services, *, confirm: Callable[[PreparedImage, PreparedInstall], bool]
+    request: InstallRequest, services: Services, *, show: Callable[[PreparedImage, PreparedInstall], None]
 ) -> InstallResult | None:
-    """Install, and return what was done; None if *confirm* said no (a dry run does).
+    """Install, *show* the plan before anything is written, and return what was done; None for a dry run.
 
     Raises:
         CfsError: nothing is at the final name then, but what was there before.
     """
     started = time.monotonic()
     with planned(request, services) as (image, prepared):
-        if not confirm(image, prepared):
+        show(image, prepared)
+        if request.dry_run:
             return None
         refuse_errors(prepared.plan.findings)
-        storage = services.storage(image.storage_name)
-        with ImageTarget(
-            request.disk,
-            partitions=prepared.plan.partitions,
-            layout=prepared.layout,
-            filesystems=prepared.filesystems,
-            commands=services.commands,
-            scratch=services.scratch,
-            seed=request.seed,
-            replace=request.replace,
-            host_tools=bool(services.settings.value("install.host-tools")),
-        ) as target:
-            for step in prepared.plan.steps:
-                services.emit(Event(name="step.started", facts={"step": step.id, "actions": len(step.actions)}))
-                for action in step.actions:
-                    target.apply(action)
-            services.progress.start("write disk", total=None)
-            partial = target.build()
-            services.progress.finish("write disk")
-            services.emit(Event(name="disk.written", facts={"path": str(request.disk)}))
-            with open_disk(partial, prepared.layout, _by_name(prepared)) as disk:
-                verify(disk, prepared, storage)
-            services.emit(Event(name="disk.verified", facts={"path": str(request.disk)}))
-            target.publish()
+        _write(request, image, prepared, services)
     took = time.monotonic() - started
     result = InstallResult(
         disk=request.disk,
         disk_bytes=request.disk.stat().st_size,
         image_id=prepared.plan.image_id,
         manifest_digest=str(prepared.plan.image.manifest.digest),
+        bootloader=prepared.decisions.bootloader_choice.value,
+        firmware=tuple(sorted(prepared.decisions.facts.firmware)),
+        architecture=prepared.decisions.facts.architecture.value,
         kernel_arguments=tuple(argument.text for argument in prepared.plan.arguments),
         verified=image.verified,
         took_seconds=round(took, 3),
@@ -110,5 +95,25 @@ def install(
     return result
 
 
-def _by_name(prepared: PreparedInstall) -> dict[str, Filesystem]:
-    return {filesystem.name: filesystem for filesystem in prepared.filesystems.values()}
+def _write(request: InstallRequest, image: PreparedImage, prepared: PreparedInstall, services: Services) -> None:
+    """Build the disk of the plan, read it back, and give it its name."""
+    disk = prepared.disk
+    for step in prepared.plan.steps:
+        services.emit(Event(name="step.started", facts={"step": step.id, "actions": len(step.actions)}))
+    with ImageTarget(
+        request.disk,
+        prepared.target,
+        layout=disk.layout,
+        filesystems=disk.filesystems,
+        seed=request.seed,
+        replace=request.replace,
+    ) as target:
+        services.progress.start("write disk", total=None)
+        partial = target.build()
+        services.progress.finish("write disk")
+        services.emit(Event(name="disk.written", facts={"path": str(request.disk)}))
+        filesystems = {filesystem.name: filesystem for filesystem in disk.filesystems.values()}
+        with open_disk(partial, disk.layout, filesystems) as written:
+            read_back(written, prepared.plan, prepared.decisions.bootloader, image.storage)
+        services.emit(Event(name="disk.verified", facts={"path": str(request.disk)}))
+        target.publish()

@@ -62,6 +62,8 @@ class BootloaderProvider(Provider["Bootloader"]):
     firmware: frozenset[Firmware]
     entries: frozenset[EntryKind]
     marker_paths: tuple[str, ...] = ()
+    preference: int = 0
+    """Among loaders that an image's files suggest the highest is taken; of two that are equal, none is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,7 +128,7 @@ class Repository(abc.ABC):
     def commit(
         self, tree: Directory, image: ResolvedImage, *, options: FormatOptions | None = None, name: str | None = None
     ) -> CommittedImage:
-        """Store plain and bootable image of *tree*, manifest and config, and tag them.
+        """Store plain and bootable image of *tree*, manifest and config, and tag them; *tree* stays as it is.
 
         Durably, in this order: objects, streams, refs.
 
@@ -284,6 +284,21 @@ class StorageFormat(abc.ABC):
     @abc.abstractmethod
     def write_image(self, tree: Directory, out: BinaryIO, options: FormatOptions) -> ImageId:
         """Write the image of *tree* exactly as it is, and return its identity."""
+
+    def is_repository(self, path: Path) -> bool:
+        """Return whether a repository is at *path* of this host, whatever state it is in; else one may be made there.
+
+        As it is here: anything in that directory is one.
+        """
+        return path.is_dir() and any(path.iterdir())
+
+    def recognises(self, files: FileReader, root: str) -> bool:
+        """Return whether a repository of this format is at *root* of a filesystem that is not mounted.
+
+        False, as here, where the format cannot tell: its disks are then not checked by ``fsck --disk``.
+        """
+        del files, root
+        return False
 
     @abc.abstractmethod
     def check_files(self, files: FileReader, root: str) -> Iterable[Problem]:

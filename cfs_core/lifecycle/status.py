@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import configparser
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import CfsError
-from cfs_core.model.boot import BootEntry, BootMenu, EntryKind
 from cfs_core.model.deployment import Problem
-from cfs_core.model.disk import Location, Volume
+from cfs_core.model.disk import Volume
+from cfs_core.model.origin import OriginFile
+from cfs_core.model.places import DEPLOYMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 
     from cfs_core.interfaces.bootloader import Bootloader
     from cfs_core.interfaces.target import TargetView
+    from cfs_core.model.boot import BootEntry, BootMenu, EntryKind
 
-DEPLOYMENTS = Location(Volume.ROOT, "/state/deploy")
-_IMAGE = "container-image-reference"
-_MANIFEST = "manifest_digest"
-_VERIFIED = "verified"
 _ESPS = ("boot/efi", "efi", "esp", "boot")
 
 
@@ -108,29 +105,31 @@ def mounted_volumes(sysroot: Path, outside: Path | None = None) -> dict[Volume, 
 
 def _deployment(target: TargetView, name: str, problems: list[Problem]) -> DeploymentStatus:
     location = DEPLOYMENTS / name / f"{name}.origin"
-    parser = configparser.RawConfigParser(strict=False, interpolation=None)
     try:
-        parser.read_string(target.read(location).decode("utf-8", "replace"))
+        origin = OriginFile.parse(target.read(location).decode("utf-8", "replace"))
     except FileNotFoundError:
         problems.append(Problem(code="state.origin", where=str(location), message="is missing"))
-    except configparser.Error:
-        problems.append(Problem(code="state.origin", where=str(location), message="is not an origin file"))
-    image = parser.get("origin", _IMAGE, fallback=None)
-    kind = parser.get("boot", "boot_type", fallback=None)
-    status = DeploymentStatus(
-        id=name,
-        image=image.removeprefix("ostree-unverified-image:") if image else None,
-        manifest_digest=parser.get("image", _MANIFEST, fallback=None),
-        layout=EntryKind(kind) if kind in set(EntryKind) else None,
-        verified=tuple(filter(None, parser.get("cfs", _VERIFIED, fallback="").split("; "))),
-    )
-    if parser.sections():
+        return DeploymentStatus(id=name)
+    except ValueError as error:
+        problems.append(Problem(code="state.origin", where=str(location), message=str(error)))
+        return DeploymentStatus(id=name)
+    if origin != OriginFile():
         problems += (
             Problem(code="state.origin", where=str(location), message=f"does not say {what}")
-            for what, value in ((_IMAGE, image), (_MANIFEST, status.manifest_digest), ("boot_type", status.layout))
+            for what, value in (
+                ("container-image-reference", origin.image),
+                ("manifest_digest", origin.manifest_digest),
+                ("boot_type", origin.boot_type),
+            )
             if value is None
         )
-    return status
+    return DeploymentStatus(
+        id=name,
+        image=origin.image,
+        manifest_digest=origin.manifest_digest,
+        layout=origin.boot_type,
+        verified=origin.verified,
+    )
 
 
 def _entry(loader: str, menu: BootMenu, entry: BootEntry, position: int) -> EntryStatus:

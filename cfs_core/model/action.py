@@ -150,7 +150,7 @@ class SetEfiVariable(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCommand(Action):
-    """Run a host tool. States what it reads and writes; refused under ``--no-host-tools``."""
+    """Run a host tool. States what it reads and writes; refused where the setting ``install.host-tools`` is false."""
 
     argv: tuple[str, ...]
     reads: tuple[Location, ...] = ()

@@ -30,7 +30,8 @@ class Finding:
     code: str
     message: str
     hint: str | None = None
-    origin: str = "cfs-core"
+    origin: str = ""
+    """The distribution that found it; core fills it in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,9 @@ class Family(Generic[P]):
     makes: str
     """``module:class`` that a made provider is an instance of; imported when something is made."""
 
+    table: str | None = None
+    """The settings' table in which each provider has one under its own name."""
+
     def interface(self) -> type:
         """Return the class of `makes`."""
         module, _, name = self.makes.partition(":")
@@ -38,22 +41,30 @@ class Family(Generic[P]):
         return found
 
 
+_INTERFACES = "cfs_core.interfaces"
+
 TRANSPORTS: Final = Family(
-    "transport", "cfs_register_transports", TransportProvider, "cfs_core.interfaces.transport:Transport"
+    "transport", "cfs_register_transports", TransportProvider, f"{_INTERFACES}.transport:Transport", "transport"
 )
 STORAGE: Final = Family(
-    "storage format", "cfs_register_storage_formats", StorageProvider, "cfs_core.interfaces.storage:StorageFormat"
+    "storage format", "cfs_register_storage_formats", StorageProvider, f"{_INTERFACES}.storage:StorageFormat", "storage"
 )
 BOOTLOADERS: Final = Family(
-    "bootloader", "cfs_register_bootloaders", BootloaderProvider, "cfs_core.interfaces.bootloader:Bootloader"
+    "bootloader", "cfs_register_bootloaders", BootloaderProvider, f"{_INTERFACES}.bootloader:Bootloader", "bootloader"
 )
-LAYOUTS: Final = Family("layout", "cfs_register_layouts", LayoutProvider, "cfs_core.interfaces.layout:DiskLayout")
+LAYOUTS: Final = Family("layout", "cfs_register_layouts", LayoutProvider, f"{_INTERFACES}.layout:DiskLayout", "layout")
 FILESYSTEMS: Final = Family(
-    "filesystem", "cfs_register_filesystems", FilesystemProvider, "cfs_core.interfaces.filesystem:Filesystem"
+    "filesystem", "cfs_register_filesystems", FilesystemProvider, f"{_INTERFACES}.filesystem:Filesystem", "filesystem"
 )
-POLICIES: Final = Family("policy", "cfs_register_policies", PolicyProvider, "cfs_core.interfaces.policy:Policy")
+POLICIES: Final = Family(
+    "policy", "cfs_register_policies", PolicyProvider, f"{_INTERFACES}.policy:Policy", "policy.settings"
+)
 INITRAMFS: Final = Family(
-    "initramfs support", "cfs_register_initramfs", InitramfsProvider, "cfs_core.interfaces.initramfs:InitramfsProvider"
+    "initramfs support",
+    "cfs_register_initramfs",
+    InitramfsProvider,
+    f"{_INTERFACES}.initramfs:InitramfsProvider",
+    "initramfs",
 )
 COMMANDS: Final = Family("command", "cfs_register_commands", CommandProvider, "click:Command")
 

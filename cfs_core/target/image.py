@@ -1,4 +1,4 @@
-"""A disk image as a target: actions are collected, then the whole disk is built as one plain file."""
+"""A disk image: what a target in memory holds is built, as a whole, into one plain file."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ import stat
 from typing import TYPE_CHECKING, Self
 
 from cfs_core.errors import DiskError, DiskFullError, RefusedError
-from cfs_core.model.action import SetEfiVariable
 from cfs_core.model.disk import Region, Volume
-from cfs_core.target.memory import RAW, MemoryTarget
+from cfs_core.target.memory import RAW
 from cfs_core.target.partial import PartialFile, taken
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from cfs_core.interfaces.context import CommandRunner
     from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.layout import DiskLayout
-    from cfs_core.model.action import Action
-    from cfs_core.model.disk import Location, Partition
+    from cfs_core.model.disk import Partition
+    from cfs_core.target.memory import MemoryTarget
 
 _WRITE_ROOM = 16 << 20
 """Bytes beyond the contents that tables and filesystem metadata may take on the host."""
 
 
 class ImageTarget:
-    """Builds a disk image at *path*. Use as a context manager: `apply` actions, `build`, look at the result, `publish`.
+    """Builds a disk image at *path* of what *memory* holds. A context manager: `build`, look at the result, `publish`.
 
     Nothing is at *path* before `publish`, and nothing is left beside it afterwards, whatever happens in between.
     """
@@ -35,23 +33,20 @@ class ImageTarget:
     def __init__(
         self,
         path: Path,
+        memory: MemoryTarget,
         *,
-        partitions: Sequence[Partition],
         layout: DiskLayout,
         filesystems: Mapping[Volume, Filesystem],
-        commands: CommandRunner,
-        scratch: Path | None = None,
         seed: str | None = None,
         replace: bool = False,
-        host_tools: bool = True,
     ) -> None:
         self._path = path.absolute()
-        self._partitions = tuple(partitions)
+        self._memory = memory
+        self._partitions = memory.partitions
         self._layout = layout
         self._filesystems = filesystems
         self._seed = seed
         self._replace = replace
-        self._memory = MemoryTarget(partitions, commands=commands, scratch=scratch, host_tools=host_tools)
         self._partial: PartialFile | None = None
         self._built = False
 
@@ -99,49 +94,17 @@ class ImageTarget:
             self._partial.__exit__(*exception)
             self._partial = None
 
-    # --- TargetView ---------------------------------------------------------------------------
-
-    def volumes(self) -> frozenset[Volume]:
-        """Return the volumes that will exist."""
-        return self._memory.volumes()
-
-    def partition(self, volume: Volume) -> Partition | None:
-        """Return where *volume* will live."""
-        return self._memory.partition(volume)
-
-    def read(self, location: Location) -> bytes:
-        """Return the bytes a file will have."""
-        return self._memory.read(location)
-
-    def names(self, location: Location) -> tuple[str, ...]:
-        """Return sorted names that will be in a directory."""
-        return self._memory.names(location)
-
-    def exists(self, location: Location) -> bool:
-        """Return whether anything will be there."""
-        return self._memory.exists(location)
-
-    # --- making -------------------------------------------------------------------------------
-
-    def apply(self, action: Action) -> None:
-        """Note what *action* says; nothing is written before `build`.
-
-        Raises:
-            DiskError, CommandError: as `MemoryTarget.apply`.
-            RefusedError: an EFI variable, or a host tool where they are forbidden.
-        """
-        if isinstance(action, SetEfiVariable):
-            msg = f"the EFI variable {action.name} belongs to a machine, not to a disk image"
-            raise RefusedError(msg, hint="the plugin that planned it ignores that the disk is generic")
-        self._memory.apply(action)
-
     def build(self) -> Path:
         """Write partition table, filesystems and boot blocks into a temporary file beside the final name; return it.
 
         Raises:
             DiskFullError: a volume is too small, or the host's filesystem is.
             DiskError: a tool failed; the temporary file goes with the context.
+            RefusedError: an EFI variable was set.
         """
+        for _, name in self._memory.efi_variables:
+            msg = f"the EFI variable {name} belongs to a machine, not to a disk image"
+            raise RefusedError(msg, hint="the plugin that planned it ignores that the disk is generic")
         if self._partial is not None:
             msg = "this disk image was built already"
             raise DiskError(msg)

@@ -35,9 +35,9 @@ MBR_CODE_BYTES = 440
 
 
 class MemoryTarget:
-    """A `TargetView` that actions can be applied to.
+    """A `TargetView` that actions can be applied to; without partitions, every volume that is written to exists.
 
-    With ``commands`` None nothing is run: outputs of a `RunCommand` are then empty files, which is right for a plan.
+    With ``commands`` None nothing is run: outputs of a `RunCommand` are then empty files, which is right for a dry run.
     ``host_tools`` False refuses every `RunCommand`.
     """
 
@@ -60,12 +60,17 @@ class MemoryTarget:
         self.efi_variables: dict[tuple[str, str], bytes] = {}
         """Values by (GUID, name)."""
 
-    @classmethod
-    def planned(cls, partitions: Iterable[Partition]) -> MemoryTarget:
-        """Make the target of a plan; without partitions, every volume that is written to exists."""
-        return cls(partitions)
-
     # --- TargetView ---------------------------------------------------------------------------
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """The partitions it was made with, by number."""
+        return tuple(sorted(self._partitions.values(), key=lambda partition: partition.number))
+
+    @property
+    def runs_nothing(self) -> bool:
+        """Whether commands leave empty files here instead of what they would make."""
+        return self._commands is None
 
     def volumes(self) -> frozenset[Volume]:
         """Return the volumes that exist."""
@@ -97,15 +102,38 @@ class MemoryTarget:
             RefusedError: a `RunCommand` where host tools are forbidden.
             CommandError: a command failed.
         """
-        match action:
-            case WriteBlocks():
-                self._write_blocks(action.location, action.offset, action.data)
-            case SetEfiVariable():
-                self.efi_variables[action.guid, action.name] = action.data
-            case RunCommand():
-                self._run(action)
-            case _:
-                self._tree(_one_volume(action), create=True).apply(action)
+        for done in self.resolved(action):
+            match done:
+                case WriteBlocks():
+                    self._write_blocks(done.location, done.offset, done.data)
+                case SetEfiVariable():
+                    self.efi_variables[done.guid, done.name] = done.data
+                case _:
+                    self._tree(_one_volume(done), create=True).apply(done)
+
+    def resolved(self, action: Action) -> tuple[Action, ...]:
+        """Return *action*; for a `RunCommand` run it, once, and return what writes its outputs.
+
+        Raises:
+            RefusedError: a `RunCommand` where host tools are forbidden.
+            CommandError: a command failed.
+            DiskError: its inputs are not there, or its outputs are not.
+        """
+        if not isinstance(action, RunCommand):
+            return (action,)
+        if not self._host_tools:
+            refuse_host_tools(action)
+        outputs = (
+            dict.fromkeys(action.writes, b"")
+            if self._commands is None
+            else run_command(action, self, self._commands, scratch=self._scratch)
+        )
+        return tuple(
+            WriteBlocks(why=action.why, effect=action.effect, location=location, offset=0, data=data)
+            if location.volume in RAW
+            else WriteFile(why=action.why, effect=action.effect, location=location, data=data)
+            for location, data in outputs.items()
+        )
 
     def contents(self, volume: Volume) -> dict[str, PlacingAction]:
         """Return what *volume* holds by absolute path, parents first."""
@@ -153,20 +181,6 @@ class MemoryTarget:
             msg = f"{len(data)} bytes at {offset} do not fit {volume.name}: it has {room}"
             raise DiskError(msg, hint=HINT)
         self._blocks.setdefault(volume, []).append((offset, data))
-
-    def _run(self, action: RunCommand) -> None:
-        if not self._host_tools:
-            refuse_host_tools(action)
-        outputs = (
-            dict.fromkeys(action.writes, b"")
-            if self._commands is None
-            else run_command(action, self, self._commands, scratch=self._scratch)
-        )
-        for location, data in outputs.items():
-            if location.volume in RAW:
-                self._write_blocks(location, 0, data)
-            else:
-                self.apply(WriteFile(why=action.why, effect=action.effect, location=location, data=data))
 
 
 def _one_volume(action: Action) -> Volume:

@@ -65,8 +65,8 @@ def run_command(
 
 def refuse_host_tools(action: RunCommand) -> None:
     """Raise the error for a command that must not be run."""
-    msg = f"{action.argv[0]} would have to be run on this host, which --no-host-tools forbids"
-    raise RefusedError(msg, hint=f"allow host tools, or choose what does without: {action.why}")
+    msg = f"{action.argv[0]} would have to be run on this host, which the setting install.host-tools forbids"
+    raise RefusedError(msg, hint=f"set install.host-tools = true, or choose what does without: {action.why}")
 
 
 def _fill_in(word: str, places: Mapping[str, list[Path]]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import cfs_core.plugin as surface
 from cfs_core.cli.main import INTERRUPTED
 from cfs_core.config.keys import KEYS, Kind
-from cfs_core.config.settings import RANKS
+from cfs_core.config.settings import Rank
 from generator import hooks, meanings, prose
 from generator.commands import OptionFacts, every_command
 from generator.errors import distribution, every_error, exit_statuses, summary
@@ -117,7 +117,7 @@ def _option_row(option: OptionFacts) -> tuple[str, str]:
 
 
 def _settings() -> Iterator[str]:
-    yield prose.SETTINGS.format(ranks=", ".join(RANKS))
+    yield prose.SETTINGS.format(ranks=", ".join([rank.name.lower().replace("_", " ") for rank in Rank]))
     rows = [
         (
             _code(key.name),

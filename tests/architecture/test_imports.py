@@ -21,6 +21,8 @@ LAYERS = [
     {"archive"},
     {"plugin", "tar", "bls"},
     {"config", "image", "pluginhost", "report", "target"},
+    {"deploy"},
+    {"examine"},
     {"install", "lifecycle"},
     {"testing"},
     {"cli", "__main__"},

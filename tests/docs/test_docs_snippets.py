@@ -21,7 +21,7 @@ from builders import bootable
 
 from cfs_core.cli.app import App
 from cfs_core.cli.main import cli
-from cfs_core.config.settings import layer_from_table, parse_toml
+from cfs_core.config.settings import Rank, layer_from_table, parse_toml
 from cfs_testkit.builders.oci import File, write_layout
 
 EARLY_BOOT = snippets.ROOT / "plugins/initramfs/cfs_initramfs/boot"
@@ -126,8 +126,8 @@ def test_documents_are_what_they_say(block):
         assert "project" in tomllib.loads(block.text)
     else:
         table = parse_toml(block.text.encode(), "the page")
-        kind = "image" if "install.d" in (block.caption or "") else "file"
-        layer = layer_from_table(table, "the page", kind)
+        rank = Rank.IMAGE if "install.d" in (block.caption or "") else Rank.FILE
+        layer = layer_from_table(table, "the page", rank)
         assert layer.values
         assert layer.warnings == ()
 

@@ -1,7 +1,8 @@
 import pytest
 
+from cfs_core.bls import split_arguments
 from cfs_core.errors import ImageError, UsageError
-from cfs_core.image.kernel_arguments import LABEL, collect_arguments, quote, split_words
+from cfs_core.image.kernel_arguments import LABEL, collect_arguments, quote
 from cfs_core.image.reader import ImageReader
 from cfs_core.model.boot import Architecture, KernelArgument
 from cfs_core.model.content import BytesContent
@@ -157,7 +158,7 @@ def test_the_command_line_has_an_end():
     ],
 )
 def test_splitting_as_the_kernel_does(text, words):
-    assert split_words(text) == words
+    assert split_arguments(text) == words
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_splitting_as_the_kernel_does(text, words):
 )
 def test_one_argument_is_one_word(text, word):
     assert quote(text) == word
-    assert split_words(word) == (word,)
+    assert split_arguments(word) == (word,)
 
 
 @pytest.mark.parametrize("text", ["", " ", 'a="', 'a="b" c', "a\nb", "a\0", "a\x7f"])

@@ -1,6 +1,6 @@
 import pytest
 
-from cfs_core.install.command_line import check_root, check_seal, is_root
+from cfs_core.deploy.kernel_line import check_root, check_seal, is_root
 from cfs_core.model.boot import KernelArgument
 from cfs_core.model.disk import Partition, Volume
 

@@ -2,11 +2,13 @@
 
 import pytest
 
+from cfs_core.deploy.state import DeploymentState, plan_origin
+from cfs_core.deploy.target_reference import target_reference
 from cfs_core.errors import UsageError
-from cfs_core.install.state import DeploymentState, origin_text
-from cfs_core.install.target_reference import target_reference
 from cfs_core.model.boot import EntryKind
 from cfs_core.model.digest import Digest
+from cfs_core.model.disk import Location, Volume
+from cfs_core.model.origin import OriginFile
 from cfs_core.model.tree import Directory
 
 DIGEST = "sha256:" + "ab" * 32
@@ -65,7 +67,7 @@ def test_nothing_breaks_out_of_its_line():
         manifest_digest=Digest.parse(DIGEST),
         verified=("signed: by me\n[boot]\nboot_type = uki\u2028x",),
     )
-    lines = origin_text(state).splitlines()
+    lines = plan_origin(state, ()).data.decode().splitlines()
     assert [line for line in lines if line.startswith("[")] == ["[origin]", "[boot]", "[image]", "[cfs]"]
     assert lines[-1] == "verified = signed: by me?[boot]?boot_type = uki?x"
 
@@ -74,3 +76,28 @@ def test_a_forged_section_is_refused(cfs, tmp_path):
     done = cfs.install("oci:nowhere", tmp_path / "disk.img", "--target-imgref", "x\n[boot]\ny")
     assert done.returncode == 2
     assert "--target-imgref" in done.stderr
+
+
+def test_what_is_written_is_what_is_read():
+    origin = OriginFile(
+        image="docker://quay.io/os",
+        boot_type=EntryKind.UKI,
+        boot_digest="cd" * 32,
+        manifest_digest=DIGEST,
+        verified=("a policy: this", "another: that = 1"),
+        files=((Location(Volume.ESP, "/EFI/Linux/a b=c.efi"), "ef" * 32), (Location(Volume.ROOT, "/boot/x"), "00" * 32)),
+    )
+    assert OriginFile.parse(origin.format()) == origin
+
+
+def test_what_bootc_leaves_out_is_not_there():
+    assert OriginFile.parse("[origin]\ncontainer-image-reference = ostree-unverified-image:docker://a/b\n") == OriginFile(
+        image="docker://a/b"
+    )
+
+
+def test_malformed_lines_are_passed_over_and_other_files_are_none():
+    text = "[cfs]\nfile.0 = xyz ESP:/a\nfile.1 = " + "ab" * 32 + " NOWHERE:/a\nfile.2 = " + "ab" * 32 + " ESP:/a\n"
+    assert OriginFile.parse(text).files == ((Location(Volume.ESP, "/a"), "ab" * 32),)
+    with pytest.raises(ValueError, match="not an origin file"):
+        OriginFile.parse("no section\n")

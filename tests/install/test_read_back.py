@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
-from cfs_core.install.verify import _compare
+from cfs_core.examine.read_back import compare
 from cfs_core.model.action import (
     Attributes,
     CopyObject,
@@ -19,6 +18,7 @@ from cfs_core.model.action import (
 )
 from cfs_core.model.content import BytesContent
 from cfs_core.model.disk import Location, Partition, Region, Volume
+from cfs_core.model.plan import Step
 from cfs_core.model.tree import SpecialKind
 from cfs_disk.ext4.filesystem import Ext4Filesystem
 from cfs_disk.vfat.filesystem import VfatFilesystem
@@ -46,7 +46,7 @@ PLANNED = {
 
 
 def prepared(actions, step="state"):
-    return SimpleNamespace(plan=SimpleNamespace(steps=[SimpleNamespace(id=step, actions=tuple(actions))]))
+    return [Step(id=step, provider="test", title=step, actions=tuple(actions))]
 
 
 def made(kind, contents, folder, volume=Volume.ROOT):
@@ -94,20 +94,20 @@ WRONG = {
 
 
 def test_what_is_as_planned_is_no_problem(reader):
-    assert list(_compare(Volume.ROOT, reader, prepared(PLANNED.values()))) == []
+    assert list(compare(Volume.ROOT, reader, prepared(PLANNED.values()))) == []
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_every_difference_is_found(case, reader):
     action, message = WRONG[case]
-    (problem,) = _compare(Volume.ROOT, reader, prepared([*PLANNED.values(), action]))
+    (problem,) = compare(Volume.ROOT, reader, prepared([*PLANNED.values(), action]))
     assert message in problem.message
     assert problem.where == str(action.location)
 
 
 def test_metadata_of_the_repository_is_compared_too(reader):
     actions = [WRONG["content"][0], WRONG["mode"][0], WRONG["missing"][0]]
-    found = [problem.message for problem in _compare(Volume.ROOT, reader, prepared(actions, "repository"))]
+    found = [problem.message for problem in compare(Volume.ROOT, reader, prepared(actions, "repository"))]
     assert found == ["has permissions 1770, not 0770", "is missing"]
 
 
@@ -115,6 +115,6 @@ def test_fat_keeps_no_metadata_and_its_contents_are_compared(tmp_path):
     file = WriteFile(location=at("/FILE", Volume.ESP), data=b"x", attributes=Attributes(uid=5), why="")
     contents = {"/": MakeDirectory(location=at("/", Volume.ESP), why=""), "/FILE": file}
     with made(VfatFilesystem, contents, tmp_path, Volume.ESP) as reader:
-        assert list(_compare(Volume.ESP, reader, prepared([file]))) == []
-        (problem,) = _compare(Volume.ESP, reader, prepared([replace(file, data=b"y")]))
+        assert list(compare(Volume.ESP, reader, prepared([file]))) == []
+        (problem,) = compare(Volume.ESP, reader, prepared([replace(file, data=b"y")]))
         assert "other content" in problem.message

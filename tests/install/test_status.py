@@ -9,7 +9,7 @@ import pytest
 from builders import bootable
 
 from cfs_core.cli.app import App
-from cfs_core.install.check import opened_disk
+from cfs_core.examine.disk import opened_disk
 from cfs_core.model.disk import Location, Volume
 
 

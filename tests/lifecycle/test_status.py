@@ -31,7 +31,7 @@ def entry(identity, **more):
 
 
 def target(*deployments):
-    made = MemoryTarget.planned(())
+    made = MemoryTarget()
     for each in deployments:
         text = f"[origin]\ncontainer-image-reference = ostree-unverified-image:docker://x/{each[0]}:1\n"
         text += f"[boot]\nboot_type = bls\n[image]\nmanifest_digest = sha256:{each}\n"

@@ -32,6 +32,7 @@ from cfs_core.plugin import (
 )
 from cfs_core.system.command import HostCommands
 from cfs_core.target.image import ImageTarget
+from cfs_core.target.memory import MemoryTarget
 from cfs_disk.ext4.filesystem import Ext4Filesystem
 from cfs_disk.gpt.layout import GptLayout
 from cfs_grub.bootloader import Grub
@@ -101,14 +102,9 @@ class Machine:
         context = PluginContext(
             provider="test", commands=commands, progress=Quiet(), log=Quiet(), scratch=folder, seed="s"
         )
-        self.target = ImageTarget(
-            self.disk,
-            partitions=partitions,
-            layout=layout,
-            filesystems={Volume.ROOT: Ext4Filesystem(context)},
-            commands=commands,
-            scratch=folder,
-            seed="s",
+        self.target = MemoryTarget(partitions, commands=commands, scratch=folder)
+        self.image = ImageTarget(
+            self.disk, self.target, layout=layout, filesystems={Volume.ROOT: Ext4Filesystem(context)}, seed="s"
         )
         for action in self.grub.plan_install(self.target, self.facts):
             self.target.apply(action)
@@ -121,9 +117,9 @@ class Machine:
 
     def starts(self, count):
         """Build the disk and start it; return the kernel's command lines, first word and all."""
-        with self.target:
-            self.target.build()
-            self.target.publish()
+        with self.image:
+            self.image.build()
+            self.image.publish()
         log = self.folder / "serial.log"
         argv = ["qemu-system-x86_64", "-M", "q35", "-m", "256", "-accel", "tcg", "-display", "none", "-nodefaults"]
         argv += ["-serial", f"file:{log}", "-drive", f"if=virtio,format=raw,file={self.disk}"]

@@ -2,8 +2,8 @@
 
 import pytest
 
+from cfs_core.deploy.bounds import Bounds
 from cfs_core.errors import PluginError
-from cfs_core.install.bounds import Bounds
 from cfs_core.model.content import BytesContent
 from cfs_core.plugin import (
     Architecture,

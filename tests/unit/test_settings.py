@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cfs_core.config.advice import image_advice
 from cfs_core.config.keys import BY_NAME, KEYS, Kind
-from cfs_core.config.settings import FILE_LIMIT, RANKS, Settings, command_line, layer_from_table, load
+from cfs_core.config.settings import FILE_LIMIT, Rank, Settings, command_line, layer_from_table, load
 from cfs_core.config.values import from_text, parse_size
 from cfs_core.errors import ConfigError
 
@@ -30,6 +30,10 @@ class Image:
         return self.files.get(path)
 
 
+def words(rank):
+    return rank.name.lower().replace("_", " ")
+
+
 def test_every_origin_wins_over_the_ones_below(tmp_path):
     file = write(tmp_path / "given.toml", '[install]\nfilesystem = "file"')
     write(tmp_path / "usr/lib/cfs/cfs.toml", '[install]\nfilesystem = "vendor"')
@@ -40,7 +44,9 @@ def test_every_origin_wins_over_the_ones_below(tmp_path):
     advice = image_advice(Image({"/usr/lib/cfs/install.d/1.toml": b'install.filesystem = "image"'}))
     for layer in (*advice, command_line({"install.filesystem": "command line"})):
         settings = settings.with_layer(layer)
-    assert [s.value for s in settings.every("install.filesystem")] == list(RANKS[1:])
+    assert [s.value for s in settings.every("install.filesystem")] == [
+        rank.name.lower().replace("_", " ") for rank in list(Rank)[1:]
+    ]
     while settings.layers:
         winner = settings.get("install.filesystem")
         assert winner.value == settings.layers[-1].values["install.filesystem"]
@@ -112,7 +118,7 @@ def test_vendor_and_image_files_only_warn_about_what_they_may_not_say(tmp_path):
 
 @pytest.mark.parametrize("key", [key.name for key in KEYS if not key.image])
 def test_an_image_cannot_set_what_is_the_operators(key):
-    layer = layer_from_table(_nested(key, "x"), "image:/x.toml", "image")
+    layer = layer_from_table(_nested(key, "x"), "image:/x.toml", Rank.IMAGE)
     assert layer.values == {}
     assert "cannot be set by an image" in layer.warnings[0]
 
@@ -156,9 +162,9 @@ def test_advice_of_the_wrong_type_names_the_file():
 
 
 def test_lists_add_up_and_tables_merge():
-    one = layer_from_table({"transport": {"registry": {"a": 1, "b": 1}}, "install": {"kargs": ["x"]}}, "one", "etc")
+    one = layer_from_table({"transport": {"registry": {"a": 1, "b": 1}}, "install": {"kargs": ["x"]}}, "one", Rank.ETC)
     two = layer_from_table(
-        {"transport": {"registry": {"b": 2}, "other": 3}, "install": {"kargs": ["y"]}}, "two", "user"
+        {"transport": {"registry": {"b": 2}, "other": 3}, "install": {"kargs": ["y"]}}, "two", Rank.USER
     )
     settings = Settings().with_layer(two).with_layer(one)
     assert settings.section("transport", "registry") == {"a": 1, "b": 2}

@@ -30,6 +30,7 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
             factory=_make,
             firmware=frozenset({Firmware.UEFI, Firmware.BIOS}),
             entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
+            preference=10,
             marker_paths=(
                 "/usr/lib/grub/*-efi*/*",
                 "/usr/lib/grub/i386-pc/boot.img",

@@ -30,6 +30,7 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
             factory=_make,
             firmware=frozenset({Firmware.UEFI}),
             entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
+            preference=20,  # GRUB comes with kernels and live images; systemd-boot is put there on purpose
             marker_paths=("/usr/lib/systemd/boot/efi/systemd-boot*.efi*",),
         )
     ]

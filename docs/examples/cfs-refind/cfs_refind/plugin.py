@@ -29,5 +29,6 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
         factory=_make,
         firmware=frozenset({Firmware.UEFI}),
         entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
+        preference=30,
         marker_paths=("/usr/share/refind/refind/refind_*.efi",),
     )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cfs_core.plugin import Content, Directory, FileReader, PluginContext, Problem, TreeReader
     from cfs_storage_composefs.repository.repository import ComposefsRepository
 
+METADATA = "meta.json"
+
 
 class ComposefsFormat(StorageFormat):
     """composefs as the C tools, composefs-rs and bootc know it."""
@@ -127,6 +129,14 @@ class ComposefsFormat(StorageFormat):
         with storage_errors("writing the image"):
             out.write(data)
         return ImageId(digest_bytes(data, algorithm).hex())
+
+    def is_repository(self, path: Path) -> bool:
+        """Look for ``meta.json``, which is written last when a repository is made (formats D.1)."""
+        return (path / METADATA).exists()
+
+    def recognises(self, files: FileReader, root: str) -> bool:
+        """Look for ``meta.json``, or for objects where it is lost."""
+        return files.kind(root) == "directory" and bool({METADATA, "objects"}.intersection(files.names(root)))
 
     def check_files(self, files: FileReader, root: str) -> Iterable[Problem]:
         """Check the repository at *root* of a filesystem that is not mounted, file by file, and yield what is wrong."""

@@ -6,15 +6,17 @@ import fnmatch
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cfs_core.config.keys import BY_NAME
-from cfs_core.errors import ImageError, PluginError, UsageError
+from cfs_core.config.settings import Rank
+from cfs_core.errors import ImageError, PluginError
 from cfs_core.model.boot import Architecture, BootArtifacts, EntryKind, Firmware
 from cfs_core.pluginhost import families
 
 if TYPE_CHECKING:
-    from cfs_core.config.settings import Settings
+    from collections.abc import Iterable, Mapping
+
+    from cfs_core.config.settings import Setting, Settings
     from cfs_core.image.reader import ImageReader
-    from cfs_core.install.request import InstallRequest
-    from cfs_core.interfaces.provider import BootloaderProvider, FilesystemProvider
+    from cfs_core.interfaces.provider import BootloaderProvider, FilesystemProvider, StorageProvider
     from cfs_core.pluginhost.registry import Registry
 
 
@@ -61,55 +63,31 @@ class NoKernelError(ImageError):
     code = "image.no-kernel"
 
 
-def choose_firmware(request: InstallRequest, settings: Settings) -> frozenset[Firmware] | None:
-    """Return the firmware that was asked for; None leaves it to the bootloader.
-
-    Raises:
-        UsageError: a word that is none.
-    """
-    if request.firmware is not None:
-        return request.firmware
-    setting = settings.get("install.firmware")
-    if setting.value is None:
+def choose_firmware(settings: Settings) -> frozenset[Firmware] | None:
+    """Return the firmware that was asked for; None leaves it to the bootloader."""
+    word = settings.value("install.firmware")
+    if word is None:
         return None
-    return parse_firmware(str(setting.value), setting.origin)
-
-
-def parse_firmware(text: str, origin: str) -> frozenset[Firmware]:
-    """Read ``uefi``, ``bios``, ``u-boot``, or ``both`` for the first two.
-
-    Raises:
-        UsageError: another word.
-    """
-    if text == "both":
-        return frozenset({Firmware.UEFI, Firmware.BIOS})
-    try:
-        return frozenset({Firmware(text)})
-    except ValueError:
-        msg = f"firmware {text!r} of {origin} is none of uefi, bios, both, u-boot"
-        raise UsageError(msg) from None
+    return frozenset({Firmware.UEFI, Firmware.BIOS}) if word == "both" else frozenset({Firmware(word)})
 
 
 def choose_bootloader(
-    request: InstallRequest,
     settings: Settings,
     registry: Registry[BootloaderProvider],
     image: ImageReader,
     kind: EntryKind,
     firmware: frozenset[Firmware] | None,
 ) -> Choice:
-    """Return the bootloader: command line, settings (image advice included), or the first whose files the image has.
+    """Return the bootloader: as asked for, or of those that fit the one whose files the image has.
 
     Raises:
-        PluginError: none is installed, or none fits.
+        PluginError: none is installed, none fits, or several do and none comes first.
     """
-    setting = settings.get("install.bootloader")
-    name = request.bootloader or setting.value
-    if name:
-        origin = "command line" if request.bootloader else setting.origin
-        asked = Choice(BOOTC_NAMES.get(str(name), str(name)), origin)
-        _provider(registry, asked, "name another with --bootloader")
-        return asked
+    asked = settings.get("install.bootloader")
+    if asked.value:
+        name = BOOTC_NAMES.get(str(asked.value), str(asked.value))
+        _provider(registry, name, asked, "name another with --bootloader")
+        return Choice(name, asked.origin)
     fitting = [
         provider
         for provider in registry
@@ -117,12 +95,16 @@ def choose_bootloader(
     ]
     present = [provider for provider in fitting if any(_matches(image, pattern) for pattern in provider.marker_paths)]
     if present:
-        # A loader that the image carries for this very purpose: the most specific marker wins.
-        best = max(present, key=lambda provider: (_specificity(provider, image), provider.name))
-        return Choice(best.name, "the image has its files")
+        best, *others = sorted(present, key=lambda provider: -provider.preference)
+        if not others:
+            return Choice(best.name, "the image has its files")
+        if best.preference > others[0].preference:
+            return Choice(best.name, f"the image has its files, and comes before {_names(others)}")
+        msg = f"the image has the files of several bootloaders: {_names(present)}"
+        raise PluginError(msg, hint="name one with --bootloader", family=families.BOOTLOADERS.name)
     if len(fitting) == 1:
         return Choice(fitting[0].name, "the only bootloader that fits")
-    names = ", ".join(provider.name for provider in registry) or "none is installed"
+    names = _names(list(registry)) or "none is installed"
     wanted = " and ".join(sorted(firmware)) if firmware else "any firmware"
     msg = f"no bootloader can be chosen for {kind.value} entries on {wanted} (installed: {names})"
     raise PluginError(
@@ -130,33 +112,56 @@ def choose_bootloader(
     )
 
 
-def choose_filesystem(request: InstallRequest, settings: Settings, registry: Registry[FilesystemProvider]) -> Choice:
-    """Return the root filesystem: command line, or settings, image advice included.
+def choose_filesystem(settings: Settings, registry: Registry[FilesystemProvider]) -> Choice:
+    """Return the root filesystem that settings ask for, image advice included.
 
     Raises:
         PluginError: none of that name is installed; the message says who asked for it.
     """
-    setting = settings.get("install.filesystem")
-    asked = Choice(request.filesystem or str(setting.value), "command line" if request.filesystem else setting.origin)
+    asked = settings.get("install.filesystem")
     default = str(BY_NAME["install.filesystem"].default)
-    _provider(registry, asked, f"pass --filesystem {default}" if default in registry else None)
-    return asked
+    _provider(registry, str(asked.value), asked, f"pass --filesystem {default}" if default in registry else None)
+    return Choice(str(asked.value), asked.origin)
 
 
-def _provider(registry: Registry[Any], asked: Choice, instead: str | None) -> None:
+STORAGE_LABEL = "containers.cfs.storage"
+
+
+def choose_storage(settings: Settings, registry: Registry[StorageProvider], labels: Mapping[str, str]) -> Choice:
+    """Return the storage format: as asked for, by the image's label, or the only one.
+
+    Raises:
+        PluginError: several are installed and nothing chooses one, or none is.
+    """
+    asked = settings.get("install.storage")
+    if asked.value:
+        return Choice(str(asked.value), asked.origin)
+    if labels.get(STORAGE_LABEL):
+        return Choice(labels[STORAGE_LABEL], f"image label {STORAGE_LABEL}")
+    installed = [provider.name for provider in registry]
+    if len(installed) == 1:
+        return Choice(installed[0], "the only storage format that is installed")
+    if not installed:
+        msg = "no storage format is installed"
+        raise PluginError(msg, hint="pip install cfs-storage-composefs", family=families.STORAGE.name)
+    msg = f"several storage formats are installed ({', '.join(installed)}) and nothing chooses one"
+    raise PluginError(msg, hint="pass --composefs-native, or set install.storage")
+
+
+def _names(providers: Iterable[BootloaderProvider]) -> str:
+    return ", ".join(provider.name for provider in providers)
+
+
+def _provider(registry: Registry[Any], name: str, asked: Setting, instead: str | None) -> None:
     """Look the provider up; where settings or an image ask for one that is missing, the error says so."""
     try:
-        registry.get(asked.value)
+        registry.get(name)
     except PluginError as cause:
-        if asked.origin == "command line":
+        if asked.rank is Rank.COMMAND_LINE:
             raise
         hint = "; or ".join(filter(None, (instead, cause.hint)))
         msg = f"{cause.message}; {asked.origin} asks for it"
         raise PluginError(msg, hint=hint, **cause.facts, origin=asked.origin) from cause
-
-
-def _specificity(provider: BootloaderProvider, image: ImageReader) -> int:
-    return sum(_matches(image, pattern) for pattern in provider.marker_paths)
 
 
 def _matches(image: ImageReader, pattern: str) -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cfs_core.model.action import Action
     from cfs_core.model.disk import Location, VolumeNeed
     from cfs_core.pluginhost.registry import PluginId
-    from cfs_core.target.execute import ActionTarget
+    from cfs_core.target.memory import MemoryTarget
 
 BOOT = "/boot"
 """What a bootloader may use of the root volume; the rest belongs to storage and state."""
@@ -61,23 +61,27 @@ class Bounds:
         volumes = frozenset({repository.volume})
         return cls(provider=f"storage format {name!r}", owner=owner, volumes=volumes, directory=repository.path)
 
-    def apply(self, actions: Sequence[Action], target: ActionTarget) -> None:
-        """Apply *actions* in order.
+    def apply(self, actions: Sequence[Action], target: MemoryTarget) -> tuple[Action, ...]:
+        """Apply *actions* in order; return them with what commands made in place of the commands.
 
         Raises:
             PluginError: one is outside, or cannot be done where it comes; the message names the plugin.
             CfsError: a command failed, or host tools are forbidden.
         """
+        done: list[Action] = []
         for action in actions:
             problem = self._problem(action)
             if problem:
                 msg = f"the {self.provider} of {self.owner} {problem}"
                 raise self.owner.fault(msg)
             try:
-                target.apply(action)
+                for made in target.resolved(action):
+                    target.apply(made)
+                    done.append(made)
             except DiskError as cause:
                 msg = f"the {self.provider} of {self.owner} planned what cannot be done: {cause.message}"
                 raise self.owner.fault(msg, **cause.facts) from cause
+        return tuple(done)
 
     def _problem(self, action: Action) -> str | None:
         if isinstance(action, SetEfiVariable):

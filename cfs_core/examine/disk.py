@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cfs_core.errors import CfsError, DiskError, ImageError
+from cfs_core.deploy.kernel_line import check_entry
+from cfs_core.errors import CfsError, ImageError
 from cfs_core.image.pe import read_pe
-from cfs_core.install.command_line import check_entry
-from cfs_core.install.state import recorded_files
 from cfs_core.model.deployment import Problem
 from cfs_core.model.digest import Digest
 from cfs_core.model.disk import Volume
+from cfs_core.model.origin import ORIGIN_LIMIT, OriginFile
+from cfs_core.model.places import DEPLOYMENTS, REPOSITORY
 from cfs_core.pluginhost import families
 from cfs_core.target.read import open_disk
 
@@ -19,16 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cfs_core.install.services import Services
+    from cfs_core.deploy.services import Services
     from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.storage import FileReader, StorageFormat
-    from cfs_core.model.boot import BootMenu
+    from cfs_core.model.boot import BootEntry, BootMenu
     from cfs_core.model.disk import Location
     from cfs_core.target.read import DiskImage
 
-REPOSITORY = "/composefs"
-DEPLOYMENTS = "/state/deploy"
-ORIGIN_LIMIT = 1 << 20
 LOADER_LIMIT = 64 << 20
 """Bytes; a boot loader has a few MiB."""
 
@@ -49,18 +47,47 @@ def check_disk(services: Services, path: Path) -> Iterator[Problem]:
     """Yield what is wrong with the disk image at *path*, byte for byte where content has a digest.
 
     Raises:
-        DiskError: no layout that is installed can read it, or it holds no root volume.
+        DiskError: no layout that is installed can read it.
     """
     with opened_disk(services, path) as disk:
-        yield from disk.check()
         root = disk.reader(Volume.ROOT)
-        if root is None:
-            msg = f"{path} has no root volume that can be read"
-            raise DiskError(msg, hint="is it a disk made by cfs or bootc?")
-        storage = services.storage()
-        yield from storage.check_files(root, REPOSITORY)
-        yield from _check_boot_files(disk, root, storage)
+        storage = _storage_on(services, root) if root is not None else None
+        yield from examine_volumes(disk, storage)
+        if root is not None:
+            yield from _check_boot_files(disk, root, storage)
         yield from _check_menus(services, disk)
+
+
+def examine_volumes(disk: DiskImage, storage: StorageFormat | None) -> Iterator[Problem]:
+    """Check partition table, filesystems and the repository, whose format is *storage* if any that is known."""
+    yield from disk.check()
+    root = disk.reader(Volume.ROOT)
+    if root is None:
+        yield Problem(code="disk.no-root", where=str(disk.path), message="has no root volume that can be read")
+    elif storage is None:
+        message = "is of no storage format that is installed, or is not there"
+        yield Problem(code="storage.unknown", where=str(REPOSITORY), message=message)
+    else:
+        yield from storage.check_files(root, REPOSITORY.path)
+
+
+def examine_entry(disk: DiskImage, entry: BootEntry) -> Iterator[Problem]:
+    """Look whether what a boot entry names is there, and whether it finds its root."""
+    for location in entry.files:
+        if not disk.exists(location):
+            message = f"is named by the boot entry {entry.title!r} and missing"
+            yield Problem(code="boot.menu", where=str(location), message=message)
+    yield from check_entry(disk, entry)
+
+
+def _storage_on(services: Services, root: FileReader) -> StorageFormat | None:
+    """Return the storage format of the repository that is there; None if no installed one knows it."""
+    registry = services.host.collect(families.STORAGE)
+    for provider in registry:
+        storage = services.host.attempt(registry.owner(provider.name), "factory", services.storage, provider.name)
+        if storage is not None and storage.recognises(root, REPOSITORY.path):
+            return storage
+    return None
 
 
 def _filesystems(services: Services) -> dict[str, Filesystem]:
@@ -76,20 +103,26 @@ def _filesystems(services: Services) -> dict[str, Filesystem]:
     return made
 
 
-def _check_boot_files(disk: DiskImage, root: FileReader, storage: StorageFormat) -> Iterator[Problem]:
+def _check_boot_files(disk: DiskImage, root: FileReader, storage: StorageFormat | None) -> Iterator[Problem]:
     """Compare loader, kernels and entries with what each deployment's origin file says was installed.
 
-    A file that is gone was renamed or replaced by an update; what the menu still needs is `_check_menus`' business.
+    A file that is gone was renamed or replaced by an update, or taken away with its deployment's entry; what the menu
+    still needs is `_check_menus`' business.
     """
-    deployments = root.names(DEPLOYMENTS) if root.kind(DEPLOYMENTS) == "directory" else ()
+    deployments = root.names(DEPLOYMENTS.path) if root.kind(DEPLOYMENTS.path) == "directory" else ()
     for name in deployments:
-        path = f"{DEPLOYMENTS}/{name}/{name}.origin"
+        path = f"{DEPLOYMENTS.path}/{name}/{name}.origin"
         if root.kind(path) != "file":
             yield Problem(code="state.origin", where=path, message="is missing")
             continue
         with root.open(path) as file:
             text = file.read(ORIGIN_LIMIT).decode("utf-8", "replace")
-        for location, expected in recorded_files(text):
+        try:
+            origin = OriginFile.parse(text)
+        except ValueError as error:
+            yield Problem(code="state.origin", where=path, message=str(error))
+            continue
+        for location, expected in origin.files:
             reader = disk.reader(location.volume)
             if reader is None or reader.kind(location.path) != "file":
                 continue
@@ -99,19 +132,19 @@ def _check_boot_files(disk: DiskImage, root: FileReader, storage: StorageFormat)
                 yield Problem(code="boot.differs", where=str(location), message="differs from what was installed")
 
 
-def _is_loader_update(disk: DiskImage, location: Location, root: FileReader, storage: StorageFormat) -> bool:
+def _is_loader_update(disk: DiskImage, location: Location, root: FileReader, storage: StorageFormat | None) -> bool:
     """Return whether a running system put a loader of one of its images there (systemd-boot-update.service, bootupd).
 
     Kernels, UKIs and their addons are never replaced in place.
     """
     content = disk.content(location)
-    if not location.path.lower().endswith(".efi") or content.size > LOADER_LIMIT:
+    if storage is None or not location.path.lower().endswith(".efi") or content.size > LOADER_LIMIT:
         return False
     try:
         sections = {section.name for section in read_pe(content).sections}
     except ImageError:
         return False
-    return not sections & {".linux", ".cmdline"} and storage.has_file(root, REPOSITORY, content)
+    return not sections & {".linux", ".cmdline"} and storage.has_file(root, REPOSITORY.path, content)
 
 
 def _check_menus(services: Services, disk: DiskImage) -> Iterator[Problem]:
@@ -131,8 +164,4 @@ def _check_menus(services: Services, disk: DiskImage) -> Iterator[Problem]:
         if menu is None:
             continue
         for entry in menu.entries:
-            for location in entry.files:
-                if not disk.exists(location):
-                    message = f"is named by the boot entry {entry.title!r} and missing"
-                    yield Problem(code="boot.menu", where=str(location), message=message)
-            yield from check_entry(disk, entry)
+            yield from examine_entry(disk, entry)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,8 @@ from cfs_core.model.action import (
 )
 from cfs_core.model.content import BytesContent
 from cfs_core.model.disk import Location, Volume
+from cfs_core.model.origin import OriginFile
+from cfs_core.model.places import DEPLOYMENTS
 from cfs_core.model.tree import Directory, RegularFile, Special, Symlink, lookup, walk
 
 if TYPE_CHECKING:
@@ -30,13 +31,11 @@ if TYPE_CHECKING:
     from cfs_core.model.content import Content
     from cfs_core.model.deployment import ImageId
     from cfs_core.model.digest import Digest
+    from cfs_core.model.origin import BootFile
     from cfs_core.model.tree import Node, ObjectId, Xattrs
 
-ROOT = Location(Volume.ROOT, "/")
-REPOSITORY = Location(Volume.ROOT, "/composefs")
 SELINUX = b"security.selinux"
 WHY = "state of the deployment"
-_RECORDED = re.compile(r"file\.\d+ = ([0-9a-f]{64}) ([A-Z_]+):(/.+)\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +50,11 @@ class DeploymentState:
     boot_digest: str
     manifest_digest: Digest
     verified: tuple[str, ...] = ()
-    boot_files: tuple[tuple[Location, str], ...] = ()
-    """Loader, menu and kernel files outside of the repository, with their SHA-256 in hex."""
-
     root_ssh_authorized_keys: bytes | None = None
 
 
 def plan_state(state: DeploymentState) -> Iterator[Action]:
-    """Yield what makes the physical root: directories, /etc and /var copied from the image, the origin file last.
+    """Yield what makes the physical root: directories, /etc and /var copied from the image.
 
     Raises:
         ImageError: the image has no /etc.
@@ -72,7 +68,7 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     etc = lookup(state.tree, b"etc")
     if not isinstance(etc, Directory):
         msg = "the image has no /etc directory"
-        raise ImageError(msg)
+        raise ImageError(msg, hint="create it in the image; without it no system comes up")
     yield from _copy(etc, f"{deploy}/etc", state.content, skip=frozenset({b"/.updated"}))
     if state.root_ssh_authorized_keys is not None:
         yield from _ssh_keys(f"{deploy}/etc", state.root_ssh_authorized_keys, label_of(state.tree, b"/etc"))
@@ -82,39 +78,24 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     else:
         yield _directory("/state/os/default/var", plain)
     yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)
-    yield WriteFile(
-        location=Location(Volume.ROOT, f"{deploy}/{state.image_id}.origin"),
-        data=origin_text(state).encode(),
-        attributes=Attributes(mode=0o644, xattrs=plain),
+
+
+def plan_origin(state: DeploymentState, boot_files: tuple[BootFile, ...]) -> WriteFile:
+    """Return what writes the origin file; *boot_files* are what loader and menu put outside of the repository."""
+    origin = OriginFile(
+        image=state.target_imgref,
+        boot_type=state.boot_type,
+        boot_digest=state.boot_digest,
+        manifest_digest=str(state.manifest_digest),
+        verified=state.verified,
+        files=boot_files,
+    )
+    return WriteFile(
+        location=DEPLOYMENTS / state.image_id / f"{state.image_id}.origin",
+        data=origin.format().encode(),
+        attributes=Attributes(mode=0o644, xattrs=label_of(state.tree, b"/")),
         why="where the deployment came from",
     )
-
-
-def origin_text(state: DeploymentState) -> str:
-    """Return the origin file (ini as bootc writes it; ``[cfs]`` is ours, which bootc leaves alone)."""
-    lines = [
-        "[origin]",
-        f"container-image-reference = ostree-unverified-image:{state.target_imgref}",
-        "[boot]",
-        f"boot_type = {state.boot_type.value}",
-        f"digest = {state.boot_digest}",
-        "[image]",
-        f"manifest_digest = {state.manifest_digest}",
-    ]
-    # What a policy verified may quote what somebody else signed.
-    verified = "".join(sign if sign.isprintable() else "?" for sign in "; ".join(state.verified))
-    ours = [f"verified = {verified}"] if verified else []
-    ours += [f"file.{number} = {hexes} {location}" for number, (location, hexes) in enumerate(state.boot_files)]
-    lines += ["[cfs]", *ours] if ours else []
-    return "\n".join(lines) + "\n"
-
-
-def recorded_files(origin: str) -> Iterator[tuple[Location, str]]:
-    """Yield boot files and their SHA-256 from the text of an origin file; what is malformed is passed over."""
-    for line in origin.splitlines():
-        found = _RECORDED.match(line)
-        if found and found[2] in Volume.__members__:
-            yield Location(Volume[found[2]], found[3]), found[1]
 
 
 def label_of(tree: Directory, path: bytes) -> Xattrs:

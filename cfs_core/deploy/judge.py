@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import CfsError, LimitError, PluginError, VerificationError
@@ -15,14 +15,33 @@ from cfs_core.pluginhost.load import describe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cfs_core.install.services import Services
+    from cfs_core.deploy.services import Services
     from cfs_core.interfaces.transport import Transport
     from cfs_core.model.manifest import Manifest, Platform
     from cfs_core.model.reference import ImageReference
 
 
-def judge(image: ResolvedImage, transport: Transport, services: Services) -> tuple[str, ...]:
-    """Ask every required policy, and return what they verified.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedImage:
+    """An image that every required policy accepted, and where it is. Only `judge` makes one, and pulling takes one."""
+
+    image: ResolvedImage
+    transport: Transport
+    verified: tuple[str, ...]
+    """What policies proved about it, by policy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedSource:
+    """What may be copied: every image of it was accepted. Only `judged_for_copy` makes one, and copying takes one."""
+
+    reference: ImageReference
+    transport: Transport
+    platform: Platform | None
+
+
+def judge(image: ResolvedImage, transport: Transport, services: Services) -> JudgedImage:
+    """Ask every required policy.
 
     Raises:
         VerificationError: one said no, or failed.
@@ -30,7 +49,7 @@ def judge(image: ResolvedImage, transport: Transport, services: Services) -> tup
     """
     verified: list[str] = []
     for name in services.settings.value("policy.require"):
-        policy = services.make(families.POLICIES, name, services.settings.section("policy.settings", name))
+        policy = services.make(families.POLICIES, name)
         owner = services.host.collect(families.POLICIES).owner(name)
         facts = {"policy": name, "distribution": owner.distribution, "version": owner.version}
         try:
@@ -47,12 +66,12 @@ def judge(image: ResolvedImage, transport: Transport, services: Services) -> tup
             msg = f"policy {name} refuses {image.reference}: {verdict.reason}"
             raise VerificationError(msg, **facts)
         verified += [f"{name}: {what}" for what in verdict.verified or (verdict.reason,)]
-    return tuple(verified)
+    return JudgedImage(image=image, transport=transport, verified=tuple(verified))
 
 
 def judged_for_copy(
     reference: ImageReference, transport: Transport, services: Services, platform: Platform | None
-) -> ImageReference:
+) -> JudgedSource:
     """Judge every image that a copy of *reference* takes; return it pinned to what was judged.
 
     Of an index all images are judged, or the one for *platform*. Without required policies nothing is fetched.
@@ -62,7 +81,7 @@ def judged_for_copy(
         ImageError: what is to be copied is no image, so no policy can judge it.
     """
     if not services.settings.value("policy.require"):
-        return reference
+        return JudgedSource(reference=reference, transport=transport, platform=platform)
     media_type, raw = transport.fetch_manifest(reference)
     top = parse_manifest(raw, media_type)
     if isinstance(top, Index) and platform is not None:
@@ -76,7 +95,7 @@ def judged_for_copy(
             transport,
             services,
         )
-    return pinned
+    return JudgedSource(reference=pinned, transport=transport, platform=platform)
 
 
 def _manifests(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from cfs_core.config.settings import Settings
@@ -48,10 +47,8 @@ class Services(Protocol):
     def emit(self, event: Event) -> None:
         """Show an event."""
 
-    def make(
-        self, family: Family[Any], name: str, settings: Mapping[str, object] | None = None, *, seed: str | None = None
-    ) -> Any:  # noqa: ANN401 - typed by the caller
-        """Make the chosen provider of a family."""
+    def make(self, family: Family[Any], name: str, *, settings: Settings | None = None, seed: str | None = None) -> Any:  # noqa: ANN401 - typed by the caller
+        """Make the chosen provider of a family, with its own table of *settings* (by default those of the run)."""
 
     def transport(self, text: str) -> tuple[Transport, ImageReference]:
         """Return the transport for a reference, and the reference in its grammar."""

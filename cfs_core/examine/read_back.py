@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import BootError
-from cfs_core.install.command_line import check_entry
+from cfs_core.examine.disk import examine_entry, examine_volumes
 from cfs_core.interfaces.storage import MetadataReader
 from cfs_core.model.action import (
     CopyObject,
@@ -19,58 +19,55 @@ from cfs_core.model.action import (
 )
 from cfs_core.model.content import BytesContent
 from cfs_core.model.deployment import Problem
-from cfs_core.model.disk import Volume
 from cfs_core.model.tree import SpecialKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cfs_core.install.plan import PreparedInstall
+    from cfs_core.interfaces.bootloader import Bootloader
     from cfs_core.interfaces.storage import FileReader, StorageFormat
+    from cfs_core.model.boot import BootEntry
     from cfs_core.model.content import Content
-    from cfs_core.model.disk import Location
+    from cfs_core.model.disk import Location, Volume
+    from cfs_core.model.plan import InstallPlan, Step
     from cfs_core.target.read import DiskImage
 
 CHUNK = 1 << 20
-REPOSITORY = "/composefs"
 
 
-class VerifyError(BootError):
+class ReadBackError(BootError):
     """What was written is not what was planned; nothing was published."""
 
     code = "boot.read-back"
 
 
-def verify(disk: DiskImage, prepared: PreparedInstall, storage: StorageFormat) -> None:
-    """Check table, filesystems, boot files, menu, state and repository of a finished disk image.
+def read_back(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storage: StorageFormat) -> None:
+    """Examine a finished disk image, and compare it with the plan: boot files, menu, state.
 
     Raises:
-        VerifyError: with every problem in ``facts['problems']``.
+        ReadBackError: with every problem in ``facts['problems']``.
     """
-    problems = list(_problems(disk, prepared, storage))
+    problems = list(_problems(disk, plan, bootloader, storage))
     if problems:
         first = problems[0]
         msg = f"the disk was written but reads back wrong: {first.where}: {first.message}"
         msg += f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise VerifyError(msg, hint="check the host's memory and disk, and install again", problems=problems)
+        raise ReadBackError(msg, hint="check the host's memory and disk, and install again", problems=problems)
 
 
-def _problems(disk: DiskImage, prepared: PreparedInstall, storage: StorageFormat) -> Iterator[Problem]:
-    yield from disk.check()
+def _problems(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storage: StorageFormat) -> Iterator[Problem]:
+    yield from examine_volumes(disk, storage)
     for volume in disk.volumes():
         reader = disk.reader(volume)
         if reader is not None:
-            yield from _compare(volume, reader, prepared)
-    root = disk.reader(Volume.ROOT)
-    if root is not None:
-        yield from storage.check_files(root, REPOSITORY)
-    yield from _menu(disk, prepared)
+            yield from compare(volume, reader, plan.steps)
+    yield from _menu(disk, plan.menu.entries[0], bootloader)
 
 
-def _compare(volume: Volume, reader: FileReader, prepared: PreparedInstall) -> Iterator[Problem]:
-    """Compare everything that the plan put on *volume*; contents of the repository aside, which prove themselves."""
+def compare(volume: Volume, reader: FileReader, steps: Iterable[Step]) -> Iterator[Problem]:
+    """Compare everything that *steps* put on *volume*; contents of the repository aside, which prove themselves."""
     last: dict[Location, tuple[PlacingAction, bool]] = {}
-    for step in prepared.plan.steps:
+    for step in steps:
         for action in step.actions:
             if isinstance(action, PlacingAction):
                 last[action.location] = action, step.id != "repository"
@@ -139,10 +136,12 @@ def _same(reader: FileReader, path: str, wanted: Content) -> bool:
     return True
 
 
-def _menu(disk: DiskImage, prepared: PreparedInstall) -> Iterator[Problem]:
-    """Parse the menu again, as the loader will, and look for the wanted entry and its files."""
-    menu = prepared.bootloader.read_menu(disk)
-    wanted = prepared.plan.menu.entries[0]
+def _menu(disk: DiskImage, wanted: BootEntry, bootloader: Bootloader) -> Iterator[Problem]:
+    """Parse the menu again, as the loader will, and look for the wanted entry and its files.
+
+    On a new disk it is the only entry of ours: the first is what starts, whatever the loader's default says.
+    """
+    menu = bootloader.read_menu(disk)
     if not menu.entries:
         yield Problem(code="boot.menu", where="boot menu", message="is empty")
         return
@@ -153,11 +152,4 @@ def _menu(disk: DiskImage, prepared: PreparedInstall) -> Iterator[Problem]:
         return
     if wanted.arguments and first.arguments != wanted.arguments:
         yield Problem(code="boot.menu", where="boot menu", message=f"has other kernel arguments: {first.arguments}")
-    yield from _missing(disk, first.files)
-    yield from check_entry(disk, first)
-
-
-def _missing(disk: DiskImage, files: Iterable[Location]) -> Iterator[Problem]:
-    for location in files:
-        if not disk.exists(location):
-            yield Problem(code="boot.menu", where=str(location), message="is named by the boot menu and missing")
+    yield from examine_entry(disk, first)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cfs_core.deploy.preflight import error, warning
 from cfs_core.errors import CfsError
 from cfs_core.image.kernel_arguments import matches, unquoted
 from cfs_core.image.sealed import command_line, effective, parse_words
-from cfs_core.install.preflight import error, warning
-from cfs_core.install.state import REPOSITORY
 from cfs_core.model.boot import EntryKind, KernelArgument
 from cfs_core.model.deployment import Problem
 from cfs_core.model.digest import HashAlgorithm
 from cfs_core.model.disk import Location, Volume
+from cfs_core.model.places import REPOSITORY
 from cfs_core.model.plan import Severity
 
 if TYPE_CHECKING:

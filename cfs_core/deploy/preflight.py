@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from cfs_core.deploy.services import Services
     from cfs_core.image.reader import ImageReader
-    from cfs_core.install.services import Services
     from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.initramfs import InitramfsVerdict
     from cfs_core.model.boot import Architecture, BootArtifacts

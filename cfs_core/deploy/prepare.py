@@ -8,31 +8,32 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from cfs_core.config.advice import image_advice
-from cfs_core.errors import PluginError, VerificationError
+from cfs_core.deploy.choose import Choice, choose_storage
+from cfs_core.deploy.judge import judge
+from cfs_core.deploy.pull import open_repository, pull
+from cfs_core.errors import VerificationError
 from cfs_core.image.artifacts import find_artifacts
-from cfs_core.image.pull import merged_tree, pull_layers, tag_of
+from cfs_core.image.pull import tag_of
 from cfs_core.image.reader import ImageReader
 from cfs_core.image.resolve import resolve
 from cfs_core.image.sealed import effective, sealed_words
-from cfs_core.install.judge import judge
 from cfs_core.model.deployment import FormatOptions, FormatVersion
-from cfs_core.model.digest import HashAlgorithm
 from cfs_core.model.event import Event
 from cfs_core.model.manifest import Platform
 from cfs_core.pluginhost import families
-from cfs_core.system.atomic import make_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfs_core.config.settings import Settings
+    from cfs_core.deploy.judge import JudgedImage
+    from cfs_core.deploy.request import DeploymentRequest
+    from cfs_core.deploy.services import Services
     from cfs_core.image.sealed import SealedDigest
-    from cfs_core.install.request import InstallRequest
-    from cfs_core.install.services import Services
     from cfs_core.interfaces.storage import Repository, StorageFormat
-    from cfs_core.interfaces.transport import Transport
     from cfs_core.model.boot import BootArtifacts
     from cfs_core.model.deployment import CommittedImage
+    from cfs_core.model.digest import HashAlgorithm
     from cfs_core.model.manifest import ResolvedImage
     from cfs_core.model.tree import Directory
 
@@ -54,14 +55,14 @@ class PreparedImage:
     seal: SealedDigest | None
     """What the UKI's command line makes the initramfs mount; None where the image is not sealed."""
 
-    storage_name: str
-    storage_origin: str
+    storage: StorageFormat
+    storage_choice: Choice
     settings: Settings
     verified: tuple[str, ...]
 
 
 @contextmanager
-def prepare(request: InstallRequest, services: Services) -> Iterator[PreparedImage]:
+def prepare(request: DeploymentRequest, services: Services) -> Iterator[PreparedImage]:
     """Resolve, judge, fetch and commit the image; the repository stays open (and locked) while the block runs.
 
     Raises:
@@ -72,26 +73,18 @@ def prepare(request: InstallRequest, services: Services) -> Iterator[PreparedIma
     image = resolve(transport, reference, platform)
     facts = {"reference": str(reference), "manifest_digest": str(image.manifest.digest)}
     services.emit(Event(name="image.resolved", facts=facts))
-    verified = judge(image, transport, services)
-    name, origin = _storage_name(request, services, image)
-    storage = services.storage(name)
-    with ExitStack() as stack:
-        repository = stack.enter_context(_local_repository(request, services, storage, None))
-        tree, reader = _pulled(transport, image, repository, services)
+    judged = judge(image, transport, services)
+    formats = services.host.collect(families.STORAGE)
+    choice = choose_storage(services.settings, formats, image.config.labels)
+    storage = services.storage(choice.value)
+    with _fetched(judged, storage, request, services) as (repository, tree):
+        reader = ImageReader(tree, repository.content)
         artifacts = find_artifacts(reader)
         sealed = sealed_words(artifacts[0]) if artifacts else ()
-        wanted = _other_hash(sealed, repository.options.algorithm)
-        if wanted is not None and request.repo is None:
-            repository = stack.enter_context(_local_repository(request, services, storage, wanted))
-            tree, reader = _pulled(transport, image, repository, services)
-            artifacts = find_artifacts(reader)
-        settings = services.settings
-        for layer in image_advice(reader):
-            settings = settings.with_layer(layer)
+        # Where no word is of this repository's hash the first one counts, and the error below names both hashes.
         seal = effective(sealed, repository.options.algorithm) or next(iter(sealed), None)
         options = _matching_options(tree, repository, seal) if seal is not None else None
-        tag = tag_of(request.source)
-        committed = repository.commit(merged_tree(repository, image), image, options=options, name=tag)
+        committed = repository.commit(tree, image, options=options, name=tag_of(request.source))
         done = Event(name="image.committed", facts={"image_id": committed.id, "sealed": seal is not None})
         services.emit(done)
         yield PreparedImage(
@@ -102,19 +95,41 @@ def prepare(request: InstallRequest, services: Services) -> Iterator[PreparedIma
             deployed=repository.open_tree(committed.id),
             artifacts=artifacts,
             seal=seal,
-            storage_name=name,
-            storage_origin=origin if seal is None else "the image is sealed",
-            settings=settings,
-            verified=verified,
+            storage=storage,
+            storage_choice=choice if seal is None else Choice(choice.value, "the image is sealed"),
+            settings=_with_advice(services.settings, reader),
+            verified=judged.verified,
         )
 
 
-def _pulled(
-    transport: Transport, image: ResolvedImage, repository: Repository, services: Services
-) -> tuple[Directory, ImageReader]:
-    pull_layers(transport, image, repository, progress=services.progress, emit=services.emit)
-    tree = merged_tree(repository, image)
-    return tree, ImageReader(tree, repository.content)
+def _with_advice(settings: Settings, image: ImageReader) -> Settings:
+    for layer in image_advice(image):
+        settings = settings.with_layer(layer)
+    return settings
+
+
+@contextmanager
+def _fetched(
+    judged: JudgedImage, storage: StorageFormat, request: DeploymentRequest, services: Services
+) -> Iterator[tuple[Repository, Directory]]:
+    """Pull into ``--repo`` or the user's own repository; yield the one that can have the identity of a sealed image.
+
+    A repository has one hash. Which one a UKI was sealed with is known when its layer is here; an image of the other
+    hash is kept in a second repository beside the first. ``--repo`` names one repository, so nothing is made beside it.
+    """
+    path = request.repo or services.default_repository()
+    with ExitStack() as stack:
+        repository = stack.enter_context(open_repository(services, storage, path))
+        tree, _ = pull(judged, repository, services)
+        artifacts = find_artifacts(ImageReader(tree, repository.content))
+        sealed = sealed_words(artifacts[0]) if artifacts else ()
+        wanted = _other_hash(sealed, repository.options.algorithm)
+        if wanted is not None and request.repo is None:
+            beside = path.with_name(f"{path.name}-{wanted.value}")
+            services.emit(Event(name="repository.other-hash", facts={"hash": wanted.value, "path": str(beside)}))
+            repository = stack.enter_context(open_repository(services, storage, beside, algorithm=wanted))
+            tree, _ = pull(judged, repository, services)
+        yield repository, tree
 
 
 def _other_hash(sealed: tuple[SealedDigest, ...], algorithm: HashAlgorithm | None) -> HashAlgorithm | None:
@@ -123,46 +138,6 @@ def _other_hash(sealed: tuple[SealedDigest, ...], algorithm: HashAlgorithm | Non
     if not sealed or (found is not None and found.algorithm is algorithm):
         return None
     return next((word.algorithm for word in sealed if word.algorithm is not algorithm), None)
-
-
-LABEL = "containers.cfs.storage"
-
-
-def _storage_name(request: InstallRequest, services: Services, image: ResolvedImage) -> tuple[str, str]:
-    """Choose the storage format and say why."""
-    if request.storage:
-        return request.storage, "command line"
-    setting = services.settings.get("install.storage")
-    if setting.value:
-        return str(setting.value), setting.origin
-    if image.config.labels.get(LABEL):
-        return image.config.labels[LABEL], f"image label {LABEL}"
-    installed = [provider.name for provider in services.host.collect(families.STORAGE)]
-    if len(installed) == 1:
-        return installed[0], "the only storage format that is installed"
-    if not installed:
-        services.host.collect(families.STORAGE).get("composefs")
-    msg = f"several storage formats are installed ({', '.join(installed)}) and nothing chooses one"
-    raise PluginError(msg, hint="pass --composefs-native, or set install.storage")
-
-
-@contextmanager
-def _local_repository(
-    request: InstallRequest, services: Services, storage: StorageFormat, algorithm: HashAlgorithm | None
-) -> Iterator[Repository]:
-    """Open ``--repo`` or the user's own; a repository has one hash, so another one lives beside it under its name."""
-    path = request.repo or services.default_repository()
-    if algorithm is not None:
-        path = path.with_name(f"{path.name}-{algorithm.value}")
-    options = None
-    if not (path / "meta.json").exists():
-        make_parent(path)
-        options = FormatOptions(
-            version=FormatVersion(services.settings.value("install.erofs")),
-            algorithm=algorithm or HashAlgorithm(services.settings.value("install.hash")),
-        )
-    with storage.open(path, create=True, options=options) as repository:
-        yield repository
 
 
 def _matching_options(tree: Directory, repository: Repository, seal: SealedDigest) -> FormatOptions:
@@ -176,6 +151,7 @@ def _matching_options(tree: Directory, repository: Repository, seal: SealedDiges
         msg = f"the UKI of this image is sealed with {seal.algorithm}, and the repository keeps {algorithm}"
         hint = "leave --repo out, or name a repository with that hash"
         raise VerificationError(msg, hint=hint, expected=seal.hex)
+    # V1 is what composefs-rs and bootc seal with today, and both leave user.* attributes out: most likely comes first.
     candidates = [
         FormatOptions(version=version, algorithm=algorithm, keep_user_xattrs=keep)
         for keep, version in product((False, True), (FormatVersion.V1, FormatVersion.V2, FormatVersion.V0))

@@ -1,0 +1,1 @@
+"""A deployment, whatever it goes to: the image prepared, choices made, state and boot entry planned."""

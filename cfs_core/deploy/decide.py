@@ -1,0 +1,122 @@
+"""Deciding: what is deployed and how it will start, each choice with who made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfs_core.deploy import preflight
+from cfs_core.deploy.choose import (
+    choose_architecture,
+    choose_artifacts,
+    choose_bootloader,
+    choose_filesystem,
+    choose_firmware,
+)
+from cfs_core.interfaces.bootloader import BootFacts
+from cfs_core.model.boot import Firmware, KernelArgument
+from cfs_core.model.plan import Severity
+from cfs_core.pluginhost import families
+
+if TYPE_CHECKING:
+    from cfs_core.deploy.choose import Choice
+    from cfs_core.deploy.prepare import PreparedImage
+    from cfs_core.deploy.request import DeploymentRequest
+    from cfs_core.deploy.services import Services
+    from cfs_core.interfaces.bootloader import Bootloader
+    from cfs_core.model.boot import BootArtifacts
+    from cfs_core.model.plan import Finding
+    from cfs_core.pluginhost.registry import PluginId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """What is settled before anything is planned."""
+
+    facts: BootFacts
+    artifacts: BootArtifacts
+    bootloader: Bootloader
+    bootloader_choice: Choice
+    bootloader_owner: PluginId
+    filesystem_choice: Choice
+    verity: bool
+    """Whether the root filesystem has fs-verity."""
+
+    arguments: tuple[KernelArgument, ...]
+    """Kernel arguments of early boot and of plugins."""
+
+    findings: tuple[Finding, ...]
+
+
+def decide(request: DeploymentRequest, image: PreparedImage, services: Services) -> Decisions:
+    """Choose architecture, kernel, bootloader, firmware and root filesystem, and look whether they fit the image.
+
+    Raises:
+        PluginError, ImageError, UsageError, RefusedError: no plan can be made at all. Faults of a plan that can be
+            made are findings in it.
+    """
+    architecture = choose_architecture(image.resolved.config.platform.architecture)
+    artifacts = choose_artifacts(image.artifacts)
+    asked = choose_firmware(image.settings)
+    loaders = services.host.collect(families.BOOTLOADERS)
+    loader = choose_bootloader(image.settings, loaders, image.merged, artifacts.kind, asked)
+    known = services.host.collect(families.FILESYSTEMS)
+    filesystem = choose_filesystem(image.settings, known)
+    facts = BootFacts(
+        architecture=architecture,
+        firmware=asked or _default_firmware(loaders.get(loader.value).firmware),
+        image=image.merged,
+        artifacts=artifacts,
+        root_filesystem=filesystem.value,
+        volumes=frozenset({request.boot_volume}) if request.boot_volume else frozenset(),
+        seed=request.seed or "",
+    )
+    made: Bootloader = services.make(families.BOOTLOADERS, loader.value, settings=image.settings, seed=request.seed)
+    arguments, findings = _early_boot(made, facts, artifacts, image, services)
+    verity = known.get(filesystem.value).verity
+    if not verity and services.host.collect(families.STORAGE).get(image.storage_choice.value).needs_verity:
+        findings.append(_no_verity(filesystem.value, image))
+    contributed = services.host.contribute("cfs_kernel_arguments", KernelArgument, facts=facts)
+    return Decisions(
+        facts=facts,
+        artifacts=artifacts,
+        bootloader=made,
+        bootloader_choice=loader,
+        bootloader_owner=loaders.owner(loader.value),
+        filesystem_choice=filesystem,
+        verity=verity,
+        arguments=(*arguments, *(argument for _, argument in contributed)),
+        findings=tuple(findings),
+    )
+
+
+def _early_boot(
+    bootloader: Bootloader, facts: BootFacts, artifacts: BootArtifacts, image: PreparedImage, services: Services
+) -> tuple[list[KernelArgument], list[Finding]]:
+    """Ask loader and initramfs plugins about the image.
+
+    Raises:
+        PreflightError: the loader cannot start this image: nothing that it would plan means anything then.
+    """
+    findings = list(bootloader.check(facts))
+    unplannable = any(finding.severity is Severity.ERROR for finding in findings)
+    findings += preflight.check_architecture(artifacts, facts.architecture)
+    verdict, problems = preflight.examine_initramfs(services, artifacts, image.merged, image.storage_choice.value)
+    findings += problems
+    if unplannable:
+        preflight.refuse_errors(findings)
+    if verdict is None:
+        return [], findings
+    origin = f"initramfs ({verdict.handler})"
+    return [KernelArgument(text=text, origin=origin) for text in verdict.arguments], findings
+
+
+def _default_firmware(offered: frozenset[Firmware]) -> frozenset[Firmware]:
+    return frozenset({Firmware.UEFI}) if Firmware.UEFI in offered else offered
+
+
+def _no_verity(filesystem: str, image: PreparedImage) -> Finding:
+    message = f"{filesystem} has no fs-verity"
+    if image.seal is not None and not image.seal.verity_optional:
+        return preflight.error("disk.no-verity", f"{message}, which a sealed image requires", "use --filesystem ext4")
+    return preflight.warning("disk.no-verity", f"{message}: the system will start, but its files are not verified")

@@ -1,0 +1,31 @@
+"""What somebody asked to have deployed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cfs_core.model.disk import Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentRequest:
+    """An image, and what is asked for it alone. What settings can say as well is in the settings: options are a layer.
+
+    None means "decide by settings, image and host".
+    """
+
+    source: str
+    target_imgref: str | None = None
+    architecture: str | None = None
+    kargs: tuple[str, ...] = ()
+    karg_deletes: tuple[str, ...] = ()
+    root_ssh_authorized_keys: bytes | None = None
+    boot_volume: Volume | None = None
+    """What /boot gets as a partition of its own: BOOT, XBOOTLDR, or nothing."""
+
+    repo: Path | None = None
+    seed: str | None = None

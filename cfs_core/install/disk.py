@@ -1,0 +1,138 @@
+"""Planning the disk: how large which volumes are, who makes their filesystems, whether there is room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cfs_core.deploy import preflight
+from cfs_core.interfaces.layout import LayoutRequest
+from cfs_core.model.disk import Volume, VolumeNeed
+from cfs_core.pluginhost import families
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cfs_core.config.settings import Settings
+    from cfs_core.deploy.decide import Decisions
+    from cfs_core.deploy.prepare import PreparedImage
+    from cfs_core.deploy.services import Services
+    from cfs_core.install.request import InstallRequest
+    from cfs_core.interfaces.filesystem import Filesystem
+    from cfs_core.interfaces.layout import DiskLayout
+    from cfs_core.model.disk import Partition
+    from cfs_core.model.plan import Finding
+    from cfs_core.target.memory import MemoryTarget
+
+ROOT_ROOM = 512 << 20
+"""Bytes beyond half the image that a root partition of unspecified size leaves free for logs, /var and an update: an
+update that changes half of what there is fits beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedDisk:
+    """The partitions of a disk to be made, and who makes what is in them."""
+
+    partitions: tuple[Partition, ...]
+    layout: DiskLayout
+    filesystems: dict[Volume, Filesystem]
+    findings: tuple[Finding, ...]
+
+    def used_of(self, partition: Partition, contents: MemoryTarget) -> int | None:
+        """Return how many bytes of *partition* its contents take, metadata included; None where it has no files."""
+        filesystem = self.filesystems.get(partition.volume)
+        if filesystem is None or partition.filesystem is None:
+            return None
+        return filesystem.bytes_needed(contents.contents(partition.volume))
+
+    @property
+    def root(self) -> Partition:
+        """The root partition; every layout plans one."""
+        return next(partition for partition in self.partitions if partition.volume is Volume.ROOT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sizes:
+    """Bytes: what the root volume will hold, what the loader adds to it, what boot volumes need."""
+
+    contents: int
+    extra: int
+    boot: int
+
+
+def plan_disk(
+    request: InstallRequest, image: PreparedImage, services: Services, decisions: Decisions, contents: MemoryTarget
+) -> PlannedDisk:
+    """Lay out a disk for *contents*, which hold the root volume as far as it is known.
+
+    Raises:
+        DiskError: no layout can have these volumes.
+        PluginError: a layout or filesystem is missing.
+    """
+    settings = image.settings
+    facts = decisions.facts
+    layout: DiskLayout = services.make(
+        families.LAYOUTS, str(settings.value("install.layout")), settings=settings, seed=request.seed
+    )
+    root: Filesystem = services.make(families.FILESYSTEMS, facts.root_filesystem, settings=settings, seed=request.seed)
+    planned = contents.contents(Volume.ROOT)
+    declared = decisions.bootloader.needs(facts)
+    sizes = _Sizes(
+        contents=root.bytes_needed(planned),
+        extra=sum(need.bytes_needed for need in declared if need.volume is Volume.ROOT),
+        boot=sum(need.bytes_needed for need in declared if need.volume is not Volume.ROOT),
+    )
+    partitions = layout.plan(_layout_request(request, settings, decisions, declared, sizes))
+    filesystems = _filesystems(partitions, services, root, request.seed)
+    findings = list(_missing_volume(request, decisions, partitions))
+    missing = list(preflight.check_hosts(filesystems))
+    findings += (*missing, *preflight.check_fits({Volume.ROOT: sizes.contents + sizes.extra}, partitions))
+    findings += preflight.check_space(
+        [
+            (request.disk.absolute().parent, sizes.contents + sizes.extra + sizes.boot, "for the disk image"),
+            (services.scratch, 0 if missing else root.scratch_needed(planned), "for temporary files"),
+        ]
+    )
+    return PlannedDisk(partitions=partitions, layout=layout, filesystems=filesystems, findings=tuple(findings))
+
+
+def _layout_request(
+    request: InstallRequest, settings: Settings, decisions: Decisions, declared: Sequence[VolumeNeed], sizes: _Sizes
+) -> LayoutRequest:
+    root_size = settings.value("install.root-size")
+    esp_size = settings.value("install.esp-size")
+    room = 0 if root_size else sizes.contents // 2 + ROOT_ROOM
+    root = VolumeNeed(
+        volume=Volume.ROOT,
+        bytes_needed=sizes.contents + sizes.extra + room,
+        filesystems=(decisions.facts.root_filesystem,),
+        why="the system",
+    )
+    return LayoutRequest(
+        needs=[*(need for need in declared if need.volume is not Volume.ROOT), root],
+        architecture=decisions.facts.architecture,
+        root_filesystem=decisions.facts.root_filesystem,
+        root_size=root_size,
+        disk_size=request.disk_size,
+        volume_sizes={Volume.ESP: esp_size} if esp_size else {},
+        seed=request.seed,
+    )
+
+
+def _filesystems(
+    partitions: Sequence[Partition], services: Services, root: Filesystem, seed: str | None
+) -> dict[Volume, Filesystem]:
+    made: dict[Volume, Filesystem] = {Volume.ROOT: root}
+    for partition in partitions:
+        if partition.filesystem is not None and partition.volume not in made:
+            made[partition.volume] = services.make(families.FILESYSTEMS, partition.filesystem, seed=seed)
+    return made
+
+
+def _missing_volume(request: InstallRequest, decisions: Decisions, partitions: Sequence[Partition]) -> list[Finding]:
+    wanted = request.boot_volume
+    if wanted is None or any(partition.volume is wanted for partition in partitions):
+        return []
+    option = "--xbootldr" if wanted is Volume.XBOOTLDR else "--separate-boot"
+    message = f"{decisions.bootloader_choice.value} would put nothing on the partition that {option} asks for"
+    return [preflight.error("disk.no-boot-volume", message, f"leave {option} out, or choose another --bootloader")]
