@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.stop import StoppedError, StopSignal
     from cfs_core.interfaces.storage import (
         FileReader,
+        Identifier,
         LayerStream,
         MetadataReader,
         Repository,
@@ -244,6 +245,7 @@ _HOMES: Final = {
     "RemovePath": "cfs_core.model.action:RemovePath",
     "RenamePath": "cfs_core.model.action:RenamePath",
     "Repository": "cfs_core.interfaces.storage:Repository",
+    "Identifier": "cfs_core.interfaces.storage:Identifier",
     "ResolvedImage": "cfs_core.model.manifest:ResolvedImage",
     "RetryPolicy": "cfs_core.interfaces.retry:RetryPolicy",
     "RunCommand": "cfs_core.model.action:RunCommand",
@@ -345,6 +347,7 @@ __all__ = [
     "HardLink",
     "HashAlgorithm",
     "HostError",
+    "Identifier",
     "ImageConfig",
     "ImageError",
     "ImageId",

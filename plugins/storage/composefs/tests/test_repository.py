@@ -23,6 +23,7 @@ from cfs_core.plugin import (
     MakeSymlink,
     ObjectId,
     RegularFile,
+    Repository,
     StorageError,
     UsageError,
     VerificationError,
@@ -406,10 +407,7 @@ def test_scratch_tells_the_same_identities(tmp_path, version):
         for path in (b"/usr/share/big", b"/usr/lib/modules/6.1/kernel/x.ko"):
             with pytest.raises(StorageError, match="not kept"):
                 scratch.content(found[path].object)
-        with pytest.raises(StorageError):
-            scratch.commit(tree, resolved(image))
-        with pytest.raises(StorageError):
-            scratch.plan_export([committed], ROOT, verity=True)
+        assert not isinstance(scratch, Repository)
         assert sum(files_of(where).values()) < 100_000
     assert not where.exists()
 
