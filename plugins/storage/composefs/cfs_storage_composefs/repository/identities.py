@@ -91,6 +91,8 @@ class ComposefsIdentifier(Identifier):
             digest = work.run(layer)
             with storage_errors(self._where):
                 self._sync()
+                # Another process may have stored the same layer meanwhile. Compressed by another libzstd its stream has
+                # another digest, and streams of configs that exist refer to that one: the first stays.
                 if not self.has_layer(layer.diff_id):
                     self._directory.link_object("streams", name, digest)
 

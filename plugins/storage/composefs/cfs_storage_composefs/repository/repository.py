@@ -68,6 +68,9 @@ class ComposefsRepository(ComposefsIdentifier, Repository):
             boot_id = self._store.put(self._erofs(form, chosen), created)
             refs = {streams.plain_key(chosen): plain_id, streams.boot_key(chosen): boot_id}
             linked = self._put_json(image, layers, refs, created)
+            # Objects reach the disk before any name leads to them, names before the tag that promises the whole image.
+            # A power failure in between leaves garbage, never a tag over something incomplete. One syncfs is far
+            # cheaper than an fsync for each of thousands of objects, and composefs-rs and bootc rely on the same order.
             self._sync()
             for digest in (plain_id, boot_id):
                 self._directory.link_object("images", digest.hex(), digest)
@@ -105,6 +108,8 @@ class ComposefsRepository(ComposefsIdentifier, Repository):
         config_name = streams.config_stream(image.config.digest)
         with contextlib.suppress(MissingError, DamagedError), self._catalog.open_stream(config_name) as old:
             refs = {key: target for key, target in old.named_refs.items() if streams.is_image_key(key)} | refs
+        # The config stream names the images made from it. Its object changes with them, and so does the manifest
+        # stream, which names that object; the digests of the JSON documents do not.
         config = self._put_stream(CONFIG, image.config.raw, layers | refs, created)
         named = {streams.config_key(image.config.digest): config} | layers
         manifest = self._put_stream(MANIFEST, image.manifest.raw, named, created)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from cfs_storage_composefs.objects.store import ObjectStore
     from cfs_storage_composefs.repository.directory import RepositoryDirectory
 
+# What is read of an image after its layers: boot files and kernels (`cfs_core.image.artifacts`), loaders (grub,
+# systemd-boot, bootupd), install advice and kernel arguments (bootc, cfs), os-release, SELinux policies below /etc. A
+# path that is missing here is an error that names it ("was not kept"), never another identity.
 _KEPT = (
     b"/boot/",
     b"/etc/",
