@@ -111,6 +111,7 @@ if TYPE_CHECKING:
     )
     from cfs_core.model.content import BytesContent, Content, FileContent, read_all
     from cfs_core.model.deployment import (
+        ChosenFormat,
         CommittedImage,
         FormatOptions,
         FormatVersion,
@@ -189,6 +190,7 @@ _HOMES: Final = {
     "Finding": "cfs_core.model.plan:Finding",
     "Firmware": "cfs_core.model.boot:Firmware",
     "ForbiddenError": "cfs_core.errors:ForbiddenError",
+    "ChosenFormat": "cfs_core.model.deployment:ChosenFormat",
     "FormatOptions": "cfs_core.model.deployment:FormatOptions",
     "FormatVersion": "cfs_core.model.deployment:FormatVersion",
     "GcReport": "cfs_core.model.deployment:GcReport",
@@ -314,6 +316,7 @@ __all__ = [
     "CannotResumeError",
     "CfsError",
     "ChangedError",
+    "ChosenFormat",
     "CommandError",
     "CommandProvider",
     "CommandRunner",

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from cfs_core.model.action import Action, Attributes
     from cfs_core.model.boot import KernelArgument
     from cfs_core.model.content import Content
-    from cfs_core.model.deployment import CommittedImage, FormatOptions, GcReport, ImageId, Problem, StoredImage
+    from cfs_core.model.deployment import (
+        ChosenFormat,
+        CommittedImage,
+        FormatOptions,
+        GcReport,
+        ImageId,
+        Problem,
+        StoredImage,
+    )
     from cfs_core.model.digest import Digest
     from cfs_core.model.disk import Location
     from cfs_core.model.layer import LayerEntry, LayerMember
@@ -81,8 +89,8 @@ class Identifier(abc.ABC):
     What it was given may be gone when it is closed, and `content` may know only what an image's boot and settings need.
     """
 
-    options: FormatOptions
-    """Version and algorithm in force, no None."""
+    options: ChosenFormat
+    """Version and algorithm in force."""
 
     def __enter__(self) -> Self:
         return self

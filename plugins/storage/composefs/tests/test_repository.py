@@ -11,6 +11,7 @@ from composefs_builders.repositories import layer_stream, merged, open_repositor
 
 from cfs_core.plugin import (
     BytesContent,
+    ChosenFormat,
     CopyObject,
     Digest,
     FormatOptions,
@@ -62,7 +63,7 @@ def files_of(path) -> dict[str, int]:
 def test_new_repository_is_what_composefs_rs_makes(tmp_path):
     path = tmp_path / "deep" / "repository"
     with open_repository(path, None, None, sealed=True) as repository:
-        assert repository.options == FormatOptions(version=FormatVersion.V1, algorithm=HashAlgorithm.SHA512)
+        assert repository.options == ChosenFormat(version=FormatVersion.V1, algorithm=HashAlgorithm.SHA512)
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert json.loads((path / "meta.json").read_bytes()) == {
         "version": 1,

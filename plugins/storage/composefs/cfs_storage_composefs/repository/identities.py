@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import (
+    ChosenFormat,
     FormatOptions,
-    FormatVersion,
     Identifier,
     ImageError,
     ImageId,
@@ -53,7 +52,7 @@ class ComposefsIdentifier(Identifier):
         self._store: Store = store or objects
         self._keep = keep
         self._algorithm = directory.metadata.algorithm
-        self.options = FormatOptions(
+        self.options = ChosenFormat(
             version=directory.metadata.version, algorithm=self._algorithm, keep_user_xattrs=keep_user_xattrs
         )
         self._catalog = Catalog(directory, self._store, self.options)
@@ -166,7 +165,7 @@ class ComposefsIdentifier(Identifier):
             raise MissingError(msg, hint=f"objects are named by {2 * self._algorithm.size} hex digits here")
         return digest
 
-    def _complete(self, options: FormatOptions) -> FormatOptions:
+    def _complete(self, options: FormatOptions) -> ChosenFormat:
         """Fill in what *options* leaves open.
 
         Raises:
@@ -175,7 +174,11 @@ class ComposefsIdentifier(Identifier):
         if options.algorithm not in {None, self._algorithm}:
             msg = f"the repository at {self._directory.path} uses {self._algorithm.value}, not {options.algorithm}"
             raise StorageError(msg, hint="use another repository for it (--repo)")
-        return replace(options, algorithm=self._algorithm, version=options.version or self._directory.metadata.version)
+        return ChosenFormat(
+            version=options.version or self.options.version,
+            algorithm=self._algorithm,
+            keep_user_xattrs=options.keep_user_xattrs,
+        )
 
     def _canonical(self, tree: Directory, options: FormatOptions) -> Directory:
         from cfs_storage_composefs.trees.canonical import canonicalise
@@ -189,10 +192,10 @@ class ComposefsIdentifier(Identifier):
 
         make_bootable(form, StoredTreeReader(form, self.content))
 
-    def _erofs(self, form: Directory, options: FormatOptions) -> bytes:
+    def _erofs(self, form: Directory, chosen: ChosenFormat) -> bytes:
         from cfs_storage_composefs.erofs.write import write_erofs
 
-        return write_erofs(form, options.version or FormatVersion.V1, self._algorithm)
+        return write_erofs(form, chosen.version, self._algorithm)
 
     def _sync(self) -> None:
         self._directory.sync()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from cfs_core.plugin import (
     CommittedImage,
     FormatOptions,
-    FormatVersion,
     ImageId,
     KernelArgument,
     RegularFile,
@@ -82,7 +81,7 @@ class ComposefsRepository(ComposefsIdentifier, Repository):
         return CommittedImage(
             id=ImageId(boot_id.hex()),
             plain_id=ImageId(plain_id.hex()),
-            version=chosen.version or FormatVersion.V1,
+            version=chosen.version,
             algorithm=self._algorithm,
             manifest_digest=image.manifest.digest,
             config_digest=image.config.digest,
