@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.stop import StoppedError, StopSignal
     from cfs_core.interfaces.storage import (
         FileReader,
+        Identifier,
         LayerStream,
         MetadataReader,
         Repository,
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     )
     from cfs_core.model.content import BytesContent, Content, FileContent, read_all
     from cfs_core.model.deployment import (
+        ChosenFormat,
         CommittedImage,
         FormatOptions,
         FormatVersion,
@@ -190,6 +192,7 @@ _HOMES: Final = {
     "Finding": "cfs_core.model.plan:Finding",
     "Firmware": "cfs_core.model.boot:Firmware",
     "ForbiddenError": "cfs_core.errors:ForbiddenError",
+    "ChosenFormat": "cfs_core.model.deployment:ChosenFormat",
     "FormatOptions": "cfs_core.model.deployment:FormatOptions",
     "FormatVersion": "cfs_core.model.deployment:FormatVersion",
     "GcReport": "cfs_core.model.deployment:GcReport",
@@ -246,6 +249,7 @@ _HOMES: Final = {
     "RemovePath": "cfs_core.model.action:RemovePath",
     "RenamePath": "cfs_core.model.action:RenamePath",
     "Repository": "cfs_core.interfaces.storage:Repository",
+    "Identifier": "cfs_core.interfaces.storage:Identifier",
     "ResolvedImage": "cfs_core.model.manifest:ResolvedImage",
     "RetryPolicy": "cfs_core.interfaces.retry:RetryPolicy",
     "RunCommand": "cfs_core.model.action:RunCommand",
@@ -316,6 +320,7 @@ __all__ = [
     "CannotResumeError",
     "CfsError",
     "ChangedError",
+    "ChosenFormat",
     "CommandError",
     "CommandProvider",
     "CommandRunner",
@@ -349,6 +354,7 @@ __all__ = [
     "HardLink",
     "HashAlgorithm",
     "HostError",
+    "Identifier",
     "ImageConfig",
     "ImageError",
     "ImageId",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cfs_core.interfaces.context import Progress
-    from cfs_core.interfaces.storage import Repository
+    from cfs_core.interfaces.storage import Identifier
     from cfs_core.interfaces.transport import Transport
     from cfs_core.model.manifest import ResolvedImage
     from cfs_core.model.tree import Directory
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 TAG_BYTES = 255
 """A tag becomes a file name in which each ``/`` takes three bytes."""
 
+# More gains little: hashing and unpacking of three keep two processors only 1.3 times as busy as one
+# (docs/explain/performance.md), and each layer holds a connection to the registry.
 PARALLEL = 3
 """Layers on their way at the same time. Each holds a few chunks of up to 1 MiB, whatever its size."""
 
@@ -30,7 +32,7 @@ PARALLEL = 3
 def pull_layers(
     transport: Transport,
     image: ResolvedImage,
-    repository: Repository,
+    repository: Identifier,
     *,
     progress: Progress,
     emit: Callable[[Event], None],
@@ -65,6 +67,6 @@ def tag_of(reference: str) -> str | None:
     return reference if len(reference.encode()) + 2 * reference.count("/") <= TAG_BYTES else None
 
 
-def merged_tree(repository: Repository, image: ResolvedImage) -> Directory:
+def merged_tree(repository: Identifier, image: ResolvedImage) -> Directory:
     """Return the merged tree of an image whose layers *repository* holds, before any canonical form."""
     return merge_layers(repository.layer_entries(diff_id) for diff_id in image.config.diff_ids)

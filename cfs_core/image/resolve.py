@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from cfs_core.model.manifest import Descriptor
     from cfs_core.model.reference import ImageReference
 
+# Images for several platforms have one level. Each further one is a request to a server that nobody trusts yet, and
+# that could name a new index for ever.
 INDEX_DEPTH = 4
 INDEX_FETCHES = 32
 """Indexes one reference may lead through."""
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "i386": "386"}
+# Variants that mean the same as none (containerd normalises them away); others that cfs knows have no variants.
 _BASELINE = {"amd64": "v1", "arm64": "v8"}
 
 

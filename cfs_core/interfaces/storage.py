@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from cfs_core.model.action import Action, Attributes
     from cfs_core.model.boot import KernelArgument
     from cfs_core.model.content import Content
-    from cfs_core.model.deployment import CommittedImage, FormatOptions, GcReport, ImageId, Problem, StoredImage
+    from cfs_core.model.deployment import (
+        ChosenFormat,
+        CommittedImage,
+        FormatOptions,
+        GcReport,
+        ImageId,
+        Problem,
+        StoredImage,
+    )
     from cfs_core.model.digest import Digest
     from cfs_core.model.disk import Location
     from cfs_core.model.layer import LayerEntry, LayerMember
@@ -75,11 +83,14 @@ class TreeReader(Protocol):
         """
 
 
-class Repository(abc.ABC):
-    """An open repository. Use as a context manager; it holds the repository's shared lock."""
+class Identifier(abc.ABC):
+    """Takes layers, and tells which identity an image of them has. Use as a context manager.
 
-    options: FormatOptions
-    """Version and algorithm in force, no None."""
+    What it was given may be gone when it is closed, and `content` may know only what an image's boot and settings need.
+    """
+
+    options: ChosenFormat
+    """Version and algorithm in force."""
 
     def __enter__(self) -> Self:
         return self
@@ -113,8 +124,6 @@ class Repository(abc.ABC):
             StorageError: not here, or damaged.
         """
 
-    # --- trees and images ---------------------------------------------------------------------
-
     @abc.abstractmethod
     def image_ids(
         self, tree: Directory, options: Sequence[FormatOptions] = (), *, bootable: bool
@@ -123,6 +132,18 @@ class Repository(abc.ABC):
 
         Empty *options* means the repository's own.
         """
+
+    @abc.abstractmethod
+    def content(self, object_id: ObjectId) -> Content:
+        """Return stored content.
+
+        Raises:
+            StorageError: not here.
+        """
+
+
+class Repository(Identifier):
+    """An open repository, where layers and images stay. It holds the repository's shared lock until it is closed."""
 
     @abc.abstractmethod
     def commit(
@@ -146,14 +167,6 @@ class Repository(abc.ABC):
 
         Raises:
             StorageError: not here or damaged.
-        """
-
-    @abc.abstractmethod
-    def content(self, object_id: ObjectId) -> Content:
-        """Return stored content.
-
-        Raises:
-            StorageError: not here.
         """
 
     @abc.abstractmethod
@@ -250,8 +263,8 @@ class StorageFormat(abc.ABC):
         """
 
     @abc.abstractmethod
-    def scratch(self, options: FormatOptions) -> AbstractContextManager[Repository]:
-        """Open a repository that lasts as long as the context, for identities of images that nobody wants stored."""
+    def scratch(self, options: FormatOptions) -> AbstractContextManager[Identifier]:
+        """Tell identities of images that nobody wants stored; what it needed for that goes with the context."""
 
     @abc.abstractmethod
     def scan(self, path: Path, options: FormatOptions) -> Directory:

@@ -33,6 +33,14 @@ class FormatOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenFormat(FormatOptions):
+    """Choices that are made: what decides the identities in a repository."""
+
+    version: FormatVersion
+    algorithm: HashAlgorithm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommittedImage:
     """An image that a repository holds completely. ``id`` is that of the bootable form, ``plain_id`` of the other."""
 

@@ -77,9 +77,15 @@ def put(site, family, code):
     site.install("outsider", "3.14", {"bad": "bad_plugin"}, {"bad_plugin.py": plugin(family, code)})
 
 
+def edited(text, old, new):
+    """Replace what stands in *text* exactly once, so that a plugin written anew does not test another thing."""
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in:\n{text}"
+    return text.replace(old, new)
+
+
 def loader(method, body, needs="Volume.ESP"):
     """The class of a loader with one method of its own."""
-    code = LOADER.replace("Volume.ESP", needs)
+    code = edited(LOADER, "Volume.ESP", needs)
     return code + f"    {method}\n        {body}\n"
 
 
@@ -102,7 +108,7 @@ def used(method, body, needs="Volume.ESP"):
 
 
 LOADER_BAD = ("--bootloader", "bad")
-SAME = plugin("bootloader", LOADER).replace("name='bad'", "name='grub'")
+SAME = edited(plugin("bootloader", LOADER), "name='bad'", "name='grub'")
 EVIL = "return [WriteFile(why='', location=Location(Volume.ROOT, '/evil'), data=b'')]"
 PRINTS, SLEEPS = "prints to standard output: 'hello'", "took 1."
 
@@ -206,7 +212,7 @@ def test_a_check_of_a_disk_needs_neither_every_loader_nor_every_filesystem(cfs, 
 
 
 def test_a_transport_that_cannot_tell_the_running_image_is_passed_over(site):
-    source = plugin("transport", "Bad = None").replace("schemes=", "running_image=lambda: 7, schemes=")
+    source = edited(plugin("transport", "Bad = None"), "schemes=", "running_image=lambda: 7, schemes=")
     site.install("outsider", "3.14", {"bad": "bad_plugin"}, {"bad_plugin.py": source})
     done = site.cfs("install", "to-disk", "disk.img", CFS_DISABLE_PLUGINS="")
     assert done.returncode == 2
@@ -229,7 +235,7 @@ OUTSIDE = {  # name: (method, action, volume that was asked for, options, what i
 def test_a_loader_that_writes_elsewhere_is_refused_by_name(site, install, what):
     method, action, where, needs, problem = OUTSIDE[what]
     volume, _, path = where.partition(":")
-    action = action.replace("LOCATION", f"why='', location=Location(Volume.{volume}, {path!r})")
+    action = edited(action, "LOCATION", f"why='', location=Location(Volume.{volume}, {path!r})")
     put(site, "bootloader", loader(method, f"return [{action}]", f"Volume.{needs}"))
     done = install("--bootloader", "bad", "--firmware", "both")
     assert (done.returncode, done.stdout) == (4, "")

@@ -16,10 +16,12 @@ from builders import bootable
 from builders.distributions import Site
 from grub_files import program
 
-from cfs_core.model.disk import Region, Volume
+from cfs_core.plugin import HashAlgorithm, Region, Volume
 from cfs_disk.ext4.read import Ext4Reader
 from cfs_disk.gpt.layout import GptLayout
+from cfs_disk.vfat.read import FatReader
 from cfs_testkit.builders.oci import File
+from cfs_testkit.verity import verity_digest
 
 
 @pytest.fixture
@@ -116,17 +118,31 @@ def test_an_image_of_another_architecture_builds_here(cfs, tmp_path):
     disk = tmp_path / "arm.img"
     done = cfs.install(source, disk, "--architecture", "arm64")
     assert done.returncode == 0, done.stderr
-    assert b"BOOTAA64" in disk.read_bytes()[: 64 << 20] or b"B\0O\0O\0T\0A" in disk.read_bytes()[: 64 << 20]
+    with FatReader(volume(disk, Volume.ESP)) as esp:
+        assert esp.names("/EFI/BOOT") == ("BOOTAA64.EFI",)
+        with esp.open("/EFI/BOOT/BOOTAA64.EFI") as file:
+            assert machine(file.read()) == 0xAA64  # PE/COFF, IMAGE_FILE_MACHINE_ARM64
+
+
+def volume(disk, which):
+    """Return the region of one volume of a finished disk."""
+    return next(
+        Region(path=disk, offset=partition.start, size=partition.size)
+        for partition in GptLayout().read(disk)
+        if partition.volume is which
+    )
 
 
 def root_volume(disk):
     """Return a reader of the root volume of a finished disk."""
-    region = next(
-        Region(path=disk, offset=partition.start, size=partition.size)
-        for partition in GptLayout().read(disk)
-        if partition.volume is Volume.ROOT
-    )
-    return Ext4Reader(region)
+    return Ext4Reader(volume(disk, Volume.ROOT))
+
+
+def machine(program):
+    """Return what a PE file says it runs on."""
+    header = int.from_bytes(program[0x3C:0x40], "little")
+    assert program[header : header + 4] == b"PE\0\0"
+    return int.from_bytes(program[header + 4 : header + 6], "little")
 
 
 def test_ssh_keys_reach_the_deployment(cfs, source, tmp_path):
@@ -146,18 +162,25 @@ def test_ssh_keys_reach_the_deployment(cfs, source, tmp_path):
     assert rule == "f~ /root/.ssh/authorized_keys 0600 root root -"
     assert base64.b64decode(encoded).decode() == keys.read_text()
     assert (attributes.mode, attributes.uid, attributes.gid) == (0o600, 0, 0)
+
+
+def test_a_file_of_ssh_keys_without_a_key_is_refused(cfs, source, tmp_path):
+    keys = tmp_path / "keys"
     keys.write_text("# nothing\n")
     done = cfs.install(source, tmp_path / "d.img", "--root-ssh-authorized-keys", keys)
     assert done.returncode == 2
     assert "holds no key" in done.stderr
 
 
-def test_two_root_arguments_are_pointed_out(cfs, source, tmp_path):
+def test_a_second_root_argument_of_the_command_line_is_refused(cfs, source, tmp_path):
     done = cfs.install(source, tmp_path / "disk.img", "--karg", "root=/dev/sda1")
     assert done.returncode == 11
     assert "[boot.karg-conflict]" in done.stderr
     assert "[boot.karg-root]" in done.stderr
     assert not (tmp_path / "disk.img").exists()
+
+
+def test_a_second_root_argument_of_the_image_is_a_warning(cfs, tmp_path):
     source = (
         bootable.layout(tmp_path / "own", latest=bootable.image(labels={"containers.cfs.kargs": "root=/dev/sda1"}))
         + ":latest"
@@ -334,41 +357,73 @@ def test_an_existing_disk_is_kept_unless_confirmed(cfs, source, tmp_path):
     assert disk.stat().st_size > 1 << 20
 
 
+def killed_at(moment, number, source, disk, environ):
+    """Send an install signal *number* when it reports the event *moment*; return its exit status."""
+    read, write = os.pipe()
+    argv = [sys.executable, "-m", "cfs_core", "install", "to-disk", "--source-imgref", source]
+    process = subprocess.Popen(
+        [*argv, "--progress-fd", str(write), str(disk)],
+        env=environ, pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        for line in pipe:
+            if json.loads(line).get("event") == moment:
+                process.send_signal(number)
+                break
+        else:
+            pytest.fail(f"the run ended with {process.wait()} and never reported {moment}")
+        return process.wait(timeout=60)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_killed_leaves_nothing_that_hinders_the_next(number, cfs, tmp_path):
     files = {f"usr/share/data/{index}": File(os.urandom(300_000)) for index in range(60)}
     source = bootable.layout(tmp_path / "oci", latest=bootable.image(compression="none", **files)) + ":latest"
     disk = tmp_path / "disk.img"
     environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
-    argv = [sys.executable, "-m", "cfs_core", "install", "to-disk", "--source-imgref", source, str(disk)]
-    for delay in (0.4, 0.8, 1.2, 1.6):
-        process = subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay)
-        process.send_signal(number)
-        status = process.wait(timeout=30)
-        if disk.exists():  # it was done already: then it must be whole
+    for moment in ("image.resolved", "layer.stored", "image.committed", "step.started", "disk.written"):
+        status = killed_at(moment, number, source, disk, environ)
+        if disk.exists():  # between the last event and the signal it got its name: then it must be whole
+            assert moment == "disk.written"
             assert cfs.ok("repo", "fsck", "--disk", disk).stdout == "clean\n"
             disk.unlink()
+        else:
+            assert status in ({-signal.SIGKILL} if number == signal.SIGKILL else {130, -signal.SIGTERM}), moment
         if number == signal.SIGTERM:
-            assert status in {0, 130, -signal.SIGTERM}
             assert cfs.litter() == []
     assert cfs.install(source, disk).returncode == 0
     assert cfs.litter() == []
     assert cfs.ok("repo", "fsck", "--disk", disk).stdout == "clean\n"
 
 
+def object_name(data):
+    """Return the path of an object below ``objects``, for the hash that is taken unless told otherwise."""
+    digest = verity_digest(data, HashAlgorithm.SHA512).partition(":")[2]
+    return f"{digest[:2]}/{digest[2:]}"
+
+
 def test_one_changed_byte_is_named(cfs, source, tmp_path):
     disk = tmp_path / "disk.img"
     cfs.ok("install", "to-disk", "--source-imgref", source, disk)
     original = disk.read_bytes()
-    for needle in (b"tool" * 100, b"kernel" * 50, b"title Test", b"loader" * 20):
+    tool = bootable.tree()["usr/bin/tool"].data
+    named = {
+        b"tool" * 100: f"object.damaged: objects/{object_name(tool)}: ",
+        b"kernel" * 50: "boot.differs: ESP:/EFI/Linux/bootc_composefs-",
+        b"title Test": "boot.differs: ESP:/loader/entries/bootc_test-1-1.conf: ",
+        b"loader" * 20: "boot.differs: ESP:/EFI/BOOT/BOOTX64.EFI: ",
+    }
+    for needle, problem in named.items():
         at = original.index(needle)
         changed = bytearray(original)
         changed[at] ^= 1
         disk.write_bytes(changed)
         done = cfs("repo", "fsck", "--disk", disk)
         assert done.returncode == 9, needle
-        assert "problem" in done.stdout
+        first, *more = done.stdout.splitlines()
+        assert first.startswith(problem)
+        assert more == ["1 problem"]
     disk.write_bytes(original)
     assert cfs("repo", "fsck", "--disk", disk).returncode == 0
 

@@ -18,10 +18,12 @@ INTERFACES |= {"Repository": Repository}
 
 
 def returning(interface):
-    """Names of an interface's own methods that return something, with the annotation."""
+    """Names of an interface's methods that return something, with the annotation."""
     return {
         name: inspect.signature(value).return_annotation
-        for name, value in vars(interface).items()
+        for base in interface.__mro__
+        if base.__module__.startswith("cfs_core")
+        for name, value in vars(base).items()
         if inspect.isfunction(value) and not name.startswith("__")
         if inspect.signature(value).return_annotation != "None"
     }

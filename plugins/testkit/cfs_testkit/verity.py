@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from importlib import resources
 from typing import TYPE_CHECKING
 
+from cfs_core.plugin import HashAlgorithm
+
 if TYPE_CHECKING:
-    from cfs_core.plugin import HashAlgorithm
+    from collections.abc import Iterator, Mapping
 
 BLOCK = 4096
+
+
+def known_digests(*, up_to: int = 1 << 40) -> Iterator[tuple[bytes, Mapping[HashAlgorithm, str]]]:
+    """Yield contents of at most *up_to* bytes, with the digests in hex that fsverity-utils printed for them.
+
+    The sizes lie on both sides of every border between levels of the Merkle tree.
+    """
+    for line in resources.files("cfs_testkit").joinpath("fsverity_digests.txt").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        size, content, sha256, sha512 = line.split()
+        if int(size) <= up_to:
+            data = bytes(int(size)) if content == "zero" else (bytes(range(251)) * (int(size) // 251 + 1))[: int(size)]
+            yield data, {HashAlgorithm.SHA256: sha256, HashAlgorithm.SHA512: sha512}
 
 
 def verity_digest(data: bytes, algorithm: HashAlgorithm) -> str:

@@ -13,7 +13,7 @@ MUTANTS = (
         "a_new_repository_is_empty_and_sound",
         (
             R,
-            "self.options = FormatOptions(version=FormatVersion.V1, algorithm=algorithm)",
+            "self.options = ChosenFormat(version=FormatVersion.V1, algorithm=algorithm)",
             "self.options = FormatOptions(algorithm=algorithm)",
         ),
     ),

@@ -62,6 +62,7 @@ _NAMES = {
     Volume.BOOT: "boot",
     Volume.ROOT: "root",
 }
+# Root last: it is the one that grows when a disk turns out larger than planned, and only the last can.
 _ORDER = (Volume.BIOS_BOOT, Volume.ESP, Volume.XBOOTLDR, Volume.BOOT, Volume.ROOT)
 _DEPLOYMENTS = 4
 """Needs are stated for one deployment; boot volumes hold the booted, the rollback, a staged one and a pinned one."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from cfs_core.plugin import Content, Directory, FileReader, PluginContext, Problem, TreeReader
     from cfs_storage_composefs.repository.repository import ComposefsRepository
+    from cfs_storage_composefs.repository.scratch import ScratchIdentifier
 
 METADATA = "meta.json"
 
@@ -49,8 +50,8 @@ class ComposefsFormat(StorageFormat):
         return ComposefsRepository(directory, objects, keep_user_xattrs=keep_user_xattrs)
 
     @contextlib.contextmanager
-    def scratch(self, options: FormatOptions) -> Iterator[ComposefsRepository]:
-        """Open a repository that lasts as long as the context.
+    def scratch(self, options: FormatOptions) -> Iterator[ScratchIdentifier]:
+        """Tell identities of images that nobody wants stored.
 
         Raises:
             StorageError: the scratch directory is not writable.
@@ -58,14 +59,14 @@ class ComposefsFormat(StorageFormat):
         from cfs_storage_composefs.errors import storage_errors
         from cfs_storage_composefs.objects.store import ObjectStore
         from cfs_storage_composefs.repository.directory import RepositoryDirectory
-        from cfs_storage_composefs.repository.scratch import ScratchRepository
+        from cfs_storage_composefs.repository.scratch import ScratchIdentifier
 
         with contextlib.ExitStack() as stack:
             with storage_errors("making a scratch repository"):
                 below = stack.enter_context(tempfile.TemporaryDirectory(prefix="composefs-", dir=self._scratch))
             directory = RepositoryDirectory.open(Path(below) / "repository", create=True, options=options)
             objects = ObjectStore(directory.objects, directory.path / "objects", directory.metadata.algorithm, None)
-            yield stack.enter_context(ScratchRepository(directory, objects, options))
+            yield stack.enter_context(ScratchIdentifier(directory, objects, options))
 
     def scan(self, path: Path, options: FormatOptions) -> Directory:
         """Read a directory as it is on disk: metadata, links, contents identified (not stored).

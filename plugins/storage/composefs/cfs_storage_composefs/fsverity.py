@@ -28,7 +28,9 @@ _HASHES: dict[HashAlgorithm, Callable[..., _Hash]] = {
 }
 _KERNEL_IDS = {HashAlgorithm.SHA256: 1, HashAlgorithm.SHA512: 2}  # include/uapi/linux/fsverity.h
 _ALGORITHMS = {number: algorithm for algorithm, number in _KERNEL_IDS.items()}
+# No salt: objects are named by a digest that everybody computes alike. No built-in signature, and reserved zeros.
 _DESCRIPTOR_TAIL = bytes(32 + 144)
+# An empty file has no block, so nothing is hashed: the kernel leaves its root hash zero.
 _EMPTY_ROOT = bytes(64)
 
 FS_IOC_ENABLE_VERITY = 0x40806685
@@ -268,6 +270,7 @@ def enable(fd: int, algorithm: HashAlgorithm) -> None:
     try:
         fcntl.ioctl(fd, FS_IOC_ENABLE_VERITY, argument)
     except OSError as error:
+        # Two importers of one object may both get here; what it is sealed with is measured afterwards in any case.
         if error.errno == errno.EEXIST:
             return
         if error.errno in {errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOPKG, errno.EINVAL}:

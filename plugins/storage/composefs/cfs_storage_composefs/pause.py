@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 @contextmanager
 def collector_paused() -> Iterator[None]:
     """Switch the cycle collector off for a while: trees and images are all alive, so that it would find nothing."""
+    # A collection costs time in proportion to all objects alive, and is triggered by every so many new ones: quadratic.
     enabled = gc.isenabled()
     gc.disable()
     try:

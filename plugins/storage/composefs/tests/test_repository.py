@@ -11,6 +11,7 @@ from composefs_builders.repositories import layer_stream, merged, open_repositor
 
 from cfs_core.plugin import (
     BytesContent,
+    ChosenFormat,
     CopyObject,
     Digest,
     FormatOptions,
@@ -23,6 +24,7 @@ from cfs_core.plugin import (
     MakeSymlink,
     ObjectId,
     RegularFile,
+    Repository,
     StorageError,
     UsageError,
     VerificationError,
@@ -61,7 +63,7 @@ def files_of(path) -> dict[str, int]:
 def test_new_repository_is_what_composefs_rs_makes(tmp_path):
     path = tmp_path / "deep" / "repository"
     with open_repository(path, None, None, sealed=True) as repository:
-        assert repository.options == FormatOptions(version=FormatVersion.V1, algorithm=HashAlgorithm.SHA512)
+        assert repository.options == ChosenFormat(version=FormatVersion.V1, algorithm=HashAlgorithm.SHA512)
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert json.loads((path / "meta.json").read_bytes()) == {
         "version": 1,
@@ -406,10 +408,7 @@ def test_scratch_tells_the_same_identities(tmp_path, version):
         for path in (b"/usr/share/big", b"/usr/lib/modules/6.1/kernel/x.ko"):
             with pytest.raises(StorageError, match="not kept"):
                 scratch.content(found[path].object)
-        with pytest.raises(StorageError):
-            scratch.commit(tree, resolved(image))
-        with pytest.raises(StorageError):
-            scratch.plan_export([committed], ROOT, verity=True)
+        assert not isinstance(scratch, Repository)
         assert sum(files_of(where).values()) < 100_000
     assert not where.exists()
 

@@ -47,6 +47,7 @@ COLLECTING_CHILD = CHILD.replace(
         for number in range(100):
             pull(repository, image, name="x")
             repository.remove("x")
+            print("collecting", flush=True)
             repository.collect_garbage()
     """.strip(),
 )
@@ -56,15 +57,33 @@ def command(path: Path, program: str = CHILD) -> list[str]:
     return [sys.executable, "-c", program, str(Path(__file__).parent), str(path)]
 
 
-def kill_after(path: Path, seconds: float, program: str = CHILD) -> bool:
-    """Run an import and kill it; returns whether it was done before."""
-    child = subprocess.Popen(command(path, program), stdout=subprocess.PIPE, text=True)
+def objects(path: Path) -> int:
+    return sum(1 for _ in path.glob("objects/*/*"))
+
+
+def kill_with(path: Path, count: int) -> bool:
+    """Kill an import when the repository has *count* objects; return whether that came before its end."""
+    child = subprocess.Popen(command(path), stdout=subprocess.PIPE, text=True)
     assert child.stdout
     with child:
         assert child.stdout.readline() == "ready\n"
+        while child.poll() is None and objects(path) < count:
+            time.sleep(0.001)
+        child.send_signal(signal.SIGKILL)
+        return "done" not in child.stdout.read()
+
+
+def kill_collecting(path: Path, seconds: float) -> int:
+    """Kill a run that fills and empties a repository *seconds* after a collection began; return the exit status."""
+    child = subprocess.Popen(command(path, COLLECTING_CHILD), stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    with child:
+        for line in child.stdout:
+            if line == "collecting\n":
+                break
         time.sleep(seconds)
         child.send_signal(signal.SIGKILL)
-        return "done" in child.stdout.read()
+    return child.returncode
 
 
 @pytest.mark.slow
@@ -73,18 +92,20 @@ def test_killed_at_random_moments(tmp_path):
     image = big_image()
     rng = random.Random(int(os.environ.get("CFS_SEED", "1")))
     path = tmp_path / "r"
-    for _ in range(8):
-        finished = kill_after(path, rng.uniform(0, 0.5))
-        if not path.exists():
-            continue
+    interrupted = 0
+    for _ in range(8):  # 402 files of different content are objects, and manifest, config, image
+        stopped = kill_with(path, rng.randrange(1, 400))
+        interrupted += stopped
         with open_repository(path) as repository:
             assert list(repository.fsck()) == []
             whole = [repository.has_layer(Digest.parse(each.diff_id)) for each in image.layers]
             assert all(whole) or not repository.images()
-            assert repository.images() or not finished
-        if rng.random() < 0.3:
-            with open_repository(path) as repository:
-                repository.collect_garbage()
+            assert repository.images() or stopped
+            assert objects(path) > 0
+            repository.remove("x") if repository.images() else None
+            repository.collect_garbage()
+            assert objects(path) == 0  # so that the next run has everything to do
+    assert interrupted >= 4
     with open_repository(path) as repository:
         pull(repository, image, name="x")
         assert list(repository.fsck()) == []
@@ -104,7 +125,7 @@ def test_collection_killed_at_random_moments(tmp_path):
     with open_repository(path) as repository:
         pull(repository, kept, name="kept")
     for _ in range(6):
-        kill_after(path, rng.uniform(0.2, 1.2), COLLECTING_CHILD)
+        assert kill_collecting(path, rng.uniform(0, 0.03)) == -signal.SIGKILL
         with open_repository(path) as repository:
             assert list(repository.fsck()) == []
             assert "kept" in {stored.name for stored in repository.images()}

@@ -17,6 +17,7 @@ from cfs_core.plugin import (
     Directory,
     FormatOptions,
     HashAlgorithm,
+    Identifier,
     ImageError,
     Location,
     ObjectId,
@@ -82,7 +83,7 @@ class StorageContract(Contract):
         with made.open(path, create=True, options=self.options) as repository:
             yield repository
 
-    def load(self, repository: Repository, transport: MemoryTransport) -> Directory:
+    def load(self, repository: Identifier, transport: MemoryTransport) -> Directory:
         """Import the image's layers, and return their tree."""
         image = transport.resolved()
         for index in range(len(image.manifest.layers)):

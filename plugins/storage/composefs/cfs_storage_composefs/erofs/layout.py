@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 BLOCK = 4096
 SLOT = 32
+# EROFS leaves the first 1024 bytes to boot code; composefs puts its own header there.
 INODES_START = 1024 + 128
 """First byte behind the superblock."""
 
@@ -60,7 +61,9 @@ SPECIAL_TYPES = {
 }
 
 NULL_CHUNK = b"\xff\xff\xff\xff"
+# i_u has five bits for the chunk size, in blocks of 4096 bytes: 2^31 of them is the largest chunk.
 CHUNK_BITS_MAX = 12 + 31
+# The bound of mkcomposefs. With chunks of 8 TiB it is past every file there is.
 CHUNKS_MAX = 1024
 NAME_MAX = 255
 XATTR_VALUE_MAX = 65535
@@ -104,6 +107,8 @@ def split_listing(listing: Listing) -> tuple[list[Listing], Listing, int]:
         The blocks, the tail (empty if the last group became a block), and the tail's size in bytes.
     """
     total = 12 * len(listing) + sum([len(name) for name, _ in listing])
+    # Both other writers keep a tail beside its inode up to half a block; a longer one becomes a block of its own. No
+    # kernel asks for that, but the digest of every image depends on it.
     if total <= BLOCK // 2:
         return [], listing, total
     blocks: list[Listing] = []

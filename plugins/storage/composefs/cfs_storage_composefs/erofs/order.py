@@ -103,6 +103,8 @@ def _sorted_entries(directory: Directory) -> Listing:
 def _owners(root: Directory, links: dict[Node, int]) -> dict[Node, tuple[Directory, bytes]]:
     """Return the first name of each hard link in depth-first order."""
     owners: dict[Node, tuple[Directory, bytes]] = {}
+    # A dump file is depth first, and mkcomposefs gives an inode to the line that describes the file, not to the links
+    # to it. So the owner is found in this order although inodes are then numbered breadth first.
     stack: list[Directory | tuple[Node, Directory, bytes]] = [root]
     while stack:
         item = stack.pop()
@@ -120,6 +122,7 @@ def _owners(root: Directory, links: dict[Node, int]) -> dict[Node, tuple[Directo
 
 def _with_dots(entries: Listing, directory: Directory, parent: Directory) -> Listing:
     listing: Listing = [(b".", directory), (b"..", parent), *entries]
+    # Bytes below 0x2e ("-", "+", "!") sort before the dots, and the kernel searches directories by bisection.
     if entries and entries[0][0] < b"..":
         listing.sort(key=_name)
     return listing
@@ -167,6 +170,7 @@ def breadth_first(root: Directory, version: FormatVersion, algorithm: HashAlgori
         else:
             own = [node for _, node in listing]
         whiteouts = {node for node in own if type(node) is Special and is_whiteout(node)}
+        # The stubs are whiteouts too, and are meant: overlayfs shall see them and hide the store's directories.
         if directory is root:
             whiteouts &= set(root.entries.values())
         if whiteouts:
@@ -175,6 +179,8 @@ def breadth_first(root: Directory, version: FormatVersion, algorithm: HashAlgori
         nodes += own
         result.listings[directory] = _with_dots(listing, directory, parent)
     result.nodes = nodes
+    # V1 also marks the directory with opaque=x: kernels since 6.8 look for whiteouts that are attributes only there
+    # (Documentation/filesystems/overlayfs.rst). V0 is from before that.
     marks = _WHITEOUTS if version is FormatVersion.V0 else _WHITEOUTS | _OPAQUE_X
     _add_xattrs(result, holders, marks, algorithm)
     return result
@@ -194,6 +200,7 @@ def _add_xattrs(inodes: Inodes, holders: set[Node], marks: dict[bytes, bytes], a
     for at, node in enumerate(nodes):
         if type(node) is RegularFile and node.data is None and (node.object is None or node.path is not None):
             effective[at] = tuple(sorted((*effective[at], *_external_pairs(node, algorithm))))
+    # The object store is overlayfs's lowest layer; an opaque root keeps the directories 00 to ff out of the system.
     effective[0] = _merged(effective[0], {OPAQUE: b"y"})
 
 

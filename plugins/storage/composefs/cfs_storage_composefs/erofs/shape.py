@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cfs_storage_composefs.erofs.layout import Listing
     from cfs_storage_composefs.erofs.order import Inodes
 
+# Limits of composefs-rs, which defines V2: it refuses to read more.
 INLINE_MAX_V2 = 512
 SYMLINK_MAX_V2 = 1024
 _DEVICES = (SpecialKind.CHAR, SpecialKind.BLOCK)
@@ -91,6 +92,8 @@ def _inline(data: bytes, *, v2: bool) -> Shape:
 
 def _external(node: RegularFile, *, v2: bool) -> Shape:
     size = node.size
+    # As mkcomposefs; composefs-rs would write a chunked inode without a chunk. In images what is empty is inline, so
+    # that only dump files of others can ask for this.
     if size == 0:
         return Shape(layout.S_IFREG, layout.FT_REGULAR)
     if v2:

@@ -24,6 +24,7 @@ OPAQUE = OVERLAY + b"opaque"
 ESCAPED = OVERLAY + b"overlay."
 ACL_NAMES = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
 
+# EROFS_XATTR_FILTER_SEED of fs/erofs/erofs_fs.h. A filter bit that is *clear* says that the name may be there.
 FILTER_SEED = 0x25BBE08F
 ENTRY = struct.Struct("<BBH")
 HEAD_SIZE = 12
@@ -31,6 +32,7 @@ ICOUNT_MAX = 65535
 _SHARED_MAX_C = 128  # EROFS_XATTR_LONG_PREFIX in libcomposefs
 _SHARED_MAX = 255  # h_shared_count is a byte
 
+# The first that matches wins, so the order is part of the format where one begins like another.
 PREFIXES = (
     (b"user.", 1),
     (b"trusted.", 4),
@@ -269,9 +271,12 @@ class XattrTable:
     def place(self, inodes_end: int) -> None:
         """Fix the shared table at *inodes_end* and encode everything that refers to it."""
         if self._v2:
+            # As composefs-rs: by what is on disk, prefix number first. xattr_blkaddr is 0: references
+            # count from the first byte.
             order = sorted(self._shared, key=lambda pair: self.entry(pair).sort_key)
             offset = inodes_end
         else:
+            # As mkcomposefs: descending. References count from the block that the table begins in (xattr_blkaddr).
             order = sorted(self._shared, key=lambda pair: (pair[0], len(pair[1]), pair[1]), reverse=True)
             offset = inodes_end % 4096
         parts = []

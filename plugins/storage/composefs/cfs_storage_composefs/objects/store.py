@@ -30,6 +30,7 @@ TEMPORARY_PREFIX = ".tmp-object-"
 """Names in objects/ that garbage collectors leave alone and that we remove when nobody else is there."""
 
 _MODE = 0o644
+# Together a second: a child inherits every descriptor between fork and exec, and exec closes them.
 _BUSY_ATTEMPTS = 50
 _BUSY_PAUSE_SECONDS = 0.02
 _COPY_BYTES = 1 << 20
@@ -187,6 +188,7 @@ class ObjectStore:
             OSError: as the kernel says.
         """
         if self._unnamed:
+            # A file without a name is gone with its process: a killed import leaves nothing to clean up.
             flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
             try:
                 try:
@@ -219,6 +221,8 @@ class ObjectStore:
         if digest not in self._trusted and not self._has_intact(digest, size):
             self._name(temporary, digest, size, created)
 
+    # Sealed objects are measured, not compared in size: the kernel has checked nothing of a file that a crash left
+    # without its seal, and a repository that promises enforcement must not hand it out.
     def _has_intact(self, digest: bytes, size: int) -> bool:
         """Whether an object from before can be used as it is: a crash may have left one empty or unsealed."""
         if digest not in self._shard(digest[0]):
@@ -297,6 +301,7 @@ class ObjectStore:
         if self._empty_path:
             try:
                 link_open_file(temporary.fd, self._directory, path)
+            # AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH before Linux 6.10, and the kernel says ENOENT to those without.
             except FileNotFoundError:
                 # no directory, or not allowed to: the next way tells
                 os.link(f"/proc/self/fd/{temporary.fd}", path, dst_dir_fd=self._directory, follow_symlinks=True)

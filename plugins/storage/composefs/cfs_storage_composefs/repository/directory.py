@@ -29,6 +29,7 @@ LINK_PREFIX = ".symlink-"
 """Temporary names of links being replaced, in the repository's root as composefs-rs makes them."""
 
 _MODE = 0o700
+# A collection takes seconds; behind a process that was stopped in one, waiting for the lock would never end.
 _LOCK_SECONDS = 60.0
 _LOCK_PAUSE_SECONDS = 0.05
 _OBJECT_LINK = re.compile(r"\.\./objects/([0-9a-f]{2})/([0-9a-f]+)\Z")
@@ -88,6 +89,8 @@ class RepositoryDirectory:
             raise ReadOnlyError(msg, hint="use a newer cfs")
 
     def _prepare(self) -> None:
+        # Repositories that other programs made may lack images/ or streams/, which they make when they are first
+        # needed. On a read-only filesystem an absent one reads as empty.
         for name in ("objects", *CATEGORIES):
             with contextlib.suppress(FileExistsError):
                 try:
@@ -160,6 +163,7 @@ class RepositoryDirectory:
             with contextlib.suppress(OSError):
                 if os.readlink(path, dir_fd=self.fd) == target:
                     return
+            # In the root, where composefs-rs makes its own: collectors refuse unknown names below images/ and streams/.
             temporary = LINK_PREFIX + secrets.token_hex(6)
             os.symlink(target, temporary, dir_fd=self.fd)
             try:

@@ -71,6 +71,7 @@ class Exporter:
             yield MakeDirectory(why=why, location=root / path)
         for digest, content in sorted(contents.objects.items()):
             yield CopyObject(why=why, location=root / f"objects/{object_path(digest)}", source=content, verity=seal)
+        # Links last: a copy that ends early has objects without names, which is garbage, and not names without objects.
         for path, target in sorted(contents.links.items()):
             yield MakeSymlink(why=why, location=root / path, target=target)
 
@@ -91,6 +92,8 @@ class Exporter:
             contents.links[f"images/{digest.hex()}"] = f"../objects/{object_path(digest)}"
         layers = self._collect_layers(found, contents)
         config_digest = found.manifest_facts.config
+        # Not copied: the stored streams also name other images made from this config, whose objects are not exported,
+        # and a check of the new repository would miss them.
         config = self._stream(CONFIG, found.config.raw, layers | refs, contents)
         manifest = self._stream(
             MANIFEST, found.manifest.raw, {streams.config_key(config_digest): config} | layers, contents

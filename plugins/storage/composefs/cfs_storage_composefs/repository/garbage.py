@@ -69,6 +69,8 @@ class Collector:
         self._walk(self._roots(linked["streams"], refs["streams"], roots))
         self._live |= set(roots.values())
 
+        # Names go before what they name, with a sync between: after a power failure no name leads to an object that is
+        # gone.
         removed = self._remove_links(linked, refs, dry_run=dry_run)
         if not dry_run:
             self._objects.remove_temporary()

@@ -1,19 +1,15 @@
-"""A repository that lasts as long as a block: identities of images that nobody wants stored."""
+"""Identities of images that nobody wants stored."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from cfs_core.plugin import StorageError
 from cfs_storage_composefs.fsverity import Digester, digest_bytes
-from cfs_storage_composefs.repository.repository import ComposefsRepository
+from cfs_storage_composefs.repository.identities import ComposefsIdentifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cfs_core.plugin import (
-        Action,
-        CommittedImage,
         Content,
         FormatOptions,
         HashAlgorithm,
@@ -23,6 +19,9 @@ if TYPE_CHECKING:
     from cfs_storage_composefs.objects.store import ObjectStore
     from cfs_storage_composefs.repository.directory import RepositoryDirectory
 
+# What is read of an image after its layers: boot files and kernels (`cfs_core.image.artifacts`), loaders (grub,
+# systemd-boot, bootupd), install advice and kernel arguments (bootc, cfs), os-release, SELinux policies below /etc. A
+# path that is missing here is an error that names it ("was not kept"), never another identity.
 _KEPT = (
     b"/boot/",
     b"/etc/",
@@ -110,8 +109,8 @@ class _Forgetful:
         """Do nothing: there is nothing to forget."""
 
 
-class ScratchRepository(ComposefsRepository):
-    """Takes layers and tells identities. `content` has boot files, settings and policies; nothing can be committed."""
+class ScratchIdentifier(ComposefsIdentifier):
+    """Takes layers and tells identities; `content` has boot files, settings and policies."""
 
     def __init__(self, directory: RepositoryDirectory, objects: ObjectStore, options: FormatOptions) -> None:
         super().__init__(
@@ -122,26 +121,5 @@ class ScratchRepository(ComposefsRepository):
             keep_user_xattrs=options.keep_user_xattrs,
         )
 
-    def commit(self, *_args: object, **_options: object) -> CommittedImage:
-        """Refuse.
-
-        Raises:
-            StorageError: always.
-        """
-        _refuse("commit an image")
-
-    def plan_export(self, *_args: object, **_options: object) -> Iterator[Action]:
-        """Refuse.
-
-        Raises:
-            StorageError: always.
-        """
-        _refuse("export an image")
-
     def _sync(self) -> None:
         """Do nothing: what is here goes away with the run."""
-
-
-def _refuse(what: str) -> NoReturn:
-    msg = f"cannot {what}: a scratch repository keeps no contents"
-    raise StorageError(msg, hint="open a repository on disk for that")

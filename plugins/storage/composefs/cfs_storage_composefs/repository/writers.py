@@ -42,6 +42,8 @@ class Writers:
             if not self._count:
                 self._before = self._links()
                 self._leftovers = []
+            # Taken before the first of several writers, and not again: what any of them has published by the end is a
+            # difference.
             self._count += 1
         created: list[bytes] = []
         try:

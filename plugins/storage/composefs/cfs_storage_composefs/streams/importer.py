@@ -23,6 +23,8 @@ Keep = Callable[[bytes], bool]
 _SMALL = 1024 * 1024
 """Files up to this size travel in one piece."""
 
+# Most members are headers of 512 bytes and small files: handing each to the other thread alone costs more than the
+# work. A queue of few batches bounds the memory and still keeps both threads busy.
 _BATCH_BYTES = 512 * 1024
 _BATCH_STEPS = 512
 _QUEUE_DEPTH = 4

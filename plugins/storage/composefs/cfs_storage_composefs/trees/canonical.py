@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from cfs_core.plugin import Node, TreeReader, Xattrs
 
+# Builders and stores keep and drop other attributes as they please; file capabilities are what programs need to work.
 _KEPT_XATTRS = frozenset({b"security.capability"})
 _RUN = b"run"
 _EMPTIED = (b"boot", b"sysroot")
@@ -27,6 +28,7 @@ def canonicalise(tree: Directory, keep_user_xattrs: bool) -> None:  # noqa: FBT0
         ImageError: there is no /usr.
     """
     usr = _directory(tree, b"usr", "it is where the root directory's metadata comes from")
+    # A layer says nothing about "/", or whatever the builder's directory happened to be; /usr is in every image.
     tree.copy_metadata_from(usr)
     run = tree.entries.get(_RUN)
     if isinstance(run, Directory):
@@ -46,6 +48,8 @@ def canonicalise(tree: Directory, keep_user_xattrs: bool) -> None:  # noqa: FBT0
             )
         node.xattrs = kept
         if isinstance(node, Leaf):
+            # 0: counted when written. Names have come and gone with layers, so a number that was read may be wrong by
+            # now.
             node.nlink = 0
 
 
