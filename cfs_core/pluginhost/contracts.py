@@ -105,6 +105,8 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
         "scan": One(Directory),
         "read_dump": One(Directory),
         "write_image": One(str),
+        "is_repository": One(bool),
+        "recognises": One(bool),
         "check_files": Many(Problem, stream=True),
         "has_file": One(bool),
     },

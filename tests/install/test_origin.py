@@ -85,15 +85,18 @@ def test_what_is_written_is_what_is_read():
         boot_digest="cd" * 32,
         manifest_digest=DIGEST,
         verified=("a policy: this", "another: that = 1"),
-        files=((Location(Volume.ESP, "/EFI/Linux/a b=c.efi"), "ef" * 32), (Location(Volume.ROOT, "/boot/x"), "00" * 32)),
+        files=(
+            (Location(Volume.ESP, "/EFI/Linux/a b=c.efi"), "ef" * 32),
+            (Location(Volume.ROOT, "/boot/x"), "00" * 32),
+        ),
     )
     assert OriginFile.parse(origin.format()) == origin
 
 
 def test_what_bootc_leaves_out_is_not_there():
-    assert OriginFile.parse("[origin]\ncontainer-image-reference = ostree-unverified-image:docker://a/b\n") == OriginFile(
-        image="docker://a/b"
-    )
+    assert OriginFile.parse(
+        "[origin]\ncontainer-image-reference = ostree-unverified-image:docker://a/b\n"
+    ) == OriginFile(image="docker://a/b")
 
 
 def test_malformed_lines_are_passed_over_and_other_files_are_none():
