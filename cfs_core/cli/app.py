@@ -249,9 +249,16 @@ class App(contextlib.AbstractContextManager["App"]):
         self.stack.callback(transport.close)
         return transport, transport.parse(text)
 
-    def storage(self, name: str = "composefs") -> StorageFormat:
-        """Return a storage format."""
-        made: StorageFormat = self.make(families.STORAGE, name)
+    def storage(self, name: str | None = None) -> StorageFormat:
+        """Return a storage format: the one called *name*, or the one that settings or what is installed choose.
+
+        Raises:
+            PluginError: none is installed, or several are and nothing chooses one.
+        """
+        from cfs_core.deploy.choose import choose_storage
+
+        chosen = name or choose_storage(self.settings, self.host.collect(families.STORAGE), {}).value
+        made: StorageFormat = self.make(families.STORAGE, chosen)
         return made
 
     def default_repository(self) -> Path:

@@ -115,8 +115,7 @@ def _volumes(prepared: PreparedInstall) -> None:
     """List partitions, with what is used of those that have files and what is left."""
     rows = []
     for part in prepared.plan.partitions:
-        used = prepared.disk.used_of(part, prepared.target)
-        room = ("", "") if used is None else (human_bytes(used), human_bytes(max(0, part.size - used)))
+        room = tuple(map(human_bytes, prepared.disk.room_on(part, prepared.target) or ())) or ("", "")
         kind = part.filesystem or "raw"
         rows.append((str(part.number), part.volume.value, human_bytes(part.size), *room, kind, part.uuid))
     table(rows, ("#", "VOLUME", "SIZE", "USED", "LEFT", "FILESYSTEM", "UUID"))
@@ -135,7 +134,8 @@ def _files(prepared: PreparedInstall) -> None:
         say(f"{step.title} ({step.provider})")
         single, bulk = _summed(step.actions, whole=step.id == REPOSITORY_STEP)
         for place, (count, size) in bulk.items():
-            say(f"  {'add':8} {human_bytes(size):>10}  {place}  {counted(count, 'entry', 'entries')}")
+            amount = human_bytes(size) if size else "directory"
+            say(f"  {'add':8} {amount:>10}  {place}  {counted(count, 'entry', 'entries')}")
         for action in sorted(single, key=lambda item: (-item.effect, _where(item).split("/"))):
             say(f"  {action.effect.name.lower():8} {_amount(action):>10}  {_short(_where(action))}")
         say()

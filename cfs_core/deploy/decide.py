@@ -72,7 +72,8 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
         seed=request.seed or "",
     )
     made: Bootloader = services.make(families.BOOTLOADERS, loader.value, settings=image.settings, seed=request.seed)
-    arguments, findings = _early_boot(made, facts, artifacts, image, services)
+    own = preflight.stamped(made.check(facts), loaders.owner(loader.value))
+    arguments, findings = _early_boot(own, facts, artifacts, image, services)
     verity = known.get(filesystem.value).verity
     if not verity and services.host.collect(families.STORAGE).get(image.storage_choice.value).needs_verity:
         findings.append(_no_verity(filesystem.value, image))
@@ -91,16 +92,15 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
 
 
 def _early_boot(
-    bootloader: Bootloader, facts: BootFacts, artifacts: BootArtifacts, image: PreparedImage, services: Services
+    findings: list[Finding], facts: BootFacts, artifacts: BootArtifacts, image: PreparedImage, services: Services
 ) -> tuple[list[KernelArgument], list[Finding]]:
-    """Ask loader and initramfs plugins about the image.
+    """Add to the loader's *findings* what kernel and initramfs are; return the arguments that early boot needs.
 
     Raises:
         PreflightError: the loader cannot start this image: nothing that it would plan means anything then.
     """
-    findings = list(bootloader.check(facts))
     unplannable = any(finding.severity is Severity.ERROR for finding in findings)
-    findings += preflight.check_architecture(artifacts, facts.architecture)
+    findings = [*findings, *preflight.check_architecture(artifacts, facts.architecture)]
     verdict, problems = preflight.examine_initramfs(services, artifacts, image.merged, image.storage_choice.value)
     findings += problems
     if unplannable:

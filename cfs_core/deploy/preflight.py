@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import BootError
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
     from cfs_core.deploy.services import Services
     from cfs_core.image.reader import ImageReader
-    from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.initramfs import InitramfsVerdict
     from cfs_core.model.boot import Architecture, BootArtifacts
     from cfs_core.model.disk import Partition, Volume
+    from cfs_core.pluginhost.registry import PluginId
 
 
 EXAMINE = "examine"
@@ -48,6 +49,11 @@ def refuse_errors(findings: Iterable[Finding]) -> None:
     raise error
 
 
+def stamped(findings: Iterable[Finding], owner: PluginId) -> list[Finding]:
+    """Return *findings* with the distribution that found them, whatever they claim."""
+    return [replace(finding, origin=owner.distribution) for finding in findings]
+
+
 def error(code: str, message: str, hint: str | None = None) -> Finding:
     """Make a finding that stops the install."""
     return Finding(severity=Severity.ERROR, code=code, message=message, hint=hint)
@@ -67,7 +73,7 @@ def examine_initramfs(
         answer: InitramfsVerdict = services.make(families.INITRAMFS, name).examine(artifacts, image, storage)
         return answer
 
-    refusals: list[InitramfsVerdict] = []
+    refusals: list[tuple[PluginId, InitramfsVerdict]] = []
     registry = services.host.collect(families.INITRAMFS)
     for provider in registry:
         verdict = services.host.attempt(registry.owner(provider.name), EXAMINE, examine, provider.name)
@@ -76,10 +82,10 @@ def examine_initramfs(
         if verdict.supported:
             return verdict, []
         if verdict.supported is False:
-            refusals.append(verdict)
+            refusals.append((registry.owner(provider.name), verdict))
     if refusals:
-        first = refusals[0]
-        return None, [error("boot.initramfs", first.reason, first.hint)]
+        owner, first = refusals[0]
+        return None, stamped([error("boot.initramfs", first.reason, first.hint)], owner)
     faults = [str(trouble) for trouble in services.host.trouble if trouble.hook == EXAMINE and trouble.fatal]
     if faults:
         hint = "fix the plugin, or switch it off with --disable-plugin"
@@ -102,16 +108,6 @@ def check_architecture(artifacts: BootArtifacts, architecture: Architecture) -> 
     if found is not None and found is not architecture:
         message = f"the image says it is for {architecture.value}, but its kernel is for {found.value}"
         yield error("image.architecture", message, "fix the image's platform, or put the right kernel into it")
-
-
-def check_hosts(filesystems: Mapping[Volume, Filesystem]) -> Iterator[Finding]:
-    """Collect what the filesystems miss on this host, each once."""
-    seen: set[tuple[str, str]] = set()
-    for filesystem in filesystems.values():
-        for finding in filesystem.check_host():
-            if (finding.code, finding.message) not in seen:
-                seen.add((finding.code, finding.message))
-                yield finding
 
 
 def check_space(needs: Iterable[tuple[Path, int, str]]) -> Iterator[Finding]:

@@ -53,8 +53,8 @@ class Services(Protocol):
     def transport(self, text: str) -> tuple[Transport, ImageReference]:
         """Return the transport for a reference, and the reference in its grammar."""
 
-    def storage(self, name: str = "composefs") -> StorageFormat:
-        """Return a storage format."""
+    def storage(self, name: str | None = None) -> StorageFormat:
+        """Return a storage format, by default the one that settings or what is installed choose."""
 
     def default_repository(self) -> Path:
         """Return where images are kept."""

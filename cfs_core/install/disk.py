@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy import preflight
 from cfs_core.interfaces.layout import LayoutRequest
+from cfs_core.model.action import CopyObject
 from cfs_core.model.disk import Volume, VolumeNeed
 from cfs_core.pluginhost import families
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cfs_core.install.request import InstallRequest
     from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.layout import DiskLayout
+    from cfs_core.model.action import PlacingAction
     from cfs_core.model.disk import Partition
     from cfs_core.model.plan import Finding
     from cfs_core.target.memory import MemoryTarget
@@ -38,12 +40,14 @@ class PlannedDisk:
     filesystems: dict[Volume, Filesystem]
     findings: tuple[Finding, ...]
 
-    def used_of(self, partition: Partition, contents: MemoryTarget) -> int | None:
-        """Return how many bytes of *partition* its contents take, metadata included; None where it has no files."""
+    def room_on(self, partition: Partition, contents: MemoryTarget) -> tuple[int, int] | None:
+        """Return (bytes that files take, bytes left beside them and the filesystem); None where no files go."""
         filesystem = self.filesystems.get(partition.volume)
         if filesystem is None or partition.filesystem is None:
             return None
-        return filesystem.bytes_needed(contents.contents(partition.volume))
+        placed = contents.contents(partition.volume)
+        used = sum(_size(action) for action in placed.values())
+        return used, max(0, partition.size - filesystem.bytes_needed(placed))
 
     @property
     def root(self) -> Partition:
@@ -58,6 +62,10 @@ class _Sizes:
     contents: int
     extra: int
     boot: int
+
+
+def _size(action: PlacingAction) -> int:
+    return action.source.size if isinstance(action, CopyObject) else len(getattr(action, "data", b""))
 
 
 def plan_disk(
@@ -85,7 +93,11 @@ def plan_disk(
     partitions = layout.plan(_layout_request(request, settings, decisions, declared, sizes))
     filesystems = _filesystems(partitions, services, root, request.seed)
     findings = list(_missing_volume(request, decisions, partitions))
-    missing = list(preflight.check_hosts(filesystems))
+    registry = services.host.collect(families.FILESYSTEMS)
+    missing: list[Finding] = []
+    for name in dict.fromkeys(partition.filesystem for partition in partitions if partition.filesystem):
+        volume = next(partition.volume for partition in partitions if partition.filesystem == name)
+        missing += preflight.stamped(filesystems[volume].check_host(), registry.owner(name))
     findings += (*missing, *preflight.check_fits({Volume.ROOT: sizes.contents + sizes.extra}, partitions))
     findings += preflight.check_space(
         [
