@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from cfs_core.image.layers import LayerLimits, VerifiedLayer, layer_chunks, open_layer
+from cfs_core.image.layers import LayerLimits, LayerSource, VerifiedLayer, layer_chunks, open_layer
 from cfs_core.image.resolve import resolve
 from cfs_transport_oci_dir.layout import LayoutTransport
 
@@ -47,7 +47,7 @@ def threaded(transport: LayoutTransport, image: ResolvedImage, index: int) -> in
 def single(transport: LayoutTransport, image: ResolvedImage, index: int) -> int:
     """Read one layer in this thread."""
     descriptor, diff_id = image.manifest.layers[index], image.config.diff_ids[index]
-    chunks = layer_chunks(transport, image, descriptor, diff_id, LayerLimits(), None)
+    chunks = layer_chunks(LayerSource(transport, image.reference, descriptor, diff_id), LayerLimits(), None)
     return consume(VerifiedLayer(chunks, diff_id))
 
 

@@ -20,6 +20,10 @@ CHUNK = 1 << 20
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_FOREIGN = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4", b"\x02\x21\x4c\x18": "lz4"}
+"""Compressions by their first bytes that the image specification has no media type for."""
+
+_MAGIC_BYTES = 6
 _ZSTD_WINDOW_LIMIT = 1 << 27
 _READ_SIZE = 1 << 17
 
@@ -86,22 +90,30 @@ def stated_compression(media_type: str) -> Compression:
     return found
 
 
-def decompress(chunks: Iterable[bytes], media_type: str, limits: DecompressionLimits | None = None) -> Iterator[bytes]:
+def decompress(
+    chunks: Iterable[bytes],
+    media_type: str,
+    limits: DecompressionLimits | None = None,
+    *,
+    mismatch: Callable[[str], None] = lambda _what: None,
+) -> Iterator[bytes]:
     """Yield the uncompressed bytes of a layer blob, in chunks of at most `CHUNK` bytes.
 
-    OCI media types must tell the truth. Docker's never did (``.tar.gzip`` stands for whatever it is), so for those the
-    first bytes decide.
+    The first bytes decide what it is packed with: media types often lie, and the diff-id proves the contents in any
+    case. Where an OCI type does (Docker's ``.tar.gzip`` always stood for whatever it is), *mismatch* is told.
 
     Raises:
-        ImageError: damaged, truncated, of another compression than stated, or an unknown media type.
-        LimitError: past *limits*.
+        ImageError: damaged, truncated, of a compression that no image may have, or an unknown media type.
+        LimitError: past *limits*, or a zstd window past 128 MiB.
     """
     stated = stated_compression(media_type)
     source = _Source(chunks)
     found = source.detect()
+    if source.empty and stated is not Compression.NONE:
+        msg = "a layer is empty, and not even compressed so"
+        raise ImageError(msg, hint="the image was not written completely; make or copy it again")
     if found is not stated and not media_type.startswith(_DOCKER):
-        msg = f"a layer is announced as {media_type} and is {_NAMES[found]}"
-        raise ImageError(msg, hint="push or copy the image again with a current tool, which corrects the type")
+        mismatch(f"announced as {media_type} and {_NAMES[found]}")
     return _bounded(_READERS[found](source), source, limits or DecompressionLimits())
 
 
@@ -114,12 +126,21 @@ class _Source:
         self.taken = 0
 
     def detect(self) -> Compression:
-        while len(self._left) < len(_ZSTD_MAGIC) and (chunk := next(self._chunks, None)) is not None:
+        while len(self._left) < _MAGIC_BYTES and (chunk := next(self._chunks, None)) is not None:
             self._left += chunk
         if self._left.startswith(_GZIP_MAGIC):
             return Compression.GZIP
+        for magic, name in _FOREIGN.items():
+            if self._left.startswith(magic):
+                msg = f"a layer is compressed with {name}, which no image may use"
+                raise ImageError(msg, hint="make the image again with gzip or zstd layers")
         skippable = self._left[1:4] == b"\x2a\x4d\x18" and self._left[0] & 0xF0 == 0x50  # noqa: PLR2004 - RFC 8878 3.1.2
         return Compression.ZSTD if skippable or self._left.startswith(_ZSTD_MAGIC) else Compression.NONE
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left to read, after `detect`."""
+        return not self._left
 
     def read(self, size: int) -> bytes:
         """Return between one and *size* bytes, none at the end."""
@@ -191,6 +212,10 @@ def _unzstd(source: _Source) -> Iterator[bytes]:
         while chunk := reader.read(CHUNK):
             yield chunk
     except zstandard.ZstdError as error:
+        if "memory" in str(error):  # ZSTD_error_frameParameter_windowTooLarge has no other mark
+            msg = f"a zstd layer needs a window of more than {_ZSTD_WINDOW_LIMIT >> 20} MiB"
+            hint = "compress the layer without --ultra and --long"
+            raise LimitError(msg, hint=hint, limit_bytes=_ZSTD_WINDOW_LIMIT) from error
         msg = f"a zstd layer is damaged: {error}"
         raise ImageError(msg) from error
     if not frames.whole:

@@ -205,7 +205,7 @@ class _Parser:
 
     # --- entries ------------------------------------------------------------------------------
 
-    def _entry(self, header: bytes, extensions: Extensions | None) -> tuple[LayerEntry, int]:  # noqa: C901 - hot path
+    def _entry(self, header: bytes, extensions: Extensions | None) -> tuple[LayerEntry | None, int]:  # noqa: C901 - hot path
         name_end = header.find(b"\0", 0, 100)
         name = header[: name_end if name_end >= 0 else 100]
         if header[345] and header[257:265] == _USTAR:
@@ -223,9 +223,9 @@ class _Parser:
             uid = uid if extensions.uid is None else extensions.uid
             gid = gid if extensions.gid is None else extensions.gid
             mtime_sec = mtime_sec if extensions.mtime_sec is None else extensions.mtime_sec
-            mtime_nsec = extensions.mtime_nsec
+            mtime_nsec = extensions.mtime_nsec if extensions.mtime_sec is not None else 0
             xattrs = extensions.xattrs
-        if mtime_sec > MAX_TIME:
+        if not -MAX_TIME <= mtime_sec <= MAX_TIME:
             out_of_range("modification time", mtime_sec)
 
         path, last = self._path(name)
@@ -250,7 +250,7 @@ class _Parser:
             else:
                 target = link or header[157:257].partition(b"\0")[0]
                 what = self._leaf(header, target, path, (mode, uid, gid, mtime_sec, mtime_nsec, xattrs))
-        if last.startswith(b".wh."):
+        if b"/.wh." in path and (b"/.wh..wh." in path or last.startswith(b".wh.")):
             return _whiteout(path, last), size
         return LayerEntry(path, what), size
 
@@ -286,7 +286,7 @@ class _Parser:
         return mode, uid, gid
 
     def _time(self, field: bytes) -> int:
-        value = number(field, "modification time")
+        value = number(field, "modification time", signed=True)
         if len(self._times) >= _CACHE_SIZE:
             self._times.clear()
         self._times[field] = value
@@ -321,10 +321,13 @@ class _Parser:
         return b"/" + b"/".join(parts), parts[-1]
 
 
-def _whiteout(path: bytes, last: bytes) -> LayerEntry:
+def _whiteout(path: bytes, last: bytes) -> LayerEntry | None:
+    """Return what a marker says; None for what AUFS kept for itself in a layer (aufs(5): ``.wh..wh.plnk``, …)."""
     directory = path[: -len(last) - 1]
-    if last == b".wh..wh..opq":
+    if last == b".wh..wh..opq" and b"/.wh..wh." not in directory:
         return LayerEntry(directory or b"/", Opaque())
+    if b"/.wh..wh." in path:
+        return None
     name = last[4:]
     if name in {b"", b".", b".."}:
         msg = f"{shown(path)} is a whiteout of nothing"

@@ -63,8 +63,8 @@ def check_sum(header: bytes) -> None:
             raise ImageError(msg, hint="this is not a tar stream, or it is damaged", expected=stated, found=total)
 
 
-def number(field: bytes, what: str) -> int:
-    """Read an octal or base-256 field."""
+def number(field: bytes, what: str, *, signed: bool = False) -> int:
+    """Read an octal or base-256 field; only times may be *signed*."""
     digits = field[:-1]
     if field[-1] in _FIELD_ENDS and digits.isdigit():
         try:
@@ -73,8 +73,11 @@ def number(field: bytes, what: str) -> int:
             pass
     if field[0] & 0x80:
         if field[0] & 0x40:
-            msg = f"an entry has a negative {what}"
-            raise ImageError(msg)
+            # GNU tar: two's complement, whose highest bit is the mark of the form itself
+            value = int.from_bytes(field, "big", signed=True)
+            if not signed:
+                out_of_range(what, value)
+            return value
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
     digits = field.partition(b"\0")[0].strip(_WHITESPACE)
     if not digits:
@@ -112,8 +115,13 @@ def read_pax(data: bytes, found: Extensions) -> dict[bytes, bytes]:
         position = after
         if key.startswith(b"SCHILY.xattr."):
             xattrs[key[13:]] = value
-        elif (reader := _PAX_KEYS.get(key)) is not None:
-            reader(value, found)
+        elif (known := _PAX_KEYS.get(key)) is not None:
+            reader, attribute = known
+            if value:
+                reader(value, found)
+            else:
+                # POSIX.1-2017 pax: an empty value takes back what an earlier record said
+                setattr(found, attribute, None)
         elif key.startswith(b"GNU.sparse."):
             sparse()
     return xattrs
@@ -130,14 +138,14 @@ def _decimal(value: bytes, what: str, limit: int) -> int:
 
 
 def _pax_path(value: bytes, found: Extensions) -> None:
-    if not value or b"\0" in value:
+    if b"\0" in value:
         msg = f"a pax record has the impossible path {value!r:.100}"
         raise ImageError(msg)
     found.path = value
 
 
 def _pax_link(value: bytes, found: Extensions) -> None:
-    if not value or b"\0" in value:
+    if b"\0" in value:
         msg = f"a pax record has the impossible link target {value!r:.100}"
         raise ImageError(msg)
     found.link = value
@@ -156,21 +164,26 @@ def _pax_gid(value: bytes, found: Extensions) -> None:
 
 
 def _pax_mtime(value: bytes, found: Extensions) -> None:
-    whole, _, fraction = value.partition(b".")
+    before_1970 = value.startswith(b"-")
+    whole, _, fraction = value[before_1970:].partition(b".")
     if fraction and not fraction.isdigit():
         msg = f"a pax record has the malformed modification time {value!r:.100}"
         raise ImageError(msg)
-    found.mtime_sec = _decimal(whole, "modification time", MAX_TIME)
-    found.mtime_nsec = int(fraction[:9].ljust(9, b"0"))
+    seconds = _decimal(whole, "modification time", MAX_TIME)
+    nanoseconds = int(fraction[:9].ljust(9, b"0"))
+    if before_1970:
+        # -1.5 is half a second after -2: nanoseconds count upwards (struct timespec)
+        seconds, nanoseconds = (-seconds - 1, 1_000_000_000 - nanoseconds) if nanoseconds else (-seconds, 0)
+    found.mtime_sec, found.mtime_nsec = seconds, nanoseconds
 
 
-_PAX_KEYS: dict[bytes, Callable[[bytes, Extensions], None]] = {
-    b"path": _pax_path,
-    b"linkpath": _pax_link,
-    b"size": _pax_size,
-    b"uid": _pax_uid,
-    b"gid": _pax_gid,
-    b"mtime": _pax_mtime,
+_PAX_KEYS: dict[bytes, tuple[Callable[[bytes, Extensions], None], str]] = {
+    b"path": (_pax_path, "path"),
+    b"linkpath": (_pax_link, "link"),
+    b"size": (_pax_size, "size"),
+    b"uid": (_pax_uid, "uid"),
+    b"gid": (_pax_gid, "gid"),
+    b"mtime": (_pax_mtime, "mtime_sec"),
 }
 
 

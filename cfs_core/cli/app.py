@@ -172,7 +172,9 @@ class App(contextlib.AbstractContextManager["App"]):
 
     def emit(self, event: Event) -> None:
         """Show an event to the log, to progress readers and to plugins that observe."""
-        self.logs.info(event.name, **event.facts)
+        if event.warning:
+            self.progress.close()
+        (self.logs.warning if event.warning else self.logs.info)(event.name, **event.facts)
         self.progress.event(event)
         self.host.notify(event)
 

@@ -31,7 +31,7 @@ def pull(judged: JudgedImage, repository: Repository, services: Services) -> tup
         TransportError, VerificationError, ImageError, StorageError: nothing of the failing layer is published.
     """
     fetched = pull_layers(judged.transport, judged.image, repository, progress=services.progress, emit=services.emit)
-    return merged_tree(repository, judged.image), fetched
+    return merged_tree(repository, judged.image, emit=services.emit), fetched
 
 
 def copy(judged: JudgedSource, destination: Transport, target: ImageReference, services: Services) -> Digest:

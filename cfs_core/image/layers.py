@@ -12,9 +12,10 @@ from cfs_core.archive.tar import TarLimits, read_members
 from cfs_core.errors import ImageError, LimitError, VerificationError
 from cfs_core.image.pump import Pump
 from cfs_core.interfaces.source_file import FileBytes
+from cfs_core.model.event import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from cfs_core.interfaces.context import Progress
     from cfs_core.interfaces.source_file import SourceFile
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cfs_core.model.digest import Digest
     from cfs_core.model.layer import LayerMember
     from cfs_core.model.manifest import Descriptor, ResolvedImage
+    from cfs_core.model.reference import ImageReference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ def open_layer(
     *,
     limits: LayerLimits | None = None,
     progress: Progress | None = None,
+    emit: Callable[[Event], None] = lambda _event: None,
 ) -> Generator[VerifiedLayer]:
     """Open layer *index* (0 is the lowest) of *image* as a `LayerStream`.
 
@@ -59,7 +62,8 @@ def open_layer(
     if descriptor.size > limits.blob_bytes:
         msg = f"layer {descriptor.digest} announces {descriptor.size} bytes, more than {limits.blob_bytes}"
         raise LimitError(msg, limit_bytes=limits.blob_bytes)
-    chunks = functools.partial(layer_chunks, transport, image, descriptor, diff_id, limits, progress)
+    source = LayerSource(transport, image.reference, descriptor, diff_id)
+    chunks = functools.partial(layer_chunks, source, limits, progress, emit)
     with Pump(chunks, transport.stop) as pump:
         yield VerifiedLayer(pump, diff_id, limits, name=f"layer {index + 1} of {len(image.manifest.layers)}")
 
@@ -182,27 +186,41 @@ class VerifiedLayer:
                 pass
 
 
+@dataclass(frozen=True, slots=True)
+class LayerSource:
+    """Which layer, and where it is."""
+
+    transport: Transport
+    reference: ImageReference
+    descriptor: Descriptor
+    diff_id: Digest
+
+
 def layer_chunks(
-    transport: Transport,
-    image: ResolvedImage,
-    descriptor: Descriptor,
-    diff_id: Digest,
+    source: LayerSource,
     limits: LayerLimits,
     progress: Progress | None,
+    emit: Callable[[Event], None] = lambda _event: None,
 ) -> Iterator[bytes]:
     """Yield the uncompressed layer; the last step raises unless all digests are right."""
+    descriptor, diff_id = source.descriptor, source.diff_id
+
+    def mismatch(what: str) -> None:
+        facts = {"layer": str(descriptor.digest), "problem": f"the layer is {what}; its contents are right"}
+        emit(Event(name="layer.media-type-wrong", facts=facts, warning=True))
+
     hasher = diff_id.algorithm.new()
-    opened = transport.open_layer_uncompressed(image.reference, descriptor, diff_id)
+    opened = source.transport.open_layer_uncompressed(source.reference, descriptor, diff_id)
     if opened is not None:
         with opened as stored:
             for chunk in _counted(stored, f"layer {descriptor.digest.hex[:12]}", None, progress):
                 hasher.update(chunk)
                 yield from _cut(chunk)
     else:
-        blob = transport.iter_blob(image.reference, descriptor)
+        blob = source.transport.iter_blob(source.reference, descriptor)
         counted = _counted(blob, f"layer {descriptor.digest.hex[:12]}", descriptor.size, progress)
         try:
-            for chunk in decompress(counted, descriptor.media_type, limits.decompression):
+            for chunk in decompress(counted, descriptor.media_type, limits.decompression, mismatch=mismatch):
                 hasher.update(chunk)
                 yield chunk
         except LimitError:

@@ -50,7 +50,7 @@ def pull_layers(
     wanted.sort(key=lambda index: -image.manifest.layers[index].size)
 
     def fetch(index: int) -> int:
-        with open_layer(transport, image, index, progress=progress) as layer:
+        with open_layer(transport, image, index, progress=progress, emit=emit) as layer:
             repository.import_layer(layer)
         return index
 
@@ -67,6 +67,19 @@ def tag_of(reference: str) -> str | None:
     return reference if len(reference.encode()) + 2 * reference.count("/") <= TAG_BYTES else None
 
 
-def merged_tree(repository: Identifier, image: ResolvedImage) -> Directory:
-    """Return the merged tree of an image whose layers *repository* holds, before any canonical form."""
-    return merge_layers(repository.layer_entries(diff_id) for diff_id in image.config.diff_ids)
+def merged_tree(
+    repository: Identifier, image: ResolvedImage, *, emit: Callable[[Event], None] | None = None
+) -> Directory:
+    """Return the merged tree of an image whose layers *repository* holds, before any canonical form.
+
+    Directories that no layer names are told once, by an event: composefs-rs refuses such an image.
+    """
+    implied: list[bytes] = []
+    tree = merge_layers(
+        (repository.layer_entries(diff_id) for diff_id in image.config.diff_ids), implied=implied.append
+    )
+    if implied and emit is not None:
+        first = implied[0].decode("utf-8", "backslashreplace")
+        facts = {"directories": len(implied), "first": first, "reference": str(image.reference)}
+        emit(Event(name="image.directories-implied", facts=facts, warning=True))
+    return tree

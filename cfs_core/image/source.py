@@ -72,7 +72,7 @@ def open_tree(
             made, reference = transport(source.text)
             image = resolve(made, reference, platform)
             pull_layers(made, image, repository, progress=progress, emit=emit)
-            tree = merged_tree(repository, image)
+            tree = merged_tree(repository, image, emit=emit)
             _transform(tree, form or Form.CANONICAL, storage, options, ImageReader(tree, repository.content))
             yield tree
         return

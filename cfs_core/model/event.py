@@ -15,3 +15,5 @@ class Event:
 
     name: str
     facts: Mapping[str, object] = field(default_factory=dict)
+    warning: bool = False
+    """Whether somebody should see it who did not ask for a log."""

@@ -40,7 +40,8 @@ class LayerMember:
 
     ``raw`` is every byte of the layer between the end of the previous member's content and the start of
     this one's: padding, extension headers and their data, the header. ``size`` counts the content bytes that
-    follow (0 for anything but regular files). ``entry`` is None for members that say nothing (global headers).
+    follow (0 for anything but regular files). ``entry`` is None for members that say nothing: global headers, and what
+    AUFS kept for itself, which may have content.
     """
 
     raw: bytes

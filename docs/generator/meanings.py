@@ -10,6 +10,8 @@ EVENTS = {
     "image.resolved": "The reference has become a digest; from here on only the digest counts.",
     "install.completed": "The disk has its name, and the run was a success.",
     "repository.other-hash": "The image is sealed with another hash, and goes into a second repository.",
+    "image.directories-implied": "Directories that no layer names were made; composefs-rs refuses such images.",
+    "layer.media-type-wrong": "A layer is packed otherwise than its media type says; its contents are right.",
     "layer.stored": "A layer is complete and right, and in the repository.",
     "plan.started": "The image is prepared; loader, disk and menu are planned now, and nothing is written yet.",
     "step.started": "A part of the plan (repository, state, bootloader, menu) is being applied.",

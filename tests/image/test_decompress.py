@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import io
+import lzma
 import os
 import tracemalloc
 import zlib
@@ -71,11 +73,16 @@ def test_what_may_follow_a_gzip_member():
             unpacked(blob + garbage, OCI + "+gzip")
 
 
-def test_media_types_must_tell_the_truth_but_for_dockers():
+def test_the_first_bytes_decide_and_a_wrong_media_type_is_told():
     gz, zst = gzip.compress(DATA), zstandard.compress(DATA)
     for blob, media_type in ((gz, OCI), (gz, OCI + "+zstd"), (zst, OCI + "+gzip"), (DATA, OCI + "+gzip"), (zst, OCI)):
-        with pytest.raises(ImageError, match="announced"):
-            unpacked(blob, media_type)
+        told = []
+        assert b"".join(decompress([blob], media_type, mismatch=told.append)) == DATA
+        assert len(told) == 1
+        assert media_type in told[0]
+    told = []
+    assert b"".join(decompress([gz], OCI + "+gzip", mismatch=told.append)) == DATA
+    assert told == []
     for blob in (gz, zst, DATA):
         for suffix in ("", ".gzip"):
             assert unpacked(blob, DOCKER + suffix) == DATA
@@ -118,5 +125,22 @@ def test_zstd_windows_are_bounded():
     out = io.BytesIO()
     with packer.stream_writer(out, closefd=False) as writer:
         writer.write(DATA)
-    with pytest.raises(ImageError, match="damaged"):
+    with pytest.raises(LimitError, match="window of more than 128 MiB"):
         unpacked(out.getvalue(), OCI + "+zstd")
+
+
+@pytest.mark.parametrize(
+    ("blob", "name"),
+    [
+        (bz2.compress(DATA), "bzip2"),
+        (lzma.compress(DATA), "xz"),
+        (b"\x04\x22\x4d\x18" + DATA, "lz4"),
+        (b"\x02\x21\x4c\x18" + DATA, "lz4"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", "+gzip"])
+def test_compressions_that_no_image_may_have_are_named(blob, name, suffix):
+    with pytest.raises(ImageError, match=f"compressed with {name}") as caught:
+        unpacked(blob, OCI + suffix)
+    assert caught.value.code == "image"
+    assert caught.value.hint

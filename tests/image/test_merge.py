@@ -59,10 +59,11 @@ def test_whiteouts():
 
 
 def test_what_is_removed_is_not_written_to():
-    with pytest.raises(ImageError, match="layer 2: '/a/c/x' is in '/a/c', which does not exist"):
-        merged(BASE, {"a/c/y": "", "a/.wh.c": "", "a/c/x": ""})
-    with pytest.raises(ImageError, match="does not exist"):
-        merged(BASE, {"a/c/y": "", "a/.wh..wh..opq": "", "a/c/x": ""})
+    """The directory that a later entry is in is another one than that which was removed, with nothing of it."""
+    for mark in ("a/.wh.c", "a/.wh..wh..opq"):
+        made = merged(BASE, {"a/c/y": "", mark: "", "a/c/x": ""}).entries[b"a"].entries[b"c"]
+        assert list(made.entries) == [b"x"]
+        assert made.mode == 0o755
     with pytest.raises(ImageError, match="not a directory"):
         merged(BASE, {"a/c/y": "", "a/c": "", "a/c/x": ""})
 
@@ -81,21 +82,44 @@ def test_hard_links():
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"x/y": "1"}, "'/x/y' is in '/x', which does not exist"),
         ({"e/y": "1"}, "'/e/y' is in '/e', where 'e' is not a directory"),
-        ({"l/y": "1"}, "'/l/y' is in '/l', where 'l' is not a directory"),
-        ({"x/.wh.y": "1"}, "does not exist"),
-        ({"x/.wh..wh..opq": "1"}, "does not exist"),
+        ({"l/y": "1"}, "'/l/y' is in '/l', where 'l' is a symbolic link"),
         ({"h": Hard("nothing")}, "hard link to '/nothing', which does not exist"),
         ({"h": Hard("a")}, "hard link to the directory '/a'"),
         ({"h": Hard("/")}, "hard link to the directory '/'"),
-        ({"h": Hard("l/b")}, "not a directory"),
+        ({"h": Hard("l/b")}, "hard link to '/l/b', which does not exist"),
     ],
 )
 def test_layers_that_do_not_fit(tree, message):
     with pytest.raises(ImageError, match=message) as caught:
         merged(BASE, tree)
     assert caught.value.facts["layer"] == 2
+
+
+def test_directories_that_no_entry_names_are_implied():
+    told = []
+    root = merge_layers([entries(BASE), entries({"x/y/f": "1", "x/y/g": Hard("x/y/f")})], implied=told.append)
+    for node in (root.entries[b"x"], root.entries[b"x"].entries[b"y"]):
+        assert (node.mode, node.uid, node.gid, node.mtime_sec, node.mtime_nsec, node.xattrs) == (0o755, 0, 0, 0, 0, ())
+    assert told == [b"/x/y", b"/x/y"]
+
+
+def test_an_entry_that_names_an_implied_directory_decides():
+    named = {"x": Dir(0o711, 3, 4)}
+    for layers in (({"x/f": "1", **named},), ({"x/f": "1"}, named)):
+        root = merged(*layers)
+        assert (root.entries[b"x"].mode, root.entries[b"x"].uid) == (0o711, 3)
+        assert list(root.entries[b"x"].entries) == [b"f"]
+
+
+@pytest.mark.parametrize("mark", ["x/.wh.y", "x/.wh..wh..opq", "l/.wh.y", "e/.wh..wh..opq", ".wh.none", "e/.wh.y"])
+def test_whiteouts_of_nothing_are_nothing(mark):
+    assert paths(merged(BASE, {mark: ""})) == paths(merged(BASE))
+
+
+def test_what_aufs_kept_for_itself_is_skipped():
+    kept = {".wh..wh.aufs": "", ".wh..wh.plnk": Dir(0o700), ".wh..wh.plnk/1.2": "x" * 100, "a/.wh..wh.orph/f": "1"}
+    assert paths(merged(BASE, {**kept, "n": "1"})) == [*paths(merged(BASE)), "/n"]
 
 
 def test_the_number_of_entries_is_limited():

@@ -145,7 +145,6 @@ def test_numbers():
     "data",
     [
         raw_header(b"f", uid=b"\xff" * 8),
-        raw_header(b"f", mtime=b"\xff" * 12),
         raw_header(b"f", uid=b"\x80" + b"\x7f" * 7),
         raw_header(b"f", mtime=b"\x80" + b"\x7f" * 11),
         raw_header(b"f", uid=b"0000+17\0"),
@@ -159,8 +158,9 @@ def test_numbers():
         pax_header((b"size", b"-1")) + raw_header(b"f"),
         pax_header((b"size", b"9" * 19)) + raw_header(b"f"),
         pax_header((b"size", b"9" * 5000)) + raw_header(b"f"),
-        pax_header((b"size", b"")) + raw_header(b"f"),
-        pax_header((b"mtime", b"-5")) + raw_header(b"f"),
+        pax_header((b"mtime", b"-")) + raw_header(b"f"),
+        pax_header((b"mtime", b"--5")) + raw_header(b"f"),
+        pax_header((b"uid", b"-5")) + raw_header(b"f"),
         pax_header((b"mtime", b"1.5e3")) + raw_header(b"f"),
         pax_header((b"mtime", b".5")) + raw_header(b"f"),
         raw_header(b"c", b"3", major=b"0010000\0"),
@@ -174,9 +174,38 @@ def test_numbers_that_are_none(data):
 
 
 @pytest.mark.parametrize(
+    ("data", "seconds", "nanoseconds"),
+    [
+        (raw_header(b"f", mtime=b"\xff" * 12), -1, 0),
+        (raw_header(b"f", mtime=b"\xff" * 11 + b"\xf6"), -10, 0),
+        (pax_header((b"mtime", b"-5")) + raw_header(b"f"), -5, 0),
+        (pax_header((b"mtime", b"-1.5")) + raw_header(b"f"), -2, 500_000_000),
+        (pax_header((b"mtime", b"-0.000000001")) + raw_header(b"f"), -1, 999_999_999),
+        (pax_header((b"mtime", b"-0")) + raw_header(b"f"), 0, 0),
+    ],
+)
+def test_times_before_1970(data, seconds, nanoseconds):
+    node = one(data).what
+    assert (node.mtime_sec, node.mtime_nsec) == (seconds, nanoseconds)
+
+
+def test_empty_pax_values_take_back_what_was_said():
+    names = ((b"path", b"other"), (b"uid", b"7"), (b"mtime", b"9.5"))
+    empty = tuple((key, b"") for key in (b"path", b"linkpath", b"uid", b"gid", b"size", b"mtime", b"uname"))
+    for records in (empty, (*names, *empty)):
+        entry = one(pax_header(*records) + raw_header(b"f"))
+        plain = one(raw_header(b"f"))
+        assert entry.path == b"/f"
+        assert (entry.what.uid, entry.what.mtime_sec, entry.what.mtime_nsec) == (
+            plain.what.uid,
+            plain.what.mtime_sec,
+            0,
+        )
+
+
+@pytest.mark.parametrize(
     ("data", "message"),
     [
-        (pax_header((b"path", b"")) + raw_header(b"f"), "impossible path"),
         (pax_header((b"path", b"a\0b")) + raw_header(b"f"), "impossible path"),
         (pax_header((b"linkpath", b"a\0b")) + raw_header(b"f", b"2"), "impossible link"),
         (pax_header((b"SCHILY.xattr.", b"v")) + raw_header(b"f"), "impossible name"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,15 @@ from cfs_core.plugin import Descriptor, Digest, ImageError, JsonFields, NotFound
 from cfs_transport_oci_dir.grammar import position
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cfs_core.plugin import ImageReference
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 REF_NAME = "org.opencontainers.image.ref.name"
 _FULL_NAME = "io.containerd.image.name"
+_REFERENCE_TYPE = "vnd.docker.reference.type"
+_COSIGN = re.compile(r"(?:.*:)?sha256-[0-9a-f]{64}\.(?:sig|att|sbom)")
 _ENTRIES_LIMIT = 4096
 
 
@@ -29,12 +32,16 @@ class Entry:
     size: int
     names: tuple[str, ...]
     has_platform: bool
+    is_artifact: bool = False
+    """Whether the index itself says that this is no image: by its type, as an attestation, by cosign's tag."""
 
 
 class LayoutIndex:
     """A parsed index.json."""
 
-    def __init__(self, raw: bytes, where: str) -> None:
+    def __init__(self, raw: bytes, where: str, is_artifact: Callable[[Entry], bool] = lambda _entry: False) -> None:
+        """*is_artifact* looks into a manifest; it is asked only where the index leaves several to choose from."""
+        self.beside = is_artifact
         fields = parse_json(raw, f"{where}/index.json")
         found = fields.array("manifests", _ENTRIES_LIMIT)
         self.raw = raw
@@ -58,14 +65,17 @@ class LayoutIndex:
             return self.entries[place]
         if reference.tag is not None:
             return self._named(reference.tag)
-        if len({entry.digest for entry in self.entries}) == 1:
-            return self.entries[0]
-        if not self.entries:
+        # What stands beside an image (a signature, an attestation, an inventory) is not meant where nothing is named.
+        images = [entry for entry in self.entries if not entry.is_artifact and not self.beside(entry)]
+        images = images or list(self.entries)
+        if len({entry.digest for entry in images}) == 1:
+            return images[0]
+        if not images:
             msg = f"{self.where} has no images in it"
-            raise NotFoundError(msg)
-        if not any(entry.names for entry in self.entries) and all(entry.has_platform for entry in self.entries):
+            raise NotFoundError(msg, hint="copy one into it: cfs image copy SOURCE oci:DIRECTORY:TAG")
+        if not any(entry.names for entry in images) and all(entry.has_platform for entry in images):
             return None
-        msg = f"{self.where} has {len(self.entries)} images and {reference} names none of them"
+        msg = f"{self.where} has {len(images)} images and {reference} names none of them"
         raise UsageError(msg, hint=self._offer(reference.scheme))
 
     def _named(self, tag: str) -> Entry:
@@ -131,4 +141,7 @@ def _entry(fields: JsonFields) -> Entry:
         fields.size("size"),
         tuple(name for name in names if name),
         fields.has("platform"),
+        fields.has("artifactType")
+        or annotations.get(_REFERENCE_TYPE) == "attestation-manifest"
+        or any(_COSIGN.fullmatch(name) for name in names if name),
     )

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import abc
+import json
 import os
 import stat
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from cfs_core.plugin import MANIFEST_LIMIT, ImageError, LimitError, NotFoundError, TransportError, parse_json
+from cfs_core.plugin import MANIFEST_LIMIT, CfsError, ImageError, LimitError, NotFoundError, TransportError, parse_json
 from cfs_transport_oci_dir.index import LayoutIndex
+
+if TYPE_CHECKING:
+    from cfs_transport_oci_dir.index import Entry
 
 CHUNK = 1 << 20
 _LAYOUT_FILE_LIMIT = 64 * 1024
+_IMAGE_CONFIGS = frozenset(
+    {
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
+    }
+)
 
 
 class LayoutReader(abc.ABC):
@@ -56,7 +66,20 @@ class LayoutReader(abc.ABC):
         if not stated.startswith("1."):
             msg = f"{self.where} is an image layout of version {stated!r:.50}, not 1"
             raise ImageError(msg)
-        return LayoutIndex(self.read("index.json", MANIFEST_LIMIT), self.where)
+        return LayoutIndex(self.read("index.json", MANIFEST_LIMIT), self.where, self._is_artifact)
+
+    def _is_artifact(self, entry: Entry) -> bool:
+        """Look whether a manifest has no root file system: another config than an image's, or no layer that is a tar.
+
+        What cannot be read is taken for an image, so that the reason is told when it is asked for.
+        """
+        name = f"blobs/{entry.digest.algorithm.value}/{entry.digest.hex}"
+        try:
+            manifest = json.loads(self.read(name, MANIFEST_LIMIT))
+            config, layers = manifest["config"]["mediaType"], [layer["mediaType"] for layer in manifest["layers"]]
+        except (CfsError, ValueError, RecursionError, LookupError, TypeError):
+            return False
+        return config not in _IMAGE_CONFIGS or not all(".tar" in str(kind) for kind in layers)
 
 
 class DirectoryReader(LayoutReader):

@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import hashlib
 import json
 import lzma
 import os
@@ -137,6 +138,55 @@ def test_several_images(tmp_path, make):
         resolve(*make(f"oci:{tmp_path}/l:@3"))
     write_layout(tmp_path / "same", {"a": IMAGE, "b": IMAGE})
     assert str(resolve(*make(f"oci:{tmp_path}/same")).manifest.digest) == IMAGE.digest
+
+
+def artifact(directory, *, config="application/vnd.oci.empty.v1+json", layer="text/plain", **more):
+    """Write a manifest without a root file system into a layout; return its line of the index."""
+
+    def put(data):
+        digest = hashlib.sha256(data).hexdigest()
+        (directory / "blobs/sha256" / digest).write_bytes(data)
+        return {"digest": f"sha256:{digest}", "size": len(data)}
+
+    document = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": config, **put(b"{}")},
+        "layers": [{"mediaType": layer, **put(b"hi")}],
+        **more,
+    }
+    return {"mediaType": document["mediaType"], **put(json.dumps(document).encode())}
+
+
+COSIGN = "sha256-" + "ab" * 32 + ".sig"
+
+
+@pytest.mark.parametrize(
+    ("inside", "line"),
+    [
+        ({"artifactType": "application/x-thing"}, {"artifactType": "application/x-thing"}),
+        ({}, {}),
+        ({"config": "application/vnd.oci.image.config.v1+json", "layer": "application/vnd.in-toto+json"}, {}),
+        (
+            {"config": "application/vnd.oci.image.config.v1+json", "layer": "application/x.tar"},
+            {"annotations": {"org.opencontainers.image.ref.name": COSIGN}},
+        ),
+        (
+            {"config": "application/vnd.oci.image.config.v1+json", "layer": "application/x.tar"},
+            {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}, "platform": {"os": "unknown"}},
+        ),
+    ],
+    ids=["artifact type", "config", "layers", "cosign tag", "attestation"],
+)
+def test_what_stands_beside_an_image_is_not_meant(tmp_path, make, inside, line):
+    image = Image([layer({"a": "1"})])
+    write_layout(tmp_path / "oci", {None: image})
+    index = tmp_path / "oci/index.json"
+    document = json.loads(index.read_text())
+    document["manifests"].insert(0, {**artifact(tmp_path / "oci", **inside), **line})
+    index.write_text(json.dumps(document))
+    found = resolve(*make(f"oci:{tmp_path}/oci"), AMD64)
+    assert str(found.manifest.digest) == image.digest
 
 
 def test_indexes(tmp_path, make):

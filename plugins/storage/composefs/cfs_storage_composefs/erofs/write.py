@@ -86,7 +86,12 @@ class _Writer:
 
     def _earliest(self) -> tuple[int, int]:
         nodes = self.inodes.nodes
-        seconds = min([node.mtime_sec for node in nodes])
+        if self.version is FormatVersion.V0:
+            seconds = min([node.mtime_sec for node in nodes])
+        else:
+            # mkcomposefs compares signed numbers; composefs-rs, and bootc with it, take times before 1970 for very
+            # late ones (seen by cfsctl's compute-id). V1 is what bootc seals with.
+            seconds = min([node.mtime_sec for node in nodes], key=lambda second: second % (1 << 64))
         return seconds, min([node.mtime_nsec for node in nodes if node.mtime_sec == seconds])
 
     def write(self, root: Directory) -> bytes:
