@@ -17,7 +17,7 @@ def test_examples_of_fs_verity_are_computed():
     examples = EXAMPLE.findall((PAGES / "a-fs-verity.md").read_text())
     assert [int(length) for length, _ in examples] == [0, 1, 4096, 4097, 128 * 4096 + 1]
     for length, digest in examples:
-        assert digest_bytes(b"A" * int(length), HashAlgorithm.SHA256).hex == digest
+        assert digest_bytes(b"A" * int(length), HashAlgorithm.SHA256).hex() == digest
 
 
 def test_pointers_into_the_written_pages_name_a_heading():
@@ -26,5 +26,6 @@ def test_pointers_into_the_written_pages_name_a_heading():
     sources = [path for room in ("cfs_core", "plugins", "tests") for path in (ROOT / room).rglob("*.py")]
     pointers = {pointer for path in sources for pointer in POINTER.findall(path.read_text())}
     written = {heading[0] for heading in headings}
-    assert pointers and written
+    assert pointers
+    assert written
     assert {pointer for pointer in pointers if pointer[0] in written} <= headings
