@@ -1,9 +1,12 @@
 """The written formats hold: their examples are computed again, and the code's pointers lead to headings."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-from cfs_core.plugin import HashAlgorithm
+from cfs_core.plugin import Directory, FormatVersion, HashAlgorithm, RegularFile
+from cfs_storage_composefs.erofs.write import write_erofs
 from cfs_storage_composefs.fsverity import digest_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -29,3 +32,14 @@ def test_pointers_into_the_written_pages_name_a_heading():
     assert pointers
     assert written
     assert {pointer for pointer in pointers if pointer[0] in written} <= headings
+
+
+def test_script_of_the_pages_gives_the_writers_digest():
+    root = Directory(0o755)
+    for name, data in {b"hello": b"hello\n", b"world": b"w" * 64, b"zero": b""}.items():
+        file = RegularFile(0o644)
+        file.size, file.data = len(data), data
+        root.entries[name] = file
+    expected = digest_bytes(write_erofs(root, FormatVersion.V1, HashAlgorithm.SHA256), HashAlgorithm.SHA256)
+    command = [sys.executable, "-I", str(PAGES / "three_files.py")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == expected.hex()
