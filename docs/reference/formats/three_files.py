@@ -4,8 +4,7 @@
 import hashlib
 import struct
 
-FILES = {b"hello": b"hello\n", b"world": b"w" * 64, b"zero": b""}
-MASK = 0xFFFFFFFF
+FILES, MASK = {b"hello": b"hello\n", b"world": b"w" * 64, b"zero": b""}, 0xFFFFFFFF
 
 
 def rotate(x: int, n: int) -> int:
