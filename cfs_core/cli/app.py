@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+DEFAULT_STORAGE = "composefs"
 LATEST = (1 << 32) - 1
 """Seconds since 1970, in 2106: FAT ends a year later, and e2fsprogs takes its clock from 32 bits."""
 
@@ -252,14 +253,22 @@ class App(contextlib.AbstractContextManager["App"]):
         return transport, transport.parse(text)
 
     def storage(self, name: str | None = None) -> StorageFormat:
-        """Return a storage format: the one called *name*, or the one that settings or what is installed choose.
+        """Return a storage format: the one called *name*, of ``install.storage``, composefs, or the only one.
+
+        What identifies and keeps images is composefs unless somebody says otherwise; what an install puts on a disk is
+        chosen by `choose_storage`, which asks where there is a choice.
 
         Raises:
-            PluginError: none is installed, or several are and nothing chooses one.
+            PluginError: none is installed, or several without composefs are and nothing chooses one.
         """
         from cfs_core.deploy.choose import choose_storage
 
-        chosen = name or choose_storage(self.settings, self.host.collect(families.STORAGE), {}).value
+        registry = self.host.collect(families.STORAGE)
+        chosen = name or self.settings.value("install.storage")
+        if not chosen:
+            chosen = (
+                DEFAULT_STORAGE if DEFAULT_STORAGE in registry else choose_storage(self.settings, registry, {}).value
+            )
         made: StorageFormat = self.make(families.STORAGE, chosen)
         return made
 
