@@ -186,9 +186,7 @@ def _read(path: Path) -> dict[str, object]:
             data = file.read(FILE_LIMIT + 1)
     except OSError as cause:
         msg = f"{path} cannot be read: {cause.strerror}"
-        raise ConfigError(
-            msg, hint="settings are TOML files; see `cfs config show --origin` for those in force"
-        ) from cause
+        raise ConfigError(msg, hint="a settings file is a regular file in TOML that you may read") from cause
     return parse_toml(data, str(path))
 
 

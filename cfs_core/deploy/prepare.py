@@ -77,10 +77,8 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
     formats = services.host.collect(families.STORAGE)
     choice = choose_storage(services.settings, formats, image.config.labels)
     storage = services.storage(choice.value)
-    with _fetched(judged, storage, request, services) as (repository, tree):
-        reader = ImageReader(tree, repository.content)
-        artifacts = find_artifacts(reader)
-        sealed = sealed_words(artifacts[0]) if artifacts else ()
+    with _fetched(judged, storage, request, services) as fetched:
+        repository, tree, sealed = fetched.repository, fetched.tree, fetched.sealed
         # Where no word is of this repository's hash the first one counts, and the error below names both hashes.
         seal = effective(sealed, repository.options.algorithm) or next(iter(sealed), None)
         options = _matching_options(tree, repository, seal) if seal is not None else None
@@ -91,13 +89,13 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
             resolved=image,
             committed=committed,
             repository=repository,
-            merged=reader,
+            merged=fetched.reader,
             deployed=repository.open_tree(committed.id),
-            artifacts=artifacts,
+            artifacts=fetched.artifacts,
             seal=seal,
             storage=storage,
             storage_choice=choice if seal is None else Choice(choice.value, "the image is sealed"),
-            settings=_with_advice(services.settings, reader),
+            settings=_with_advice(services.settings, fetched.reader),
             verified=judged.verified,
         )
 
@@ -108,10 +106,29 @@ def _with_advice(settings: Settings, image: ImageReader) -> Settings:
     return settings
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fetched:
+    """An image's merged layers in a repository, and what of it can be booted."""
+
+    repository: Repository
+    tree: Directory
+    reader: ImageReader
+    artifacts: tuple[BootArtifacts, ...]
+    sealed: tuple[SealedDigest, ...]
+
+
+def _pulled(judged: JudgedImage, repository: Repository, services: Services) -> _Fetched:
+    tree, _ = pull(judged, repository, services)
+    reader = ImageReader(tree, repository.content)
+    artifacts = find_artifacts(reader)
+    sealed = sealed_words(artifacts[0]) if artifacts else ()
+    return _Fetched(repository=repository, tree=tree, reader=reader, artifacts=artifacts, sealed=sealed)
+
+
 @contextmanager
 def _fetched(
     judged: JudgedImage, storage: StorageFormat, request: DeploymentRequest, services: Services
-) -> Iterator[tuple[Repository, Directory]]:
+) -> Iterator[_Fetched]:
     """Pull into ``--repo`` or the user's own repository; yield the one that can have the identity of a sealed image.
 
     A repository has one hash. Which one a UKI was sealed with is known when its layer is here; an image of the other
@@ -120,16 +137,14 @@ def _fetched(
     path = request.repo or services.default_repository()
     with ExitStack() as stack:
         repository = stack.enter_context(open_repository(services, storage, path))
-        tree, _ = pull(judged, repository, services)
-        artifacts = find_artifacts(ImageReader(tree, repository.content))
-        sealed = sealed_words(artifacts[0]) if artifacts else ()
-        wanted = _other_hash(sealed, repository.options.algorithm)
+        found = _pulled(judged, repository, services)
+        wanted = _other_hash(found.sealed, repository.options.algorithm)
         if wanted is not None and request.repo is None:
             beside = path.with_name(f"{path.name}-{wanted.value}")
             services.emit(Event(name="repository.other-hash", facts={"hash": wanted.value, "path": str(beside)}))
             repository = stack.enter_context(open_repository(services, storage, beside, algorithm=wanted))
-            tree, _ = pull(judged, repository, services)
-        yield repository, tree
+            found = _pulled(judged, repository, services)
+        yield found
 
 
 def _other_hash(sealed: tuple[SealedDigest, ...], algorithm: HashAlgorithm | None) -> HashAlgorithm | None:

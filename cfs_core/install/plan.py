@@ -50,21 +50,22 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
     """
     decisions = decide(request, image, services)
     contents = plan_contents(request, image, decisions)
-    disk = plan_disk(request, image, services, decisions, _measured(contents, image, services))
-    entry = plan_entry(request, image, decisions, disk.root)
     target = MemoryTarget(
-        disk.partitions,
         # A dry run shows the commands; what they would make is not there to be looked at.
         commands=None if request.dry_run else services.commands,
         scratch=services.scratch,
         host_tools=bool(image.settings.value("install.host-tools")),
     )
+    _fill_root(target, contents, image, services)
+    disk = plan_disk(request, image, services, decisions, target)
+    target.lay_out(disk.partitions)
+    entry = plan_entry(request, image, decisions, disk.root)
     menu = BootMenu(entries=(entry.entry,), timeout_seconds=image.settings.value("install.timeout"))
     plan = InstallPlan(
         image=image.resolved,
         image_id=image.committed.id,
         partitions=disk.partitions,
-        steps=_filled(target, contents, decisions, menu, image),
+        steps=_completed(target, contents, decisions, menu, image),
         menu=menu,
         arguments=entry.arguments,
     )
@@ -72,26 +73,22 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
     return PreparedInstall(plan=replace(plan, findings=found), decisions=decisions, disk=disk, target=target)
 
 
-def _measured(contents: PlannedContents, image: PreparedImage, services: Services) -> MemoryTarget:
-    """Return a target without partitions that holds what the root volume will: its size is not known yet."""
-    target = MemoryTarget()
+def _fill_root(target: MemoryTarget, contents: PlannedContents, image: PreparedImage, services: Services) -> None:
+    """Put repository and state on the root volume; only then its size can be known.
+
+    The origin file is made again when boot files are known, which it records.
+    """
     name = image.storage_choice.value
     bounds = Bounds.of_storage(name, services.host.collect(families.STORAGE).owner(name), REPOSITORY)
     apply(contents.repository[:1], target)
     bounds.apply(contents.repository[1:], target)
-    apply(contents.state_actions, target)
-    target.apply(plan_origin(contents.state, ()))
-    return target
+    apply((*contents.state_actions, plan_origin(contents.state, ())), target)
 
 
-def _filled(
+def _completed(
     target: MemoryTarget, contents: PlannedContents, decisions: Decisions, menu: BootMenu, image: PreparedImage
 ) -> tuple[Step, ...]:
-    """Fill *target* as the finished disk will be, and return the steps that did it.
-
-    The origin file records boot files, so it is written again when they are known.
-    """
-    apply((*contents.repository, *contents.state_actions, plan_origin(contents.state, ())), target)
+    """Add loader, menu and origin file to *target*, and return all the steps that filled it."""
     loader, facts = decisions.bootloader_choice.value, decisions.facts
     bounds = Bounds.of_bootloader(loader, decisions.bootloader_owner, decisions.bootloader.needs(facts), facts)
     loader_actions = _carried_out(bounds, tuple(decisions.bootloader.plan_install(target, facts)), target)

@@ -135,6 +135,11 @@ class MemoryTarget:
             for location, data in outputs.items()
         )
 
+    def lay_out(self, partitions: Iterable[Partition]) -> None:
+        """Say which partitions there are, once that is known; what is on a volume already stays."""
+        self._partitions = {partition.volume: partition for partition in partitions}
+        self._named |= frozenset(self._partitions)
+
     def contents(self, volume: Volume) -> dict[str, PlacingAction]:
         """Return what *volume* holds by absolute path, parents first."""
         return self._tree(volume).contents()

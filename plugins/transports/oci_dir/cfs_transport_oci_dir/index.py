@@ -41,7 +41,7 @@ class LayoutIndex:
 
     def __init__(self, raw: bytes, where: str, is_artifact: Callable[[Entry], bool] = lambda _entry: False) -> None:
         """*is_artifact* looks into a manifest; it is asked only where the index leaves several to choose from."""
-        self.beside = is_artifact
+        self._looks_like_artifact = is_artifact
         fields = parse_json(raw, f"{where}/index.json")
         found = fields.array("manifests", _ENTRIES_LIMIT)
         self.raw = raw
@@ -65,8 +65,10 @@ class LayoutIndex:
             return self.entries[place]
         if reference.tag is not None:
             return self._named(reference.tag)
+        if len({entry.digest for entry in self.entries}) == 1:
+            return self.entries[0]
         # What stands beside an image (a signature, an attestation, an inventory) is not meant where nothing is named.
-        images = [entry for entry in self.entries if not entry.is_artifact and not self.beside(entry)]
+        images = [entry for entry in self.entries if not entry.is_artifact and not self._looks_like_artifact(entry)]
         images = images or list(self.entries)
         if len({entry.digest for entry in images}) == 1:
             return images[0]
