@@ -1,4 +1,4 @@
-"""THE import for plugin authors: everything a plugin may use of core, and nothing else of core is stable.
+"""THE import for plugin authors. What else they may import, and what is stable: docs/api-policy.md.
 
 Names are imported when they are first used, so that a plugin's ``plugin.py`` stays cheap.
 """
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from cfs_core.hookspecs import hookimpl
     from cfs_core.interfaces.bootloader import BootFacts, Bootloader
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
+    from cfs_core.interfaces.fetcher import CONFIG_LIMIT, MANIFEST_MEDIA_TYPES, Fetcher
     from cfs_core.interfaces.filesystem import Filesystem
-    from cfs_core.interfaces.initramfs import InitramfsProvider as Initramfs
-    from cfs_core.interfaces.initramfs import InitramfsVerdict
+    from cfs_core.interfaces.initramfs import Initramfs, InitramfsVerdict
     from cfs_core.interfaces.layout import DiskLayout, LayoutRequest
     from cfs_core.interfaces.policy import Policy, PolicyVerdict
     from cfs_core.interfaces.provider import (
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
         StorageProvider,
         TransportProvider,
     )
-    from cfs_core.interfaces.retry import RetryPolicy
+    from cfs_core.interfaces.retry import Retrier, RetryPolicy
     from cfs_core.interfaces.source_file import FileBytes, SourceFile
     from cfs_core.interfaces.stop import StoppedError, StopSignal
     from cfs_core.interfaces.storage import (
@@ -73,9 +73,7 @@ if TYPE_CHECKING:
     )
     from cfs_core.interfaces.target import TargetView
     from cfs_core.interfaces.transport import (
-        CONFIG_LIMIT,
         MANIFEST_LIMIT,
-        MANIFEST_MEDIA_TYPES,
         CannotResumeError,
         ImageWriter,
         RunningImage,
@@ -145,7 +143,7 @@ if TYPE_CHECKING:
     from cfs_core.system.scratch import scratch_directory
     from cfs_core.system.strict_json import JsonFields, parse_json
 
-API_VERSION: Final = (1, 0)
+API_VERSION: Final = (2, 0)
 """Plugins state theirs as ``CFS_PLUGIN_API``: same major number, minor not newer than this."""
 
 _HOMES: Final = {
@@ -161,7 +159,7 @@ _HOMES: Final = {
     "Bootloader": "cfs_core.interfaces.bootloader:Bootloader",
     "BootloaderProvider": "cfs_core.interfaces.provider:BootloaderProvider",
     "BytesContent": "cfs_core.model.content:BytesContent",
-    "CONFIG_LIMIT": "cfs_core.interfaces.transport:CONFIG_LIMIT",
+    "CONFIG_LIMIT": "cfs_core.interfaces.fetcher:CONFIG_LIMIT",
     "CannotResumeError": "cfs_core.interfaces.transport:CannotResumeError",
     "CfsError": "cfs_core.errors:CfsError",
     "ChangedError": "cfs_core.errors:ChangedError",
@@ -187,6 +185,7 @@ _HOMES: Final = {
     "FileBytes": "cfs_core.interfaces.source_file:FileBytes",
     "FileContent": "cfs_core.model.content:FileContent",
     "FileReader": "cfs_core.interfaces.storage:FileReader",
+    "Fetcher": "cfs_core.interfaces.fetcher:Fetcher",
     "Filesystem": "cfs_core.interfaces.filesystem:Filesystem",
     "FilesystemProvider": "cfs_core.interfaces.provider:FilesystemProvider",
     "Finding": "cfs_core.model.plan:Finding",
@@ -204,7 +203,7 @@ _HOMES: Final = {
     "ImageId": "cfs_core.model.deployment:ImageId",
     "ImageReference": "cfs_core.model.reference:ImageReference",
     "ImageWriter": "cfs_core.interfaces.transport:ImageWriter",
-    "Initramfs": "cfs_core.interfaces.initramfs:InitramfsProvider",
+    "Initramfs": "cfs_core.interfaces.initramfs:Initramfs",
     "InitramfsProvider": "cfs_core.interfaces.provider:InitramfsProvider",
     "InitramfsVerdict": "cfs_core.interfaces.initramfs:InitramfsVerdict",
     "InstallPlan": "cfs_core.model.plan:InstallPlan",
@@ -220,7 +219,7 @@ _HOMES: Final = {
     "Location": "cfs_core.model.disk:Location",
     "Logger": "cfs_core.interfaces.context:Logger",
     "MANIFEST_LIMIT": "cfs_core.interfaces.transport:MANIFEST_LIMIT",
-    "MANIFEST_MEDIA_TYPES": "cfs_core.interfaces.transport:MANIFEST_MEDIA_TYPES",
+    "MANIFEST_MEDIA_TYPES": "cfs_core.interfaces.fetcher:MANIFEST_MEDIA_TYPES",
     "MakeDirectory": "cfs_core.model.action:MakeDirectory",
     "MakeHardLink": "cfs_core.model.action:MakeHardLink",
     "MakeSpecial": "cfs_core.model.action:MakeSpecial",
@@ -251,6 +250,7 @@ _HOMES: Final = {
     "Repository": "cfs_core.interfaces.storage:Repository",
     "Identifier": "cfs_core.interfaces.storage:Identifier",
     "ResolvedImage": "cfs_core.model.manifest:ResolvedImage",
+    "Retrier": "cfs_core.interfaces.retry:Retrier",
     "RetryPolicy": "cfs_core.interfaces.retry:RetryPolicy",
     "RunCommand": "cfs_core.model.action:RunCommand",
     "RunningImage": "cfs_core.interfaces.transport:RunningImage",
@@ -340,6 +340,7 @@ __all__ = [
     "EntryKind",
     "Event",
     "ExchangePaths",
+    "Fetcher",
     "FileBytes",
     "FileContent",
     "FileReader",
@@ -404,6 +405,7 @@ __all__ = [
     "RenamePath",
     "Repository",
     "ResolvedImage",
+    "Retrier",
     "RetryPolicy",
     "RunCommand",
     "RunningImage",

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cfs_core.config.settings import Settings
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.interfaces.storage import StorageFormat
-    from cfs_core.interfaces.transport import Transport
     from cfs_core.model.event import Event
     from cfs_core.model.reference import ImageReference
     from cfs_core.pluginhost.families import Family
@@ -218,13 +218,14 @@ class App(contextlib.AbstractContextManager["App"]):
 
         self._settings = self.settings.with_layer(command_line(options))
 
-    def transport(self, text: str, **settings: object) -> tuple[Transport, ImageReference]:
+    def transport(self, text: str, **settings: object) -> tuple[Fetcher, ImageReference]:
         """Return the transport for a reference, and the reference in its grammar.
 
         Raises:
             UsageError: no scheme, or one that no plugin has.
             PluginError: two plugins claim the scheme, or the plugin failed.
         """
+        from cfs_core.interfaces.fetcher import Fetcher
         from cfs_core.model.reference import split_scheme
         from cfs_core.pluginhost.load import scheme_owners
 
@@ -244,9 +245,11 @@ class App(contextlib.AbstractContextManager["App"]):
         more = dict(settings)
         if self.authfile is not None:
             more["authfile"] = str(self.authfile)
-        transport: Transport = self.make(families.TRANSPORTS, name, more=more)
-        self.stack.callback(transport.close)
-        return transport, transport.parse(text)
+        section = {**self.settings.section("transport", name), **more}
+        context = self.context(name, settings=section)
+        fetcher = Fetcher(self.host.make(families.TRANSPORTS, name, context), context.retrier)
+        self.stack.callback(fetcher.close)
+        return fetcher, fetcher.parse(text)
 
     def storage(self, name: str | None = None) -> StorageFormat:
         """Return a storage format: the one called *name*, of ``install.storage``, composefs, or the only one.

@@ -152,7 +152,8 @@ def _delivered() -> bool:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status (see docs/reference/errors)."""
     for number in SIGNALS:
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and shells that start work in the background
+            signal.signal(number, _interrupt)
     with App(os.environ) as app:
         try:
             try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfs_core.deploy.services import Services
-    from cfs_core.interfaces.transport import Transport
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.model.manifest import Manifest, Platform
     from cfs_core.model.reference import ImageReference
 
@@ -26,7 +26,7 @@ class JudgedImage:
     """An image that every required policy accepted, and where it is. Only `judge` makes one, and pulling takes one."""
 
     image: ResolvedImage
-    transport: Transport
+    transport: Fetcher
     verified: tuple[str, ...]
     """What policies proved about it, by policy."""
 
@@ -36,11 +36,11 @@ class JudgedSource:
     """What may be copied: every image of it was accepted. Only `judged_for_copy` makes one, and copying takes one."""
 
     reference: ImageReference
-    transport: Transport
+    transport: Fetcher
     platform: Platform | None
 
 
-def judge(image: ResolvedImage, transport: Transport, services: Services) -> JudgedImage:
+def judge(image: ResolvedImage, transport: Fetcher, services: Services) -> JudgedImage:
     """Ask every required policy.
 
     Raises:
@@ -72,7 +72,7 @@ def judge(image: ResolvedImage, transport: Transport, services: Services) -> Jud
 
 
 def judged_for_copy(
-    reference: ImageReference, transport: Transport, services: Services, platform: Platform | None
+    reference: ImageReference, transport: Fetcher, services: Services, platform: Platform | None
 ) -> JudgedSource:
     """Judge every image that a copy of *reference* takes; return it pinned to what was judged.
 
@@ -101,7 +101,7 @@ def judged_for_copy(
 
 
 def _manifests(
-    found: Manifest | Index, transport: Transport, reference: ImageReference, depth: int
+    found: Manifest | Index, transport: Fetcher, reference: ImageReference, depth: int
 ) -> Iterator[Manifest]:
     if not isinstance(found, Index):
         yield found

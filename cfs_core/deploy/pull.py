@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from cfs_core.deploy.judge import JudgedImage, JudgedSource
     from cfs_core.deploy.services import Services
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.interfaces.storage import Repository, StorageFormat
-    from cfs_core.interfaces.transport import Transport
     from cfs_core.model.digest import Digest
     from cfs_core.model.reference import ImageReference
     from cfs_core.model.tree import Directory
@@ -34,7 +34,7 @@ def pull(judged: JudgedImage, repository: Repository, services: Services) -> tup
     return merged_tree(repository, judged.image, emit=services.emit), fetched
 
 
-def copy(judged: JudgedSource, destination: Transport, target: ImageReference, services: Services) -> Digest:
+def copy(judged: JudgedSource, destination: Fetcher, target: ImageReference, services: Services) -> Digest:
     """Copy what was judged to *target* and return the digest it has in both places.
 
     Raises:

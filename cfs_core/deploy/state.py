@@ -74,7 +74,7 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
         yield from _ssh_keys(f"{deploy}/etc", state.root_ssh_authorized_keys, label_of(state.tree, b"/etc"))
     var = lookup(state.tree, b"var")
     if isinstance(var, Directory):
-        yield from _copy(var, "/state/os/default/var", state.content)
+        yield from _copy(var, "/state/os/default/var", state.content, skip=frozenset({b"/.updated"}))
     else:
         yield _directory("/state/os/default/var", plain)
     yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)

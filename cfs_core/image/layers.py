@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from cfs_core.interfaces.context import Progress
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.interfaces.source_file import SourceFile
-    from cfs_core.interfaces.transport import Transport
     from cfs_core.model.digest import Digest
     from cfs_core.model.layer import LayerMember
     from cfs_core.model.manifest import Descriptor, ResolvedImage
@@ -42,7 +42,7 @@ class LayerLimits:
 
 @contextlib.contextmanager
 def open_layer(
-    transport: Transport,
+    transport: Fetcher,
     image: ResolvedImage,
     index: int,
     *,
@@ -192,7 +192,7 @@ class VerifiedLayer:
 class LayerSource:
     """Which layer, and where it is."""
 
-    transport: Transport
+    transport: Fetcher
     reference: ImageReference
     descriptor: Descriptor
     diff_id: Digest

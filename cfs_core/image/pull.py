@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cfs_core.interfaces.context import Progress
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.interfaces.storage import Identifier
-    from cfs_core.interfaces.transport import Transport
     from cfs_core.model.manifest import ResolvedImage
     from cfs_core.model.tree import Directory
 
@@ -30,7 +30,7 @@ PARALLEL = 3
 
 
 def pull_layers(
-    transport: Transport,
+    transport: Fetcher,
     image: ResolvedImage,
     repository: Identifier,
     *,

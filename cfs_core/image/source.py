@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cfs_core.interfaces.context import Progress
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.interfaces.storage import StorageFormat
-    from cfs_core.interfaces.transport import Transport
     from cfs_core.model.content import Content
     from cfs_core.model.deployment import FormatOptions
     from cfs_core.model.event import Event
@@ -54,7 +54,7 @@ def open_tree(
     *,
     storage: StorageFormat,
     options: FormatOptions,
-    transport: Callable[[str], tuple[Transport, ImageReference]],
+    transport: Callable[[str], tuple[Fetcher, ImageReference]],
     platform: Platform | None,
     progress: Progress,
     emit: Callable[[Event], None],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from cfs_core.interfaces.retry import Retrier
 from cfs_core.system.command_limits import COMMAND_OUTPUT_LIMIT, COMMAND_SECONDS
 
 if TYPE_CHECKING:
@@ -86,3 +87,6 @@ class PluginContext:
 
     seed: str | None = None
     """Fixes every identifier that would be random."""
+
+    retrier: Retrier = field(default_factory=Retrier)
+    """Tries again within the budget that core's reading has, too; its ``stop`` ends what is under way."""

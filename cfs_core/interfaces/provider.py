@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.bootloader import Bootloader  # noqa: F401
     from cfs_core.interfaces.context import PluginContext
     from cfs_core.interfaces.filesystem import Filesystem  # noqa: F401
-    from cfs_core.interfaces.initramfs import InitramfsProvider as Initramfs  # noqa: F401
+    from cfs_core.interfaces.initramfs import Initramfs  # noqa: F401
     from cfs_core.interfaces.layout import DiskLayout  # noqa: F401
     from cfs_core.interfaces.policy import Policy  # noqa: F401
     from cfs_core.interfaces.storage import StorageFormat  # noqa: F401

@@ -63,7 +63,7 @@ INITRAMFS: Final = Family(
     "initramfs support",
     "cfs_register_initramfs",
     InitramfsProvider,
-    f"{_INTERFACES}.initramfs:InitramfsProvider",
+    f"{_INTERFACES}.initramfs:Initramfs",
     "initramfs",
 )
 COMMANDS: Final = Family("command", "cfs_register_commands", CommandProvider, "click:Command")

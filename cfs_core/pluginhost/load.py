@@ -246,7 +246,7 @@ class PluginHost:
         self, hook: str, arguments: Mapping[str, object], trouble: list[Trouble]
     ) -> Iterator[tuple[PluginId, object]]:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
-        for implementation in caller.get_hookimpls():
+        for implementation in sorted(caller.get_hookimpls(), key=lambda each: (not each.tryfirst, each.trylast)):
             owner = self._owners[implementation.plugin_name]
             function: Any = implementation.function
             with self._guard(owner, hook, trouble) as outcome:

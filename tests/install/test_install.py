@@ -191,7 +191,7 @@ def test_a_second_root_argument_of_the_image_is_a_warning(cfs, tmp_path):
 
 NOISY = """
 from cfs_core.plugin import *
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 class Noisy(Policy):
     def judge(self, image, transport):

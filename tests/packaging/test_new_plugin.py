@@ -29,7 +29,7 @@ for name, data in image.blobs.items():
 INITRAMFS = """
 from cfs_core.plugin import Initramfs, InitramfsProvider, InitramfsVerdict, hookimpl
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 class Ours(Initramfs):

@@ -22,6 +22,7 @@ from cfs_core.plugin import (
     Digest,
     EntryKind,
     Event,
+    Fetcher,
     Finding,
     Firmware,
     ImageReference,
@@ -48,19 +49,19 @@ from cfs_core.plugin import (
     hookimpl,
 )
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 class Shelf(Transport):
     """The smallest transport."""
 
-    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+    def read_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
         if not reference.tag:
             msg = f"nothing at {reference}"
             raise NotFoundError(msg, hint="name a tag", facts={"looked_for": list(accept)})
         return "", b""
 
-    def _open_blob(
+    def open_blob(
         self, reference: ImageReference, descriptor: Descriptor, offset: int
     ) -> AbstractContextManager[Iterable[bytes]]:
         assert_type(descriptor.digest, Digest)
@@ -93,7 +94,7 @@ class Starter(Bootloader):
 class Anything(Policy):
     """The smallest policy."""
 
-    def judge(self, image: ResolvedImage, transport: Transport) -> PolicyVerdict:
+    def judge(self, image: ResolvedImage, transport: Fetcher) -> PolicyVerdict:
         found = transport.referrers(image.reference, image.manifest.digest)
         assert_type(found, tuple[Descriptor, ...])
         return PolicyVerdict(accepted=bool(found), reason="has an attestation" if found else "has none")

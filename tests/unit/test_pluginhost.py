@@ -22,16 +22,16 @@ from cfs_core.pluginhost.registry import PluginId
 
 HEAD = """
 from cfs_core.plugin import *
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 """
 
 GOOD = (
     HEAD
     + """
 class Good(Transport):
-    def _fetch_manifest(self, reference, accept):
+    def read_manifest(self, reference, accept):
         raise NotFoundError("nothing here")
-    def _open_blob(self, reference, descriptor, offset):
+    def open_blob(self, reference, descriptor, offset):
         raise NotFoundError("nothing here")
 
 @hookimpl
@@ -45,9 +45,9 @@ def transport(body, name="bad"):
     """A plugin whose transport is made by *body*, a function of the context."""
     return f"""{HEAD}
 class Bad(Transport):
-    def _fetch_manifest(self, reference, accept):
+    def read_manifest(self, reference, accept):
         raise KeyError("wrong")
-    def _open_blob(self, reference, descriptor, offset):
+    def open_blob(self, reference, descriptor, offset):
         raise NotFoundError("nothing here")
 
 def make(context):
@@ -64,8 +64,8 @@ BROKEN = {  # name: (source, what doctor says, whether the plugin still works)
     "syntax-error": ("def", "SyntaxError", False),
     "exit-on-import": ("import sys; sys.exit(0)", "SystemExit", False),
     "no-api": ("x = 1", "states no usable CFS_PLUGIN_API", False),
-    "wrong-api": (HEAD + "CFS_PLUGIN_API = (2, 0)", "needs plugin API 2.0, this cfs has 1.0", False),
-    "newer-api": (HEAD + "CFS_PLUGIN_API = (1, 99)", "needs plugin API 1.99, this cfs has 1.0", False),
+    "wrong-api": (HEAD + "CFS_PLUGIN_API = (3, 0)", "needs plugin API 3.0, this cfs has 2.0", False),
+    "newer-api": (HEAD + "CFS_PLUGIN_API = (2, 99)", "needs plugin API 2.99, this cfs has 2.0", False),
     "unknown-hook": (HEAD + "@hookimpl\ndef cfs_register_bootloaderz(): return []", "cfs_register_bootloaderz", False),
     "unknown-argument": (HEAD + "@hookimpl\ndef cfs_on_event(evnt): pass", "evnt", False),
     "wrong-type": (HEAD + "@hookimpl\ndef cfs_register_transports(): return ['bad']", "returned str", False),
@@ -284,7 +284,7 @@ def owner(name):
 class Plugin:
     """A plugin as an object; hook functions are given by name."""
 
-    CFS_PLUGIN_API = (1, 0)
+    CFS_PLUGIN_API = (2, 0)
 
     def __init__(self, **hooks):
         for name, function in hooks.items():

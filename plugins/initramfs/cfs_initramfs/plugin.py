@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from cfs_core.plugin import Initramfs, PluginContext
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 def _make_install(_context: None) -> click.Command:

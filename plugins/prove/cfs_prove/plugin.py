@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import click
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 def _make_prove(_context: None) -> click.Command:

@@ -58,7 +58,7 @@ MUTANTS = (
     mutant(
         "imports everything at once",
         "registration_loads_no_implementation",
-        (P, "CFS_PLUGIN_API = (1, 0)", "CFS_PLUGIN_API = (1, 0)\nimport cfs_mutant.bootloader"),
+        (P, "CFS_PLUGIN_API = (2, 0)", "CFS_PLUGIN_API = (2, 0)\nimport cfs_mutant.bootloader"),
     ),
     mutant(
         "makes something that only looks right",

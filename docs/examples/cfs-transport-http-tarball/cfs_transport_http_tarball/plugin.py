@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
     from cfs_core.plugin import PluginContext, Transport
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 def _make(context: PluginContext) -> Transport:
     from cfs_transport_http_tarball.settings import Settings
     from cfs_transport_http_tarball.transport import HttpTarballTransport
 
-    return HttpTarballTransport(Settings.of(context.settings), context.scratch)
+    return HttpTarballTransport(Settings.of(context.settings), context.scratch, context.retrier)
 
 
 @hookimpl

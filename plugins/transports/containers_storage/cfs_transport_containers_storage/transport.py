@@ -63,7 +63,8 @@ class StorageTransport(Transport):
         """End the helper process, if one was needed."""
         self._unreadable.close()
 
-    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+    def read_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+        """Return the stored manifest of this digest, or the image's."""
         del accept
         image = self._find(reference).image
         keys = ["manifest"] if reference.digest is None else [f"manifest-{reference.digest}", "manifest"]
@@ -75,7 +76,8 @@ class StorageTransport(Transport):
         raise NotFoundError(msg, hint="it was removed meanwhile, or the store is damaged")
 
     @contextmanager
-    def _open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterable[bytes]]:
+    def open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterable[bytes]]:
+        """Hand out a stored item, or a layer whose blob is uncompressed."""
         if offset:
             msg = "a container store delivers blobs from their start"
             raise CannotResumeError(msg)
@@ -91,9 +93,10 @@ class StorageTransport(Transport):
         with self._read(layer) as chunks:
             yield chunks
 
-    def _open_layer_uncompressed(
+    def open_uncompressed_layer(
         self, reference: ImageReference, descriptor: Descriptor, diff_id: Digest
     ) -> AbstractContextManager[Iterable[bytes]]:
+        """Put the layer's tar together again from its files."""
         del descriptor  # stores know layers by what they are uncompressed
         image = self._known(reference).image
         layer = self._layer(image, diff_id)

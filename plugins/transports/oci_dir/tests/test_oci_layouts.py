@@ -17,6 +17,7 @@ from cfs_core.image.resolve import resolve
 from cfs_core.model.manifest import Platform
 from cfs_core.model.tree import walk
 from cfs_core.plugin import (
+    Fetcher,
     ImageError,
     LimitError,
     NotFoundError,
@@ -62,6 +63,7 @@ def make(tmp_path):
             "oci-archive": lambda: ArchiveTransport(tmp_path),
             "docker-archive": lambda: DockerArchiveTransport(tmp_path),
         }[scheme]()
+        transport = Fetcher(transport)
         made.append(transport)
         return transport, transport.parse(text)
 
@@ -298,7 +300,7 @@ def test_reading_from_the_middle(tmp_path, make):
         transport, reference = make(text)
         descriptor = resolve(transport, reference).manifest.layers[0]
         for offset in (0, 1, 5000, descriptor.size):
-            with transport._open_blob(reference, descriptor, offset) as chunks:
+            with transport.transport.open_blob(reference, descriptor, offset) as chunks:
                 assert b"".join(chunks) == LAYERS[0].blob[offset:]
 
 

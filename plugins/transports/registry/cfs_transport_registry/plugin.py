@@ -9,7 +9,7 @@ from cfs_core.plugin import PluginContext, Transport, TransportProvider, hookimp
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 def make(context: PluginContext) -> Transport:

@@ -50,7 +50,8 @@ class RegistryTransport(Transport):
         self._log = context.log
         self._conf = RegistriesConf.load(settings)
         credentials = CredentialStore(settings, context.commands, context.log, self._conf.credential_helpers)
-        self._clients = Clients(settings, credentials, self.stop)
+        self._stop = context.retrier.stop
+        self._clients = Clients(settings, credentials, self._stop)
         self._found_at: dict[str, Endpoint] = {}
         self._lock = threading.Lock()
 
@@ -83,11 +84,7 @@ class RegistryTransport(Transport):
         Raises:
             TransportError: the registry failed.
         """
-
-        def ask() -> tuple[Descriptor, ...]:
-            return self._first(reference, lambda client, path: list_referrers(client, path, digest, artifact_type))
-
-        return self.retrying(ask)
+        return self._first(reference, lambda client, path: list_referrers(client, path, digest, artifact_type))
 
     def _first(self, reference: ImageReference, ask: Callable[[OrasClient, str], T], *, note: bool = False) -> T:
         """Ask one place after the other, first the one that had the manifest."""
@@ -101,7 +98,7 @@ class RegistryTransport(Transport):
             try:
                 answer = ask(self._clients.client(endpoint), endpoint.repository.path)
             except TransportError as error:
-                self.stop.check()
+                self._stop.check()
                 errors[endpoint] = error
                 if len(endpoints) > 1:
                     self._log.warning("registry.place-failed", place=str(endpoint), code=error.code, reason=str(error))
@@ -114,7 +111,8 @@ class RegistryTransport(Transport):
 
     # --- manifests ----------------------------------------------------------------------------
 
-    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+    def read_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+        """Ask mirrors, then the registry; remember who had it."""
         what = str(reference.digest or reference.tag)
         return self._first(reference, lambda client, path: self._manifest(client, path, what, accept), note=True)
 
@@ -137,7 +135,8 @@ class RegistryTransport(Transport):
     # --- blobs --------------------------------------------------------------------------------
 
     @contextmanager
-    def _open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterator[bytes]]:
+    def open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterator[bytes]]:
+        """Begin where the manifest was found, by range."""
         client, response = self._first(
             reference, lambda client, path: (client, _begin_blob(client, path, descriptor.digest, offset))
         )

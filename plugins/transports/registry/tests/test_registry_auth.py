@@ -154,7 +154,7 @@ def test_nothing_secret_is_kept_shown_or_logged(server, make_transport, tmp_path
     transport = make_transport(authfile=str(authfile(tmp_path / "auth.json", server.host)))
     fetch(transport, server)
     tokens = [*server.tokens, SECRET, entry()["auth"]]
-    for client in transport._clients._clients.values():
+    for client in transport.transport._clients._clients.values():
         assert "Authorization" not in client._session.headers
         assert client._registry.headers == {}
     server.fault(r"/manifests/", faults.Status(500), forever=True)

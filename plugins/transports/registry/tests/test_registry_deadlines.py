@@ -56,7 +56,7 @@ def server():
 @pytest.fixture
 def impatient(make_transport):
     transport = make_transport(read_timeout=TIMEOUT, connect_timeout=1)
-    transport.retry = RetryPolicy(attempts=1)
+    transport.retrier.policy = RetryPolicy(attempts=1)
     return transport
 
 
@@ -150,7 +150,7 @@ def patient(make_transport):
 
     def make(**settings):
         transport = make_transport(read_timeout=300, connect_timeout=300, **settings)
-        del transport.pause
+        transport.retrier.pause = transport.stop.wait
         return transport
 
     return make
