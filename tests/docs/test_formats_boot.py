@@ -1,0 +1,137 @@
+"""The worked examples of the page on boot images: layers become trees, command lines name images."""
+
+import io
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from cfs_core.archive.tar import read_members
+from cfs_core.bls import split_arguments
+from cfs_core.image.merge import merge_layers
+from cfs_core.image.sealed import effective, parse_words
+from cfs_core.plugin import BytesContent, FormatVersion, HashAlgorithm, RegularFile
+from cfs_storage_composefs.dump.write import write_dump
+from cfs_storage_composefs.erofs.write import write_erofs
+from cfs_storage_composefs.fsverity import digest_bytes
+from cfs_storage_composefs.trees.canonical import canonicalise, make_bootable
+from cfs_storage_composefs.trees.stored import StoredTreeReader, copy_tree
+
+PAGE = (Path(__file__).parents[2] / "docs/reference/formats/e-boot.md").read_text()
+SHA256 = HashAlgorithm.SHA256
+ENTRY = re.compile(r"^\| (\d) \| `(.+?)` \| (.+?) \| *(\d*) *\| *([\d.]*) *\| *(.*?) *\|$", re.MULTILINE)
+LINE = re.compile(r"^\| `([^`]*)` \| (sha\d+) \| (.+?) \|$", re.MULTILINE)
+DIGEST = re.compile(r"^\| (plain|bootable) \| (V\d) \| `([0-9a-f]{64})` \|$", re.MULTILINE)
+TYPES = {
+    "file": tarfile.REGTYPE,
+    "directory": tarfile.DIRTYPE,
+    "link": tarfile.SYMTYPE,
+    "hard link": tarfile.LNKTYPE,
+}
+"""What the page calls entries of a tar."""
+
+
+def blocks():
+    """Return the policy's specifications, the merged tree and the bootable tree, as the page has them."""
+    return re.findall(r"```text\n(.*?)```", PAGE.partition("## E.8")[2], re.DOTALL)
+
+
+def layer(number):
+    """Write one layer of the example as a tar."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for which, path, what, mode, mtime, rest in ENTRY.findall(PAGE.partition("## E.8")[2]):
+            if int(which) != number:
+                continue
+            entry = tarfile.TarInfo(path)
+            entry.type, text = TYPES[what], rest
+            entry.mode = int(mode or "0", 8)
+            entry.pax_headers = {"mtime": mtime} if mtime else {}
+            data = b""
+            if what in {"link", "hard link"}:
+                entry.linkname = text.strip("`")
+            elif path.endswith("/ping"):
+                pairs = (pair.split("=") for pair in text.strip("`").split())
+                entry.pax_headers |= {f"SCHILY.xattr.{name}": value for name, value in pairs}
+            elif text == "the text below":
+                data = blocks()[0].encode()
+            elif text == "`x` a hundred times":
+                data = b"x" * 100
+            elif text:
+                data = text.strip("`").encode() + b"\n"
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+def entries(tar, stored):
+    """Yield a layer's entries with contents, as a repository does; large ones are added to *stored*."""
+    source = io.BytesIO(tar)
+    for member in read_members(source):
+        data = source.read(member.size)
+        entry = member.entry
+        if entry is None:
+            continue
+        if isinstance(entry.what, RegularFile):
+            if member.size <= 64:
+                entry.what.data = data
+            else:
+                entry.what.object = digest_bytes(data, SHA256).hex()
+                stored[entry.what.object] = data
+        yield entry
+
+
+@pytest.fixture
+def stored():
+    return {}
+
+
+@pytest.fixture
+def merged(stored):
+    return merge_layers([entries(layer(1), stored), entries(layer(2), stored)])
+
+
+def canonical(merged):
+    tree = copy_tree(merged)
+    canonicalise(tree, keep_user_xattrs=False)
+    return tree
+
+
+def bootable(merged, stored):
+    tree = canonical(merged)
+    make_bootable(tree, StoredTreeReader(tree, lambda name: BytesContent(stored[name])))
+    return tree
+
+
+def dumped(tree):
+    out = io.BytesIO()
+    write_dump(tree, out, SHA256)
+    return out.getvalue().decode()
+
+
+def test_layers_become_the_trees_of_the_page(merged, stored):
+    _, expected_merged, expected_bootable = blocks()
+    assert dumped(merged) == expected_merged
+    assert dumped(bootable(merged, stored)) == expected_bootable
+
+
+def test_identities_of_the_example_are_computed(merged, stored):
+    forms = {"plain": canonical(merged), "bootable": bootable(merged, stored)}
+    rows = DIGEST.findall(PAGE)
+    assert len(rows) == 4
+    for form, version, digest in rows:
+        image = write_erofs(forms[form], FormatVersion(version.lower()), SHA256)
+        assert digest_bytes(image, SHA256).hex() == digest, (form, version)
+
+
+def test_command_lines_name_what_the_page_says():
+    names = {"AAAA": "a" * 128, "BBBB": "b" * 128, "aaaa": "a" * 64}
+    rows = LINE.findall(PAGE)
+    assert len(rows) == 6
+    for line, repository, mounted in rows:
+        words = re.sub(r"\b(AAAA|BBBB|aaaa)\b", lambda short: names[short[0]], line)
+        found = effective(parse_words(split_arguments(words)), HashAlgorithm(repository))
+        name, _, optional = mounted.partition(", ")
+        assert (found.hex if found else None) == names.get(name), line
+        assert bool(found and found.verity_optional) is (optional == "verity optional"), line
