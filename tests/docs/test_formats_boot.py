@@ -1,7 +1,10 @@
 """The worked examples of the page on boot images: layers become trees, command lines name images."""
 
 import io
+import os
 import re
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -17,12 +20,17 @@ from cfs_storage_composefs.erofs.write import write_erofs
 from cfs_storage_composefs.fsverity import digest_bytes
 from cfs_storage_composefs.trees.canonical import canonicalise, make_bootable
 from cfs_storage_composefs.trees.stored import StoredTreeReader, copy_tree
+from cfs_testkit.builders.oci import Image, write_layout
+from cfs_testkit.builders.oci import layer as oci_layer
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/formats/e-boot.md").read_text()
+CFSCTL = shutil.which("cfsctl", path=f"{os.environ.get('CFS_JUDGES', '')}:{os.environ.get('PATH', '')}")
 SHA256 = HashAlgorithm.SHA256
 ENTRY = re.compile(r"^\| (\d) \| `(.+?)` \| (.+?) \| *(\d*) *\| *([\d.]*) *\| *(.*?) *\|$", re.MULTILINE)
 LINE = re.compile(r"^\| `([^`]*)` \| (sha\d+) \| (.+?) \|$", re.MULTILINE)
-DIGEST = re.compile(r"^\| (plain|bootable) \| (V\d) \| `([0-9a-f]{64})` \|$", re.MULTILINE)
+DIGEST = re.compile(
+    r"^\| (plain|bootable(?:, as composefs-rs 0\.9\.4)?) \| (V\d) \| `([0-9a-f]{64})` \|$", re.MULTILINE
+)
 TYPES = {
     "file": tarfile.REGTYPE,
     "directory": tarfile.DIRTYPE,
@@ -98,9 +106,10 @@ def canonical(merged):
     return tree
 
 
-def bootable(merged, stored):
+def bootable(merged, stored, *, nanoseconds=False):
     tree = canonical(merged)
-    make_bootable(tree, StoredTreeReader(tree, lambda name: BytesContent(stored[name])))
+    reader = StoredTreeReader(tree, lambda name: BytesContent(stored[name]))
+    make_bootable(tree, reader, nanoseconds=nanoseconds)
     return tree
 
 
@@ -117,12 +126,34 @@ def test_layers_become_the_trees_of_the_page(merged, stored):
 
 
 def test_identities_of_the_example_are_computed(merged, stored):
-    forms = {"plain": canonical(merged), "bootable": bootable(merged, stored)}
+    forms = {
+        "plain": canonical(merged),
+        "bootable": bootable(merged, stored),
+        "bootable, as composefs-rs 0.9.4": bootable(merged, stored, nanoseconds=True),
+    }
     rows = DIGEST.findall(PAGE)
-    assert len(rows) == 4
+    assert len(rows) == 5
     for form, version, digest in rows:
         image = write_erofs(forms[form], FormatVersion(version.lower()), SHA256)
         assert digest_bytes(image, SHA256).hex() == digest, (form, version)
+
+
+@pytest.mark.judge
+@pytest.mark.skipif(CFSCTL is None, reason="cfsctl is not installed (see tests/install-judges)")
+@pytest.mark.parametrize("version", ["V1", "V2"])
+def test_composefs_rs_gives_the_example_these_identities(version, tmp_path):
+    layout = write_layout(tmp_path / "layout", {"t": Image([oci_layer(layer(1)), oci_layer(layer(2))])})
+
+    def cfsctl(*arguments):
+        command = [CFSCTL, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()[-1]
+
+    repository = tmp_path / "repository"
+    cfsctl("init", "--insecure", "--algorithm", "fsverity-sha256-12", "--erofs-version", version[1], repository)
+    cfsctl("--repo", repository, "oci", "pull", "--bootable", f"oci:{layout}:t", "x")
+    listed = {digest: form for form, of, digest in DIGEST.findall(PAGE) if of == version}
+    assert listed[cfsctl("--repo", repository, "oci", "compute-id", "x")] == "plain"
+    assert listed[cfsctl("--repo", repository, "oci", "compute-id", "--bootable", "x")].startswith("bootable")
 
 
 def test_command_lines_name_what_the_page_says():
