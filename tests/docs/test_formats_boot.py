@@ -5,10 +5,9 @@ import os
 import re
 import shutil
 import subprocess
-import tarfile
-from pathlib import Path
 
 import pytest
+from builders.format_pages import PAGES, layer, texts
 
 from cfs_core.archive.tar import read_members
 from cfs_core.bls import split_arguments
@@ -23,54 +22,11 @@ from cfs_storage_composefs.trees.stored import StoredTreeReader, copy_tree
 from cfs_testkit.builders.oci import Image, write_layout
 from cfs_testkit.builders.oci import layer as oci_layer
 
-PAGE = (Path(__file__).parents[2] / "docs/reference/formats/e-boot.md").read_text()
+PAGE = (PAGES / "e-boot.md").read_text()
 CFSCTL = shutil.which("cfsctl", path=f"{os.environ.get('CFS_JUDGES', '')}:{os.environ.get('PATH', '')}")
 SHA256 = HashAlgorithm.SHA256
-ENTRY = re.compile(r"^\| (\d) \| `(.+?)` \| (.+?) \| *(\d*) *\| *([\d.]*) *\| *(.*?) *\|$", re.MULTILINE)
 LINE = re.compile(r"^\| `([^`]*)` \| (sha\d+) \| (.+?) \|$", re.MULTILINE)
-DIGEST = re.compile(
-    r"^\| (plain|bootable(?:, as composefs-rs 0\.9\.4)?) \| (V\d) \| `([0-9a-f]{64})` \|$", re.MULTILINE
-)
-TYPES = {
-    "file": tarfile.REGTYPE,
-    "directory": tarfile.DIRTYPE,
-    "link": tarfile.SYMTYPE,
-    "hard link": tarfile.LNKTYPE,
-}
-"""What the page calls entries of a tar."""
-
-
-def blocks():
-    """Return the policy's specifications, the merged tree and the bootable tree, as the page has them."""
-    return re.findall(r"```text\n(.*?)```", PAGE.partition("## E.8")[2], re.DOTALL)
-
-
-def layer(number):
-    """Write one layer of the example as a tar."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for which, path, what, mode, mtime, rest in ENTRY.findall(PAGE.partition("## E.8")[2]):
-            if int(which) != number:
-                continue
-            entry = tarfile.TarInfo(path)
-            entry.type, text = TYPES[what], rest
-            entry.mode = int(mode or "0", 8)
-            entry.pax_headers = {"mtime": mtime} if mtime else {}
-            data = b""
-            if what in {"link", "hard link"}:
-                entry.linkname = text.strip("`")
-            elif path.endswith("/ping"):
-                pairs = (pair.split("=") for pair in text.strip("`").split())
-                entry.pax_headers |= {f"SCHILY.xattr.{name}": value for name, value in pairs}
-            elif text == "the text below":
-                data = blocks()[0].encode()
-            elif text == "`x` a hundred times":
-                data = b"x" * 100
-            elif text:
-                data = text.strip("`").encode() + b"\n"
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return out.getvalue()
+DIGEST = re.compile(r"^\| ((?:plain|bootable)(?:, as [^|]+)?) \| (V\d) \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 
 
 def entries(tar, stored):
@@ -120,7 +76,7 @@ def dumped(tree):
 
 
 def test_layers_become_the_trees_of_the_page(merged, stored):
-    _, expected_merged, expected_bootable = blocks()
+    _, expected_merged, expected_bootable = texts("e-boot.md", "E.8")
     assert dumped(merged) == expected_merged
     assert dumped(bootable(merged, stored)) == expected_bootable
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from builders.format_pages import ROW, section
 
 from cfs_core.plugin import FormatVersion, HashAlgorithm
 from cfs_storage_composefs.dump.read import read_dump
@@ -14,18 +15,9 @@ from cfs_storage_composefs.dump.write import write_dump
 from cfs_storage_composefs.erofs.write import write_erofs
 from cfs_storage_composefs.fsverity import digest_bytes
 
-PAGES = Path(__file__).parents[2] / "docs/reference/formats"
 MKCOMPOSEFS = Path(os.environ.get("CFS_JUDGES", "/nonexistent")) / "mkcomposefs"
-ROW = re.compile(r"^\| (\d+) \| `([0-9a-f ]+)` \| ", re.MULTILINE)
 DIGEST = re.compile(r"^\| (V\d) \| (SHA-\d+) \| `([0-9a-f]+)` \|$", re.MULTILINE)
 BIG = b"x" * 100
-
-
-def section(page, heading):
-    """Return what stands below the heading of this number."""
-    found = re.search(rf"^## {re.escape(heading)} .*?(?=^## |\Z)", (PAGES / page).read_text(), re.MULTILINE | re.DOTALL)
-    assert found is not None, f"{page} has no section {heading}"
-    return found[0]
 
 
 def dump_in(text):
