@@ -32,7 +32,9 @@ def test_every_pointer_names_a_heading():
     text = "\n".join(page.read_text() for page in PAGES.glob("?-*.md"))
     headings = set(HEADING.findall(text))
     assert {heading[0] for heading in headings} == set("ABCDEF")
-    found = {(path.relative_to(ROOT), name) for path in sources() for name in pointers(path.read_text(errors="replace"))}
+    found = {
+        (path.relative_to(ROOT), name) for path in sources() for name in pointers(path.read_text(errors="replace"))
+    }
     assert len(found) > 40
     assert {(str(path), name) for path, name in found if name not in headings} == set()
 
