@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from builders.erofs_by_the_pages import Writer
 from builders.format_pages import ROW, section
+from composefs_builders.trees import random_tree
 
 from cfs_core.plugin import FormatVersion, HashAlgorithm
 from cfs_storage_composefs.dump.read import read_dump
@@ -84,3 +86,25 @@ def test_mkcomposefs_makes_the_same_of_the_dump_files(page, heading, version, tm
     ).stdout
     image = write_erofs(tree_of(text), FormatVersion(f"v{version}"), HashAlgorithm.SHA256)
     assert printed.strip() == digest_bytes(image, HashAlgorithm.SHA256).hex()
+
+
+@pytest.mark.parametrize("version", list(FormatVersion), ids=lambda version: version.value)
+@pytest.mark.parametrize("seed", range(12))
+def test_a_writer_made_of_the_page_alone_writes_the_same(seed, version):
+    algorithm = list(HashAlgorithm)[seed % 2]
+    tree = random_tree(seed, hash_size=algorithm.size, strict=version is FormatVersion.V2)
+    expected = Writer(int(version.value[1]), algorithm.value).write(tree)
+    assert write_erofs(tree, version, algorithm) == expected
+
+
+@pytest.mark.parametrize("version", list(FormatVersion), ids=lambda version: version.value)
+def test_it_writes_the_same_at_the_borders_of_the_text(version):
+    lines = ["/ 0 40755 2 0 0 0 5.0 - - -", "/before-1970 0 100644 1 0 0 0 -5.5 - - -"]
+    if version is not FormatVersion.V2:
+        lines += [f"/huge-{chunks} {chunks << 43} 100644 1 0 0 0 5.0 x - -" for chunks in (1, 2, 999, 1000, 1024)]
+    lines += [f"/same-{n} 65 100644 1 0 0 0 5.0 x - - user.a=1 user.b=2 trusted.overlay.c=3" for n in range(3)]
+    many = " ".join(f"user.{n}=1" for n in range(140))
+    lines += [f"/shared-{n} 0 100644 1 0 0 0 5.0 - - - {many}" for n in range(2)]
+    tree = read_dump(io.BytesIO("\n".join(lines).encode()))
+    expected = Writer(int(version.value[1]), "sha256").write(tree)
+    assert write_erofs(tree, version, HashAlgorithm.SHA256) == expected
