@@ -215,7 +215,7 @@ def _unzstd(source: _Source) -> Iterator[bytes]:
         if "memory" in str(error):  # ZSTD_error_frameParameter_windowTooLarge has no other mark
             msg = f"a zstd layer needs a window of more than {_ZSTD_WINDOW_LIMIT >> 20} MiB"
             hint = "compress the layer without --ultra and --long"
-            raise LimitError(msg, hint=hint, limit_bytes=_ZSTD_WINDOW_LIMIT) from error
+            raise LimitError(msg, hint=hint, facts={"limit_bytes": _ZSTD_WINDOW_LIMIT}) from error
         msg = f"a zstd layer is damaged: {error}"
         raise ImageError(msg) from error
     if not frames.whole:
@@ -229,10 +229,10 @@ def _bounded(chunks: Iterator[bytes], source: _Source, limits: DecompressionLimi
         total += len(chunk)
         if total > limits.total_bytes:
             msg = f"a layer is longer than {limits.total_bytes} bytes when it is uncompressed"
-            raise LimitError(msg, limit_bytes=limits.total_bytes)
+            raise LimitError(msg, facts={"limit_bytes": limits.total_bytes})
         if total > limits.ratio_free_bytes and total > source.taken * limits.ratio:
             msg = f"a layer grew from {source.taken} to more than {total} bytes when it was uncompressed"
-            raise LimitError(msg, hint="this looks like a decompression bomb", limit_ratio=limits.ratio)
+            raise LimitError(msg, hint="this looks like a decompression bomb", facts={"limit_ratio": limits.ratio})
         yield chunk
 
 

@@ -165,7 +165,7 @@ def _matching_options(tree: Directory, repository: Repository, seal: SealedDiges
     if seal.algorithm is not algorithm:
         msg = f"the UKI of this image is sealed with {seal.algorithm}, and the repository keeps {algorithm}"
         hint = "leave --repo out, or name a repository with that hash"
-        raise VerificationError(msg, hint=hint, expected=seal.hex)
+        raise VerificationError(msg, hint=hint, facts={"expected": seal.hex})
     # V1 is what composefs-rs and bootc seal with today, and both leave user.* attributes out: most likely comes first.
     candidates = [
         FormatOptions(version=version, algorithm=algorithm, keep_user_xattrs=keep)
@@ -181,4 +181,4 @@ def _matching_options(tree: Directory, repository: Repository, seal: SealedDiges
         "build the UKI again for this image: `cfs image digest --bootable` prints the digest it must carry, and the "
         "first composefs= of its command line counts"
     )
-    raise VerificationError(msg, hint=hint, expected=seal.hex, found=ours)
+    raise VerificationError(msg, hint=hint, facts={"expected": seal.hex, "found": ours})

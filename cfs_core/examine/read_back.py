@@ -52,7 +52,9 @@ def read_back(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storag
         first = problems[0]
         msg = f"the disk was written but reads back wrong: {first.where}: {first.message}"
         msg += f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ReadBackError(msg, hint="check the host's memory and disk, and install again", problems=problems)
+        raise ReadBackError(
+            msg, hint="check the host's memory and disk, and install again", facts={"problems": problems}
+        )
 
 
 def _problems(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storage: StorageFormat) -> Iterator[Problem]:

@@ -58,7 +58,7 @@ class _Merger:
             self._left -= 1
             if self._left < 0:
                 msg = f"the image has more than {self._limit} entries"
-                raise LimitError(msg, limit=self._limit)
+                raise LimitError(msg, facts={"limit": self._limit})
             what = entry.what
             if entry.path == b"/" or isinstance(what, Opaque | Whiteout):
                 self._at_directory(entry, number)
@@ -130,7 +130,7 @@ def _shown(path: bytes) -> str:
 
 def _refuse(number: int, path: bytes, why: str, hint: str) -> NoReturn:
     msg = f"layer {number}: {_shown(path)} {why}"
-    raise ImageError(msg, hint=hint, layer=number)
+    raise ImageError(msg, hint=hint, facts={"layer": number})
 
 
 _THROUGH = "layers are unpacked without following links: build the image so that the entry has the path behind the link"

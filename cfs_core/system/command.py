@@ -63,7 +63,7 @@ class HostCommands:
         program = self.find(argv[0])
         if program is None:
             msg = f"{argv[0]} is not installed"
-            raise CommandError(msg, command=argv[0])
+            raise CommandError(msg, facts={"command": argv[0]})
         try:
             process = subprocess.Popen(  # noqa: S603 - argv is a list, no shell
                 [os.fspath(program), *argv[1:]],
@@ -74,7 +74,7 @@ class HostCommands:
             )
         except OSError as cause:
             msg = f"{argv[0]} cannot be started: {cause}"
-            raise CommandError(msg, command=argv[0]) from cause
+            raise CommandError(msg, facts={"command": argv[0]}) from cause
         with process:
             try:
                 stdout, stderr = _talk(process, stdin or b"", output_limit, time.monotonic() + seconds)
@@ -83,7 +83,7 @@ class HostCommands:
                 what = f"{output_limit} bytes" if passed.of_bytes else f"{seconds:g} seconds"
                 doing = "wrote more than" if passed.of_bytes else "did not end within"
                 msg = f"{argv[0]} {doing} {what}, and was killed"
-                raise CommandError(msg, hint="run it by hand to see what it does", argv=list(argv)) from None
+                raise CommandError(msg, hint="run it by hand to see what it does", facts={"argv": list(argv)}) from None
             except BaseException:
                 process.kill()
                 raise
@@ -92,7 +92,7 @@ class HostCommands:
             tail = done.stderr[-STDERR_TAIL:].decode(errors="replace").strip()
             how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"exited with {done.returncode}"
             msg = f"{argv[0]} {how}: {tail or 'it said nothing'}"
-            raise CommandError(msg, argv=list(argv), status=done.returncode)
+            raise CommandError(msg, facts={"argv": list(argv), "status": done.returncode})
         return done
 
 

@@ -77,7 +77,7 @@ class JsonFields:
             self._wrong(name, "an array", value)
         if len(value) > limit:
             msg = f"{name!r} in {self.where} has {len(value)} members, more than {limit}"
-            raise LimitError(msg, limit=limit)
+            raise LimitError(msg, facts={"limit": limit})
         return value
 
     def strings(self, name: str) -> dict[str, str]:
@@ -138,7 +138,7 @@ def _check_shape(raw: bytes, where: str) -> None:
     openers = raw.count(b"[") + raw.count(b"{")
     if openers + raw.count(b",") > VALUE_LIMIT:
         msg = f"{where} has more than {VALUE_LIMIT} values"
-        raise LimitError(msg, limit=VALUE_LIMIT)
+        raise LimitError(msg, facts={"limit": VALUE_LIMIT})
     if openers <= DEPTH_LIMIT:
         return
     depth = 0
@@ -148,6 +148,6 @@ def _check_shape(raw: bytes, where: str) -> None:
             depth += 1
             if depth > DEPTH_LIMIT:
                 msg = f"{where} is nested deeper than {DEPTH_LIMIT} levels"
-                raise LimitError(msg, limit=DEPTH_LIMIT)
+                raise LimitError(msg, facts={"limit": DEPTH_LIMIT})
         elif token in {b"]", b"}"}:
             depth -= 1

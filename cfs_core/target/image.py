@@ -167,5 +167,5 @@ class ImageTarget:
         if needed + _WRITE_ROOM > available:
             msg = f"{self._path.parent} has {available} bytes free, and the disk image will take about {needed}"
             raise DiskFullError(
-                msg, hint="free some space, or choose another place", needed=needed, available=available
+                msg, hint="free some space, or choose another place", facts={"needed": needed, "available": available}
             )

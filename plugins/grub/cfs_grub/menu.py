@@ -232,7 +232,9 @@ class MenuPlan:
         extra = [text for text in entry.arguments if text not in entry.artifacts.sealed_arguments]
         if extra:
             message = f"a unified kernel image carries its own command line: {extra[0]!r} cannot be added to it"
-            raise BootError(message, hint="build it into the image, or add it with a UKI addon", arguments=extra)
+            raise BootError(
+                message, hint="build it into the image, or add it with a UKI addon", facts={"arguments": extra}
+            )
         self._files.place(entry)
         return config.uki_entry(entry.title, entry.deployment_id)
 

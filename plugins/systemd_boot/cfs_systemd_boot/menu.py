@@ -258,7 +258,7 @@ class MenuPlan:
             if how.key == goal:
                 return how
         message = f"the menu has no entry {goal[:64]!r} that could be its default"
-        raise BootError(message, hint="choose one that `cfs status` shows", entry=goal)
+        raise BootError(message, hint="choose one that `cfs status` shows", facts={"entry": goal})
 
     def _once(self, want: Files) -> list[Action]:
         if self._wanted.once is None:
@@ -296,7 +296,9 @@ def _options(entry: BootEntry) -> str:
     beyond = next((argument for argument in entry.arguments if max(argument, default="") > LAST_CHARACTER), None)
     if beyond is not None:
         message = f"systemd-boot drops characters of the kernel argument {beyond!r}: it knows those up to U+FFFF only"
-        raise BootError(message, hint="write the argument without them, or use a unified kernel image", argument=beyond)
+        raise BootError(
+            message, hint="write the argument without them, or use a unified kernel image", facts={"argument": beyond}
+        )
     return text if _unquoted(text) == text else f'"{text}"'
 
 
@@ -305,4 +307,4 @@ def _refuse_arguments(entry: BootEntry) -> None:
     extra = [text for text in entry.arguments if artifacts is None or text not in artifacts.sealed_arguments]
     if extra:
         message = f"a unified kernel image carries its own command line: {extra[0]!r} cannot be added to it"
-        raise BootError(message, hint="build it into the image, or add it with a UKI addon", arguments=extra)
+        raise BootError(message, hint="build it into the image, or add it with a UKI addon", facts={"arguments": extra})

@@ -140,7 +140,7 @@ class Ext4Tools:
                 complaint = error.message
         if _FULL.search(complaint):
             msg = f"the contents do not fit into the ext4 volume of {region.size} bytes: {complaint[-500:]}"
-            raise DiskFullError(msg, hint="make the volume larger", available=region.size)
+            raise DiskFullError(msg, hint="make the volume larger", facts={"available": region.size})
         if complaint:
             msg = f"mkfs.ext4 complained: {complaint[-500:]}"
             raise DiskError(msg)
@@ -171,7 +171,7 @@ class Ext4Tools:
             text = complaints[0].decode(errors="replace")
             msg = f"debugfs complained: {text}"
             if _FULL.search(text):
-                raise DiskFullError(msg, hint="make the volume larger", available=region.size)
+                raise DiskFullError(msg, hint="make the volume larger", facts={"available": region.size})
             raise DiskError(msg)
 
     def check(self, region: Region) -> list[Problem]:

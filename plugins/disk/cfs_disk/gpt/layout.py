@@ -156,7 +156,9 @@ class GptLayout(DiskLayout):
         if asked is not None:
             if asked < needed:
                 msg = f"{volume.name} of {_mib(asked)} is too small: its contents need {_mib(needed)}"
-                raise RefusedError(msg, hint=f"allow at least {_mib(needed)}", needed=needed, available=asked)
+                raise RefusedError(
+                    msg, hint=f"allow at least {_mib(needed)}", facts={"needed": needed, "available": asked}
+                )
             return align(asked)
         if volume is Volume.BIOS_BOOT:
             return max(MIB, align(needed))
@@ -168,7 +170,7 @@ class GptLayout(DiskLayout):
             if request.root_size < needed:
                 msg = f"a root of {_mib(request.root_size)} is too small: its contents need {_mib(needed)}"
                 raise RefusedError(
-                    msg, hint=f"allow at least {_mib(needed)}", needed=needed, available=request.root_size
+                    msg, hint=f"allow at least {_mib(needed)}", facts={"needed": needed, "available": request.root_size}
                 )
             return align(request.root_size)
         if request.disk_size is None:
@@ -392,4 +394,4 @@ def _mib(size: int) -> str:
 def _too_small(size: int, needed: int, partitions: Sequence[Partition]) -> RefusedError:
     parts = ", ".join(f"{part.volume.name} {_mib(part.size)}" for part in partitions)
     msg = f"a disk of {_mib(size)} is too small: {parts} and the partition tables need {_mib(needed)}"
-    return RefusedError(msg, hint=f"use a disk of at least {_mib(needed)}", needed=needed, available=size)
+    return RefusedError(msg, hint=f"use a disk of at least {_mib(needed)}", facts={"needed": needed, "available": size})

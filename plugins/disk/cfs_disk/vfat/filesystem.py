@@ -71,7 +71,9 @@ class VfatFilesystem(Filesystem):
         root = collect(contents, self._epoch)
         if region.size < _LEAST_BYTES:
             msg = f"{partition.volume.name} has {region.size} bytes; FAT needs at least {_LEAST_BYTES}"
-            raise DiskFullError(msg, hint="make the volume larger", needed=_LEAST_BYTES, available=region.size)
+            raise DiskFullError(
+                msg, hint="make the volume larger", facts={"needed": _LEAST_BYTES, "available": region.size}
+            )
         _clear(region)
         wide = region.size >= _FAT32_BYTES
         per_cluster = next((count for limit, count in _SECTORS_PER_CLUSTER if region.size <= limit), 64)

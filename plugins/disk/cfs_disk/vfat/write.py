@@ -98,7 +98,7 @@ def _plan(root: FatNode, geometry: FatGeometry) -> tuple[list[_Planned], int]:
     if used > geometry.clusters:
         needed, available = used * geometry.cluster_bytes, geometry.clusters * geometry.cluster_bytes
         msg = f"the FAT volume holds {available} bytes, and its contents need {needed}"
-        raise DiskFullError(msg, hint="make the volume larger", needed=needed, available=available)
+        raise DiskFullError(msg, hint="make the volume larger", facts={"needed": needed, "available": available})
     return order, used
 
 

@@ -191,7 +191,7 @@ def _unpacked(source: BinaryIO, scratch: Path) -> BinaryIO:
             total += len(data)
             if total > UNPACKED_LIMIT:
                 msg = f"the archive is longer than {UNPACKED_LIMIT} bytes when it is unpacked"
-                raise LimitError(msg, limit_bytes=UNPACKED_LIMIT)
+                raise LimitError(msg, facts={"limit_bytes": UNPACKED_LIMIT})
             out.write(data)
         out.flush()
         out.seek(0)

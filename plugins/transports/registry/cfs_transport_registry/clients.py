@@ -57,7 +57,7 @@ class Clients:
         except StoppedError:
             raise
         except TransportError as error:
-            if not isinstance(error, TlsError) and not error.facts.get("transient"):
+            if not isinstance(error, TlsError) and not error.transient:
                 return client  # it speaks TLS and wants something else, credentials most likely
             client.close()
             return self._build(endpoint, plain_http=True, insecure=True)

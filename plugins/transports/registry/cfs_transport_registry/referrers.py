@@ -45,7 +45,7 @@ def list_referrers(client: OrasClient, path: str, digest: Digest, artifact_type:
         found += _descriptors(raw or b'{"manifests":[]}', artifact_type)
         if len(found) > _REFERRERS:
             msg = f"{client.host} lists more than {_REFERRERS} referrers of {digest}"
-            raise LimitError(msg, limit=_REFERRERS)
+            raise LimitError(msg, facts={"limit": _REFERRERS})
         url = following
     return tuple(found)
 
@@ -62,7 +62,7 @@ def _page(client: OrasClient, url: str) -> tuple[bytes | None, str | None]:
     raw = read_body(response, client.host, MANIFEST_LIMIT)
     if len(raw) > MANIFEST_LIMIT:
         msg = f"the list of referrers at {client.host} is longer than {MANIFEST_LIMIT} bytes"
-        raise LimitError(msg, limit_bytes=MANIFEST_LIMIT)
+        raise LimitError(msg, facts={"limit_bytes": MANIFEST_LIMIT})
     return raw, following
 
 

@@ -41,7 +41,9 @@ def read_chunks(response: requests.Response, host: str) -> Iterator[bytes]:
         if waited > reading.patience:
             if received < SLOWEST * reading.patience:
                 msg = f"{host} sends next to nothing: {received} bytes in {waited:.0f} s"
-                raise TransferTimeoutError(msg, hint="check the network, or use a mirror", host=host, transient=True)
+                raise TransferTimeoutError(
+                    msg, hint="check the network, or use a mirror", transient=True, facts={"host": host}
+                )
             waited, received = 0.0, 0
         yield chunk
 
