@@ -21,6 +21,7 @@ BIOS_ARCHITECTURES = frozenset({Architecture.AMD64, Architecture.I386})
 PROGRAM_LIMIT = 64 * 1024 * 1024
 """An EFI program of GRUB has 1 to 5 MiB; longer files (bytes) are not read."""
 
+# Debian, Fedora and Arch have the first, openSUSE the second.
 _MODULE_ROOTS = ("/usr/lib/grub", "/usr/share/grub2", "/usr/lib/grub2", "/usr/lib64/grub", "/usr/share/grub")
 _VENDOR_ROOTS = ("/usr/lib/ostree-boot/efi/EFI", "/usr/lib/bootupd/updates/EFI", "/boot/efi/EFI")
 _PACKAGE_ROOT = "/usr/lib/efi"

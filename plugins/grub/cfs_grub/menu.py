@@ -162,6 +162,7 @@ class MenuPlan:
             return {}
         os_id = self._os_id()
         names = [entry_stem(os_id, entry.version or entry.deployment_id, priority) for entry, priority in entries]
+        # In both orders, whichever GRUB is there today: an update may bring the other one.
         if any(best_first(names, sorting) != names for sorting in Sorting):
             # GRUB looks at versions before priorities: then all get the same.
             version = entries[0][0].version or entries[0][0].deployment_id

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SECTION = struct.Struct("<8sIIII")
 _SECTION_SIZE = 40
+# What Windows' loader allows (Microsoft PE/COFF, NumberOfSections); UKIs have about ten.
 _SECTIONS_LIMIT = 96
 _DOS_HEADER = 64
 

@@ -195,6 +195,8 @@ class _Writer(threading.Thread):
         self.join(_ABANDON_SECONDS)
 
     def _open(self) -> io.FileIO:
+        # A plain open waits for a reader, and a command that ends before it reads would leave this thread waiting for
+        # ever.
         while not self._over.is_set():
             try:
                 descriptor = os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
