@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cfs_core.plugin import Directory, FormatVersion, HashAlgorithm, RegularFile
+from cfs_disk.ext4.placement import placement
 from cfs_storage_composefs.erofs.write import write_erofs
 from cfs_storage_composefs.fsverity import digest_bytes
 
@@ -18,6 +19,7 @@ NAME = re.compile(r"\b[A-Z](?:\.\d+)?(?![\w.]*\w)")
 POINTER = re.compile(r"\bformats ([A-Z](?:\.\d+)?(?:(?:, | and | to )[A-Z](?:\.\d+)?)*)(?![\w.]*\w)")
 SECTION = re.compile(r"\b[A-G]\.\d+\b")
 KINDS = {".py", ".md", ".toml", ".sh", ""}
+PLACED = re.compile(r"^\| (\d+) \| (SHA-\d+) \| ?([\d, ]*) ?\| (\d+) \| (\d+) \| (\d+) \|$", re.MULTILINE)
 EXAMPLE = re.compile(r"^\| (\d+) \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 
 
@@ -26,6 +28,16 @@ def test_examples_of_fs_verity_are_computed():
     assert [int(length) for length, _ in examples] == [0, 1, 4096, 4097, 128 * 4096 + 1]
     for length, digest in examples:
         assert digest_bytes(b"A" * int(length), HashAlgorithm.SHA256).hex() == digest
+
+
+def test_places_on_ext4_are_computed():
+    rows = PLACED.findall((PAGES / "a-fs-verity.md").read_text())
+    assert len(rows) == 5
+    for size, hash_name, levels, start, descriptor, end in rows:
+        found = placement(int(size), HashAlgorithm(hash_name.lower().replace("-", "")))
+        counts = [count for _, count in reversed(found.levels)]
+        assert counts == [int(count) for count in levels.split(",") if count.strip()]
+        assert (found.start, found.descriptor, found.end) == (int(start), int(descriptor), int(end))
 
 
 def test_every_pointer_names_a_heading():

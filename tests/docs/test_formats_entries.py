@@ -9,6 +9,7 @@ import pytest
 from builders.format_pages import PAGES, section
 from grub_files import Image, program
 
+from cfs_core.bls import entry_stem, priorities, sort_key
 from cfs_core.model.origin import OriginFile
 from cfs_core.plugin import (
     Architecture,
@@ -30,6 +31,7 @@ from cfs_systemd_boot.bootloader import SystemdBoot
 PAGE = "f-state-and-entries.md"
 ROOT_UUID = "01234567-89ab-cdef-0123-456789abcdef"
 SHOWN = re.compile(r"^`(ESP|ROOT):(/[^`]+)`:\n\n```text\n(.*?)```", re.MULTILINE | re.DOTALL)
+NAMED = re.compile(r"^\| `(.+?)` \| `(.+?)` \| (\d+) \| (\d+) \| `(.+?)` \| `(.+?)` \|$", re.MULTILINE)
 LOADERS = {"grub": Grub(SimpleNamespace(find=lambda _name: None)), "systemd-boot": SystemdBoot()}
 FEDORA = {"/usr/lib/ostree-boot/efi/EFI/fedora/grubx64.efi": program("blscfg")}
 DEBIAN = {"/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi": program()}
@@ -127,6 +129,15 @@ def test_every_shown_file_has_a_case():
     shown = [(heading, number) for heading in ("F.3", "F.4", "F.5") for number, _ in enumerate(found_in(heading))]
     assert [case[:2] for case in CASES] == shown
     assert len(SHOWN.findall((PAGES / PAGE).read_text())) == len(CASES)
+
+
+def test_names_and_sort_keys_are_these():
+    rows = NAMED.findall(section(PAGE, "F.3"))
+    assert len(rows) == 4
+    for os_id, version, place, count, name, key in rows:
+        priority = priorities(int(count))[int(place)]
+        assert f"{entry_stem(os_id, version, priority)}.conf" == name
+        assert sort_key(os_id, int(place)) == key
 
 
 def test_the_origin_file_is_read_and_written_again():
