@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-# Engines make images of at most 127 layers or so, as many as overlayfs stacked; whoever has thousands means harm.
+# Engines stop at about 127; whoever has thousands means harm.
 LAYERS_LIMIT = 1024
 INDEX_LIMIT = 1024
 ANNOTATIONS_LIMIT = 1024

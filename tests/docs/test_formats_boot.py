@@ -7,9 +7,9 @@ import shutil
 import subprocess
 
 import pytest
-from builders.format_pages import PAGES, layer, texts
+from builders.format_pages import PAGES, layer, section, texts
 
-from cfs_core.archive.tar import read_members
+from cfs_core.archive.tar import TarLimits, read_members
 from cfs_core.bls import split_arguments
 from cfs_core.image.merge import merge_layers
 from cfs_core.image.sealed import effective, parse_words
@@ -110,6 +110,16 @@ def test_composefs_rs_gives_the_example_these_identities(version, tmp_path):
     listed = {digest: form for form, of, digest in DIGEST.findall(PAGE) if of == version}
     assert listed[cfsctl("--repo", repository, "oci", "compute-id", "x")] == "plain"
     assert listed[cfsctl("--repo", repository, "oci", "compute-id", "--bootable", "x")].startswith("bootable")
+
+
+def test_limits_of_a_layer_are_these():
+    found = [
+        int(number) for number in re.findall(r"^\| [a-z ,']+ \| (\d+) \|$", section("e-boot.md", "E.1"), re.MULTILINE)
+    ]
+    limits = TarLimits()
+    assert limits.link_target_bytes == limits.path_bytes
+    sizes = [limits.entries, limits.file_bytes, limits.path_bytes, limits.name_bytes, limits.path_depth]
+    assert [int(number) for number in found] == [*sizes, limits.extension_bytes, limits.xattr_count, limits.xattr_bytes]
 
 
 def test_command_lines_name_what_the_page_says():
