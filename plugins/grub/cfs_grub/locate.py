@@ -108,6 +108,7 @@ def _program_paths(image: TreeReader, architecture: Architecture) -> Iterator[st
 
 
 def _examine(path: str, content: Content, data: bytes) -> Program:
+    # A signed program looks for grub.cfg only where it was told when it was made, and nobody else can change that.
     prefixes = tuple(dict.fromkeys(match.decode("ascii") for match in _PREFIX.findall(data)))
     vendor = re.search(r"/EFI/([A-Za-z0-9_.+-]+)/[^/]+$", path)
     if vendor and vendor[1].upper() != "BOOT":

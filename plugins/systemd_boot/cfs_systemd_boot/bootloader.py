@@ -89,6 +89,7 @@ class SystemdBoot(Bootloader):
             message = f"the image has no systemd-boot for {facts.architecture}"
             raise BootError(message, hint=f"install {_PACKAGES} in the image")
         actions: list[Action] = []
+        # As `bootctl update` does: an older image must not take a newer loader away from the others on this disk.
         for location in binary.places(facts.architecture):
             there = read_file(target, location)
             if there is not None and (binary.version(there) or 0) > (loader.version or 0):

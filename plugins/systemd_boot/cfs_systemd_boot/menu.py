@@ -97,6 +97,7 @@ def read_menu(target: TargetView) -> BootMenu:
     unique: dict[tuple[bool, str], BootEntry] = {}
     for how in ordered:
         entry = entries[how.key]
+        # While names change a deployment may have two entries: what the loader shows first is the one that counts.
         unique.setdefault((entry.foreign, entry.deployment_id), entry)
     timeout = first(settings, "timeout")
     return BootMenu(

@@ -102,6 +102,7 @@ def tar_stream(contents: Ext4Contents, epoch: int, scratch: Path) -> Iterator[by
         if length % pax.RECORD:
             yield pax.padding(length)
     by_path = {node.path: node for node in contents.nodes} if contents.links else {}
+    # Links last, so that each file is there before another name of it.
     for name, existing in contents.links:
         member = _member(by_path[existing], epoch, 0)
         # mke2fs gives the inode the attributes of the link's header, so they are the same ones.

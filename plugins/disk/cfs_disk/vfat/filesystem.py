@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from cfs_core.plugin import Partition, PlacingAction, PluginContext, Region
 
 _MIB = 1024 * 1024
+# 65525 clusters of one sector, the fewest that FAT32 has, and its tables. An EFI system partition is to be FAT32 (UEFI
+# 2.10, 13.3).
 _FAT32_BYTES = 34 * _MIB
 _LEAST_BYTES = 4 * _MIB
 _CLUSTER = 4096
