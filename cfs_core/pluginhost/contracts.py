@@ -176,6 +176,8 @@ def hold(made: T, interface: type, owner: PluginId, what: str) -> T:
     A method then raises `PluginError`, which names *what* (``the policy 'x'``) and its owner, instead of returning what
     the interface does not allow.
     """
+    # Held already is what comes twice: from a factory that keeps one object, or a repository that `open` returned
+    # before.
     if interface.__name__ not in RETURNS or isinstance(made, _Held):
         return made
     return cast("T", _held_class(interface)(made, owner, what))
