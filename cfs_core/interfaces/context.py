@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -86,3 +87,9 @@ class PluginContext:
 
     seed: str | None = None
     """Fixes every identifier that would be random."""
+
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The environment that cfs was started in."""
+
+    uid: int = field(default_factory=os.getuid)
+    """Who runs cfs."""

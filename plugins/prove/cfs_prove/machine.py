@@ -202,10 +202,11 @@ def command_line(
     uefi: FirmwareImage | None,
     accelerator: str,
     memory_mib: int,
+    nonce: str,
 ) -> list[str]:
     """Return the command that boots *disk* of the format *form*, and ends when this process does.
 
-    Changes to the disk go to a temporary file and are forgotten.
+    Changes to the disk go to a temporary file and are forgotten. *nonce* is what the system must give back.
     """
     quoted = {name: _quoted(getattr(files, name)) for name in ("console", "report", "variables")}
     # fmt: off
@@ -232,7 +233,7 @@ def command_line(
         words += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_quoted(uefi.code)}",
                   "-drive", f"if=pflash,format=raw,unit=1,file={quoted['variables']}"]
     # fmt: on
-    for value in smbios_strings():
+    for value in smbios_strings(nonce):
         words += ["-smbios", f"type=11,value={value}"]
     return words
 
