@@ -55,7 +55,8 @@ def test_the_prover_starts_what_was_installed(tmp_path, firmware, expected):
     @click.command("prove")
     @click.argument("disk")
     @click.option("--firmware", default="auto")
-    @click.option("--arch")
+    @click.option("--arch", "architecture")
+    @click.option("--loader")
     def prove(**_):
         """Prove."""
 
@@ -68,8 +69,9 @@ def test_the_prover_starts_what_was_installed(tmp_path, firmware, expected):
         disk=tmp_path, disk_bytes=1, image_id="", manifest_digest="", bootloader="grub", firmware=firmware,
         architecture="arm64", kernel_arguments=(), verified=(), took_seconds=0.0,
     )  # fmt: skip
-    found = _prove_arguments(click.Context(root), tmp_path, result, "text")
-    assert (found["firmware"], found["arch"]) == (expected, "arm64")
+    found = _prove_arguments(click.Context(root), result)
+    assert (found["firmware"], found["architecture"], found["loader"]) == (expected, "arm64", "grub")
+    assert str(found["disk"]) == str(tmp_path)
 
 
 def test_options_that_were_not_given_set_nothing():
