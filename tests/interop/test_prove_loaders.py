@@ -18,7 +18,7 @@ from cfs_prove.expectation import Expectation
 from cfs_prove.guest import parse_report
 from cfs_prove.judge import Accepted, Observed, failure_of, notes_of
 from cfs_prove.patterns import patterns_for
-from cfs_prove.report import FailureKind, Stage
+from cfs_prove.report import Accelerator, FailureKind, Stage
 
 FIRMWARE = 'BdsDxe: loading Boot0001 "UEFI Misc Device" from x'
 KERNEL = "[    0.000000] Linux version 6.12.0 (a@b) #1 SMP"
@@ -122,7 +122,7 @@ def observed(name, command_line, *console):
     watch = watched(name, FIRMWARE, KERNEL)
     watch.report_is_complete()
     watch.feed("".join(f"{line}\r\n" for line in console).encode(), 9.0)
-    return Observed(accelerator="tcg", expected=expected, guest=guest, watch=watch, complete_at=8.0)
+    return Observed(accelerator=Accelerator.TCG, expected=expected, guest=guest, watch=watch, complete_at=8.0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfs_core.plugin import Architecture, BootError, Event, Firmware, OutputFormat
-from cfs_prove.report import FailureKind
+from cfs_prove.report import Accelerator, FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +80,7 @@ def make_prove(context: CommandContext) -> click.Command:
             ),
             click.Option(
                 ["--accelerator"],
-                type=click.Choice(["auto", "kvm", "tcg"]),
+                type=click.Choice([each.value for each in Accelerator]),
                 default="auto",
                 show_default=True,
                 help="KVM where it works, or emulation.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cfs_prove.console import ConsoleWatch
 from cfs_prove.expectation import Expectation, missing_arguments
 from cfs_prove.guest import GuestReport
-from cfs_prove.report import Failure, FailureKind, Stage, StageReport
+from cfs_prove.report import Accelerator, Failure, FailureKind, Stage, StageReport
 from cfs_prove.text import visible
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Observed:
     was larger than any report is.
     """
 
-    accelerator: str
+    accelerator: Accelerator
     expected: Expectation = field(default_factory=Expectation)
     watch: ConsoleWatch = field(default_factory=ConsoleWatch)
     guest: GuestReport = field(default_factory=GuestReport)

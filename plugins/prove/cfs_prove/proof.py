@@ -20,7 +20,7 @@ from cfs_prove.expectation import Expectation
 from cfs_prove.guest import ReportReader, make_nonce
 from cfs_prove.judge import Accepted, Observed, failure_of, notes_of, stage_reports
 from cfs_prove.patterns import patterns_for
-from cfs_prove.report import FailureKind, ProofReport, Stage
+from cfs_prove.report import Accelerator, FailureKind, ProofReport, Stage
 from cfs_prove.text import last_lines
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ POLL_SECONDS = 0.1
 SETTLE_SECONDS = 2.0
 """How long a machine whose report is complete goes on, so that a panic just after it is seen."""
 
-QUIET_SECONDS = {"kvm": 10.0, "tcg": 45.0}
+QUIET_SECONDS = {Accelerator.KVM: 10.0, Accelerator.TCG: 45.0}
 """A console that told of failure is watched until it has been quiet for so long: what comes may take it back."""
 
-SILENT_REPORTER = {"kvm": 20.0, "tcg": 60.0}
+SILENT_REPORTER = {Accelerator.KVM: 20.0, Accelerator.TCG: 60.0}
 """Seconds that the reporting unit may stay silent after a login prompt, before it is taken for missing."""
 
 SILENT_KVM_SECONDS = 30.0
@@ -54,7 +54,7 @@ ERROR_BYTES = 1 << 16
 class ProofOptions:
     """How to boot, and what to take for a proof.
 
-    ``accelerator`` is ``auto``, ``kvm`` or ``tcg``. ``architecture`` None is this machine's. ``reporter_seconds`` is
+    ``architecture`` None is this machine's. ``reporter_seconds`` is
     how long the reporting unit may stay silent after a login prompt, ``quiet_seconds`` how long a console that told of
     failure must be quiet before the boot is given up; None depends on the accelerator. ``disk_format`` is ``raw`` or
     ``qcow2``; None is raw unless name and contents agree on qcow2. ``allow_console_evidence`` takes a login prompt and
@@ -65,7 +65,7 @@ class ProofOptions:
     timeout_seconds: float = 300.0
     memory_mib: int = 1024
     architecture: Architecture | None = None
-    accelerator: str = "auto"
+    accelerator: Accelerator = Accelerator.AUTO
     disk_format: str | None = None
     allow_missing_verity: bool = False
     allow_console_evidence: bool = False
@@ -127,20 +127,20 @@ def prove(
         on_stage=on_stage,
         scratch=scratch,
     )
-    accelerator = options.accelerator
-    if accelerator == "auto":
-        accelerator = "kvm" if machine.kvm_usable(architecture) else "tcg"
-    if accelerator == "tcg":
+    asked = accelerator = Accelerator(options.accelerator)
+    if asked is Accelerator.AUTO:
+        accelerator = Accelerator.KVM if machine.kvm_usable(architecture) else Accelerator.TCG
+    if accelerator is Accelerator.TCG:
         machine.check_emulation(setup.emulator)
     if options.console_log is not None:
         _keep_console(options.console_log, b"")  # before minutes have gone into a boot
     notes = list(_notes_before(setup))
     boot = _run(setup, accelerator)
-    if boot.kvm_failed and options.accelerator == "auto":
+    if boot.kvm_failed and asked is Accelerator.AUTO:
         machine.check_emulation(setup.emulator)
         notes.append("KVM does not work here: booted again in emulation")
         progress(notes[-1])
-        boot = _run(setup, "tcg")
+        boot = _run(setup, Accelerator.TCG)
     if options.console_log is not None:
         _keep_console(options.console_log, boot.console)
     return _report(setup, boot, (*notes, *notes_of(boot)))
@@ -169,7 +169,7 @@ class _Channels:
     reader: ReportReader
 
 
-def _run(setup: _Setup, accelerator: str) -> Observed:
+def _run(setup: _Setup, accelerator: Accelerator) -> Observed:
     options = setup.options
     expected = options.expected
     boot = Observed(
@@ -242,7 +242,7 @@ def _watch(
             announced.add(stage)
             setup.progress(f"{stage.value} after {boot.seconds:.1f} s")
             setup.on_stage(stage, boot.seconds)
-        if boot.accelerator == "kvm" and _kvm_failed(boot, channels.errors.contents()):
+        if boot.accelerator is Accelerator.KVM and _kvm_failed(boot, channels.errors.contents()):
             boot.kvm_failed = True
             return
         if boot.exit_status is not None or _finished(boot, setup.options):
@@ -293,7 +293,7 @@ def _report(setup: _Setup, boot: Observed, notes: tuple[str, ...]) -> ProofRepor
         disk=str(setup.disk),
         firmware=setup.options.firmware.value,
         architecture=setup.emulator.architecture.value,
-        accelerator=boot.accelerator,
+        accelerator=boot.accelerator.value,
         qemu_version=setup.emulator.version,
         seconds=boot.seconds if boot.complete_at is None else boot.complete_at,
         evidence="reporter" if guest.begun else "console",

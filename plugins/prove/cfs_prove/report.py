@@ -18,6 +18,17 @@ class Stage(enum.StrEnum):
     SYSTEM = "system"
 
 
+class Accelerator(enum.StrEnum):
+    """What runs the machine's processor."""
+
+    AUTO = "auto"
+    """KVM where it works, else emulation; no machine runs with it."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+    """QEMU's emulation."""
+
+
 class FailureKind(enum.StrEnum):
     """What stopped a boot, or kept it from being a proof."""
 
