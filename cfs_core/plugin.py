@@ -41,7 +41,8 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from cfs_core.hookspecs import hookimpl
-    from cfs_core.interfaces.bootloader import BootFacts, Bootloader
+    from cfs_core.interfaces.bootloader import BootFacts, Bootloader, LoaderConsole
+    from cfs_core.interfaces.command import CommandContext, CommandProvider, DiskMenu, Output, OutputFormat
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
     from cfs_core.interfaces.fetcher import CONFIG_LIMIT, MANIFEST_MEDIA_TYPES, Fetcher
     from cfs_core.interfaces.filesystem import Filesystem
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.policy import Policy, PolicyVerdict
     from cfs_core.interfaces.provider import (
         BootloaderProvider,
-        CommandProvider,
         FilesystemProvider,
         InitramfsProvider,
         LayoutProvider,
@@ -163,8 +163,9 @@ _HOMES: Final = {
     "CannotResumeError": "cfs_core.interfaces.transport:CannotResumeError",
     "CfsError": "cfs_core.errors:CfsError",
     "ChangedError": "cfs_core.errors:ChangedError",
+    "CommandContext": "cfs_core.interfaces.command:CommandContext",
     "CommandError": "cfs_core.errors:CommandError",
-    "CommandProvider": "cfs_core.interfaces.provider:CommandProvider",
+    "CommandProvider": "cfs_core.interfaces.command:CommandProvider",
     "CommandRunner": "cfs_core.interfaces.context:CommandRunner",
     "CommittedImage": "cfs_core.model.deployment:CommittedImage",
     "ConfigError": "cfs_core.errors:ConfigError",
@@ -178,6 +179,7 @@ _HOMES: Final = {
     "DiskError": "cfs_core.errors:DiskError",
     "DiskFullError": "cfs_core.errors:DiskFullError",
     "DiskLayout": "cfs_core.interfaces.layout:DiskLayout",
+    "DiskMenu": "cfs_core.interfaces.command:DiskMenu",
     "Effect": "cfs_core.model.action:Effect",
     "EntryKind": "cfs_core.model.boot:EntryKind",
     "Event": "cfs_core.model.event:Event",
@@ -216,6 +218,7 @@ _HOMES: Final = {
     "LayoutRequest": "cfs_core.interfaces.layout:LayoutRequest",
     "Leaf": "cfs_core.model.tree:Leaf",
     "LimitError": "cfs_core.errors:LimitError",
+    "LoaderConsole": "cfs_core.interfaces.bootloader:LoaderConsole",
     "Location": "cfs_core.model.disk:Location",
     "Logger": "cfs_core.interfaces.context:Logger",
     "MANIFEST_LIMIT": "cfs_core.interfaces.transport:MANIFEST_LIMIT",
@@ -230,6 +233,8 @@ _HOMES: Final = {
     "NotFoundError": "cfs_core.errors:NotFoundError",
     "ObjectId": "cfs_core.model.tree:ObjectId",
     "Opaque": "cfs_core.model.layer:Opaque",
+    "Output": "cfs_core.interfaces.command:Output",
+    "OutputFormat": "cfs_core.interfaces.command:OutputFormat",
     "Partition": "cfs_core.model.disk:Partition",
     "PlacingAction": "cfs_core.model.action:PlacingAction",
     "Platform": "cfs_core.model.manifest:Platform",
@@ -321,6 +326,7 @@ __all__ = [
     "CfsError",
     "ChangedError",
     "ChosenFormat",
+    "CommandContext",
     "CommandError",
     "CommandProvider",
     "CommandRunner",
@@ -336,6 +342,7 @@ __all__ = [
     "DiskError",
     "DiskFullError",
     "DiskLayout",
+    "DiskMenu",
     "Effect",
     "EntryKind",
     "Event",
@@ -374,6 +381,7 @@ __all__ = [
     "LayoutRequest",
     "Leaf",
     "LimitError",
+    "LoaderConsole",
     "Location",
     "Logger",
     "MakeDirectory",
@@ -386,6 +394,8 @@ __all__ = [
     "NotFoundError",
     "ObjectId",
     "Opaque",
+    "Output",
+    "OutputFormat",
     "Partition",
     "PlacingAction",
     "Platform",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cfs_core.errors import PluginError, UsageError
+from cfs_core.interfaces.command import CommandContext
 from cfs_core.interfaces.context import PluginContext
 from cfs_core.pluginhost import families
 from cfs_core.report.logs import LEVELS, Logs
@@ -48,6 +51,7 @@ class App(contextlib.AbstractContextManager["App"]):
         self.log_as_json = False
         self.progress_descriptor: int | None = None
         self.show_progress = True
+        self.output_format = "text"
         self.warn_of_plugins = True
         self._warned: set[str] = set()
         self.stack = contextlib.ExitStack()
@@ -193,6 +197,21 @@ class App(contextlib.AbstractContextManager["App"]):
             emit=self.emit,
             source_date_epoch=self.source_date_epoch,
             seed=seed,
+            environ=self.environ,
+            uid=os.getuid(),
+        )
+
+    def command_context(self, name: str) -> CommandContext:
+        """Return what the factory of the plugin's command *name* is given."""
+        from cfs_core.cli.output import CommandOutput
+        from cfs_core.examine.menus import boot_menus
+
+        settings = self.settings.section("command", name)
+        context = self.context(name, settings=settings)
+        return CommandContext(
+            **{field.name: getattr(context, field.name) for field in dataclasses.fields(context)},
+            output=CommandOutput(lambda: self.output_format),
+            boot_menus=functools.partial(boot_menus, self),
         )
 
     def make(

@@ -15,6 +15,7 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from cfs_core.errors import HostError, UsageError
+from cfs_core.interfaces.command import OutputFormat
 from cfs_core.model.digest import Digest
 
 _RESULTS = "cfs.results"
@@ -57,6 +58,44 @@ def say(text: object = "", *, err: bool = False) -> None:
         return
     with _written():
         click.echo(text, file=_opened())
+
+
+@contextlib.contextmanager
+def only_results() -> Iterator[None]:
+    """Keep standard output for what `say` and `show_json` print; prints of others go to standard error."""
+    click.get_current_context().meta.setdefault(_RESULTS, sys.stdout)
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+class CommandOutput:
+    """The `Output` of a plugin's command. *asked* returns what ``--format`` says, once that is known."""
+
+    def __init__(self, asked: Callable[[], str]) -> None:
+        self._asked = asked
+
+    @property
+    def format(self) -> OutputFormat:
+        """What ``--format`` asks for."""
+        return OutputFormat(self._asked())
+
+    def say(self, text: str) -> None:
+        """Print a line of a result in text; what a terminal would obey in it is shown instead."""
+        say(_visible(text))
+
+    def show(self, value: object) -> None:
+        """Print the result as the one JSON document."""
+        show_json(value)
+
+    def tell(self, text: str) -> None:
+        """Print a line about what is going on to standard error; nothing where programs read the result."""
+        if self.format is OutputFormat.TEXT:
+            say(_visible(text), err=True)
+
+
+def _visible(text: str) -> str:
+    """Return *text* with every character that is not to be seen as its escape in Python."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 class BinaryResults:

@@ -91,6 +91,7 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("policy.settings", Kind.TABLE, None, "settings of policies, a table each"),
     Key("transport", Kind.TABLE, None, "settings of transports, a table each"),
     Key("bootloader", Kind.TABLE, None, "settings of bootloaders, a table each"),
+    Key("command", Kind.TABLE, None, "settings of commands that plugins bring, a table each"),
     Key("filesystem", Kind.TABLE, None, "settings of filesystems, a table each"),
     Key("initramfs", Kind.TABLE, None, "settings of plugins for early boot, a table each"),
     Key("layout", Kind.TABLE, None, "settings of disk layouts, a table each"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -90,3 +91,9 @@ class PluginContext:
 
     retrier: Retrier = field(default_factory=Retrier)
     """Tries again within the budget that core's reading has, too; its ``stop`` ends what is under way."""
+
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The environment that cfs was started in."""
+
+    uid: int = field(default_factory=os.getuid)
+    """Who runs cfs."""

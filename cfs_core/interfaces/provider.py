@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from cfs_core.interfaces.bootloader import LoaderConsole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import click
 
     # Named in strings below, to keep plugins cheap to import; linters do not look there.
     from cfs_core.interfaces.bootloader import Bootloader  # noqa: F401
@@ -65,6 +65,9 @@ class BootloaderProvider(Provider["Bootloader"]):
     preference: int = 0
     """Among loaders that an image's files suggest the highest is taken; of two that are equal, none is."""
 
+    console: LoaderConsole = field(default_factory=LoaderConsole)
+    """What it writes to a serial console; `cfs prove` looks for it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilesystemProvider(Provider["Filesystem"]):
@@ -86,13 +89,3 @@ class InitramfsProvider(Provider["Initramfs"]):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyProvider(Provider["Policy"]):
     """A judgement that settings can require by name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandProvider(Provider["click.Command"]):
-    """A command mounted as ``cfs NAME``; the factory gets no context (None) and returns a click command.
-
-    A name with a space (``repo fsck``) goes into that group; core's own commands cannot be replaced.
-    """
-
-    factory: Callable[[Any], click.Command] = field()

@@ -131,7 +131,7 @@ class PluginHost:
                 return owner
         return None
 
-    def make(self, family: Family[Any], name: str, context: PluginContext | None) -> Any:  # noqa: ANN401 - the family's interface
+    def make(self, family: Family[Any], name: str, context: PluginContext) -> Any:  # noqa: ANN401 - the family's interface
         """Run the factory of the chosen provider.
 
         Raises:

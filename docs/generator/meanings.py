@@ -13,6 +13,7 @@ EVENTS = {
     "image.directories-implied": "Directories that no layer names were made; composefs-rs refuses such images.",
     "layer.media-type-wrong": "A layer is packed otherwise than its media type says; its contents are right.",
     "layer.stored": "A layer is complete and right, and in the repository.",
+    "prove.stage": "A disk that is booted reached this stage, so many seconds after the start of its machine.",
     "plan.started": "The image is prepared; loader, disk and menu are planned now, and nothing is written yet.",
     "step.started": "A part of the plan (repository, state, bootloader, menu) is being applied.",
 }

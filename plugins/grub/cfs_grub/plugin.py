@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, LoaderConsole, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +39,22 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
                 "/usr/lib/efi/grub2/*",
                 "/usr/lib/ostree-boot/efi/EFI/*/grub*.efi",
                 "/usr/lib/bootupd/updates/EFI/*/grub*.efi",
+            ),
+            console=LoaderConsole(
+                name="GRUB",
+                started=(r"^GRUB loading", r"\bWelcome to GRUB", r"\bGNU GRUB +version"),
+                failed=(
+                    r"\berror: .*\S",
+                    r"^Entering rescue mode",
+                    r"^(?:grub rescue|grub)> ?$",
+                    r"^Failed to boot both default and fallback entries",
+                    r"^GRUB .*Error",  # boot.img: "GRUB Geom Error", "GRUB Hard Disk Error"
+                ),
+                harmless=(
+                    r"\berror: no suitable video mode found",
+                    r"\berror: .*\.pf2[`'. ]",
+                    r"\berror: (?:serial port|terminal) .*(?:not|n't) found",
+                ),
             ),
         )
     ]

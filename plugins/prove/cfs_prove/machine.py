@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cfs_core.plugin import Architecture, CommandError, Firmware, RefusedError
 from cfs_prove.guest import PORT, smbios_strings
+from cfs_prove.report import Accelerator
 
 FIRMWARE_DIRECTORIES = (Path("/etc/qemu/firmware"), Path("/usr/share/qemu/firmware"))
 OLDEST_EMULATOR = (8, 0)
@@ -37,7 +38,7 @@ EMULATORS = {
     Architecture.ARM64: "qemu-system-aarch64",
 }
 # Compared with the patterns in QEMU's firmware descriptions, such as pc-q35-*: the version need only look like one.
-MACHINE_PATTERNS = {Architecture.AMD64: "pc-q35-10.0", Architecture.ARM64: "virt-10.0"}
+MACHINE_NAMES = {Architecture.AMD64: "pc-q35-10.0", Architecture.ARM64: "virt-10.0"}
 QEMU_NAMES = {Architecture.AMD64: "x86_64", Architecture.ARM64: "aarch64"}
 HOST_NAMES = {"x86_64": Architecture.AMD64, "aarch64": Architecture.ARM64}
 
@@ -153,7 +154,7 @@ def _described(path: Path, architecture: Architecture) -> FirmwareImage | None:
         mapping = facts["mapping"]
         fits = any(
             target["architecture"] == QEMU_NAMES[architecture]
-            and any(fnmatch.fnmatch(MACHINE_PATTERNS[architecture], pattern) for pattern in target["machines"])
+            and any(fnmatch.fnmatch(MACHINE_NAMES[architecture], pattern) for pattern in target["machines"])
             for target in facts["targets"]
         )
         unwanted = {"requires-smm", "enrolled-keys", "secure-boot"} & set(facts["features"])
@@ -201,12 +202,13 @@ def command_line(
     form: str,
     firmware: Firmware,
     uefi: FirmwareImage | None,
-    accelerator: str,
+    accelerator: Accelerator,
     memory_mib: int,
+    nonce: str,
 ) -> list[str]:
     """Return the command that boots *disk* of the format *form*, and ends when this process does.
 
-    Changes to the disk go to a temporary file and are forgotten.
+    Changes to the disk go to a temporary file and are forgotten. *nonce* is what the system must give back.
     """
     quoted = {name: _quoted(getattr(files, name)) for name in ("console", "report", "variables")}
     # fmt: off
@@ -214,8 +216,8 @@ def command_line(
         sys.executable, "-I", "-S", "-c", DIES_WITH_US, str(os.getpid()),
         os.fspath(emulator.path), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-name", "cfs-prove", "-m", str(memory_mib), "-smp", "2",
-        "-accel", "kvm" if accelerator == "kvm" else "tcg,thread=multi,tb-size=512",
-        "-cpu", "host" if accelerator == "kvm" else "max",
+        "-accel", "kvm" if accelerator is Accelerator.KVM else "tcg,thread=multi,tb-size=512",
+        "-cpu", "host" if accelerator is Accelerator.KVM else "max",
         "-drive", f"file={_quoted(disk.resolve())},format={form},if=none,id=disk,snapshot=on",
         "-device", "virtio-blk-pci,drive=disk,bootindex=0",
         "-device", "virtio-rng-pci",
@@ -233,7 +235,7 @@ def command_line(
         words += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_quoted(uefi.code)}",
                   "-drive", f"if=pflash,format=raw,unit=1,file={quoted['variables']}"]
     # fmt: on
-    for value in smbios_strings():
+    for value in smbios_strings(nonce):
         words += ["-smbios", f"type=11,value={value}"]
     return words
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, LoaderConsole, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,5 +32,15 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
             entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
             preference=20,  # GRUB comes with kernels and live images; systemd-boot is put there on purpose
             marker_paths=("/usr/lib/systemd/boot/efi/systemd-boot*.efi*",),
+            console=LoaderConsole(
+                name="systemd-boot",
+                started=(r"\bsystemd-boot \d",),
+                failed=(
+                    r"^Error (?:loading|opening|starting|getting|preparing|reading|finding) ",
+                    r"^Failed to (?:open|load|execute|start|prepare|boot) ",
+                    r"^No loader found",
+                    r"^Unable to locate ",  # systemd-stub, of a section that a UKI lacks
+                ),
+            ),
         )
     ]

@@ -70,6 +70,22 @@ MUTANTS = (
         ),
     ),
     mutant("prints when it is made", "making_it_prints_nothing", (P, MAKE, MAKE + '    print("hello")\n')),
+    # --- its console
+    mutant(
+        "takes everybody's errors for its own",
+        "the_words_on_its_console_are_its_own",
+        (P, 'failed=(r"^mutant: error: ",)', 'failed=(r"[Ee]rror|Failed",)'),
+    ),
+    mutant(
+        "is started by whatever is",
+        "the_words_on_its_console_are_its_own",
+        (P, 'started=(r"^mutant \\d",)', 'started=(r"^BdsDxe: starting",)'),
+    ),
+    mutant(
+        "calls everything harmless",
+        "the_words_on_its_console_are_its_own",
+        (P, 'failed=(r"^mutant: error: ",)', 'harmless=(r".",)'),
+    ),
     # --- needs and findings
     mutant("gives no reason for its needs", "needs_are_sensible", (B, 'why="mutant and kernels"', 'why=""')),
     mutant(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, LoaderConsole, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,4 +29,16 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
         factory=_make,
         firmware=frozenset({Firmware.UBOOT}),
         entries=frozenset({EntryKind.BLS}),
+        console=LoaderConsole(
+            name="U-Boot",
+            started=(r"^U-Boot \d", r"\bwith extlinux\b", r"^Retrieving file: "),
+            failed=(
+                r"^Skipping \S+ for failure retrieving ",
+                r"^Bad Linux ",
+                r"^SCRIPT FAILED",
+                r"^Error reading config file",
+                r"^=> ?$",
+            ),
+            harmless=(r"^append: ",),  # and then the kernel's arguments
+        ),
     )

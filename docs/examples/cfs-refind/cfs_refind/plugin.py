@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, LoaderConsole, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,4 +31,10 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
         entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
         preference=30,
         marker_paths=("/usr/share/refind/refind/refind_*.efi",),
+        console=LoaderConsole(
+            name="rEFInd",
+            started=(r"\brEFInd(?: \d| - )", r"^Starting .*\.efi\b", r"^Using load options"),
+            failed=(r"^Error: ", r"^Invalid loader file", r"^Unknown error", r"\bwhile (?:loading|starting|opening) "),
+            harmless=(r"^Using load options",),  # and then the kernel's arguments
+        ),
     )

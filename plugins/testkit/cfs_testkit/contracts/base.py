@@ -107,6 +107,7 @@ class Contract:
             emit=events.append,
             source_date_epoch=1_000_000_000,
             seed="testkit",
+            environ=os.environ,
         )
 
     @pytest.fixture

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from cfs_testkit.contracts.bootloader_console import ConsoleChecks
 from cfs_testkit.contracts.bootloader_crash import CrashChecks
 from cfs_testkit.contracts.bootloader_install import InstallChecks
 from cfs_testkit.contracts.bootloader_menu import MenuChecks
 from cfs_testkit.contracts.bootloader_options import OptionChecks
 
 
-class BootloaderContract(InstallChecks, MenuChecks, OptionChecks, CrashChecks):
+class BootloaderContract(InstallChecks, MenuChecks, OptionChecks, CrashChecks, ConsoleChecks):
     """What a bootloader must do. Give `image_files` if the loader comes out of the image, and a `foreign` entry."""

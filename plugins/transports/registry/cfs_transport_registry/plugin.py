@@ -13,13 +13,11 @@ CFS_PLUGIN_API = (2, 0)
 
 
 def make(context: PluginContext) -> Transport:
-    """Make the transport from its settings and this process's environment."""
-    import os
-
+    """Make the transport from its settings and the environment of the run."""
     from cfs_transport_registry.settings import Settings
     from cfs_transport_registry.transport import RegistryTransport
 
-    return RegistryTransport(context, Settings.of(context.settings, os.environ, os.getuid()))
+    return RegistryTransport(context, Settings.of(context.settings, context.environ, context.uid))
 
 
 @hookimpl
