@@ -166,15 +166,18 @@ def open_repository(app: App, path: Path | None, *, create: bool = False) -> Ite
     """Open ``--repo``, or the configured repository.
 
     Raises:
-        StorageError: not there (unless *create*), or not a repository.
+        StorageError: not there (unless *create*), not a repository, or one that others can write to.
     """
     where = path or app.default_repository()
     if not create and not where.exists():
         msg = f"there is no repository at {where}"
         raise StorageError(msg, hint="make one with `cfs repo init`, or pull an image")
     from cfs_core.deploy import pull as ways
+    from cfs_core.deploy.trust import check_trust
 
     storage = app.storage()
+    if not create:
+        check_trust(app.settings, where)
     with ways.open_repository(app, storage, where) if create else storage.open(where) as repository:
         yield repository
 
@@ -205,7 +208,7 @@ def pull(
     resolved = resolve(transport, parsed, wanted_platform(architecture))
     judged = judge(resolved, transport, app)
     with open_repository(app, repo_path, create=True) as repository:
-        tree, fetched = ways.pull(judged, repository, app)
+        tree, fetched = ways.pull(judged, repository, app, verify=True)
         committed = repository.commit(tree, resolved, name=name or tag_of(reference))
     app.progress.close()
     if output == "json":
