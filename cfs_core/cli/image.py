@@ -14,6 +14,7 @@ from cfs_core.cli.output import (
     ResultGroup,
     authfile_option,
     format_option,
+    on_terminal,
     repo_option,
     say,
     show_json,
@@ -268,10 +269,12 @@ def list_files(app: App, name: str, path: str, repo_path: Path | None) -> None:
       cfs image ls debian /usr/lib/modules
     """
     from cfs_core.cli.listing import listing
+    from cfs_core.system.foreign_text import one_line
 
     with open_repository(app, repo_path) as repository:
+        shown = one_line if on_terminal() else str
         for line in listing(_deployed(repository, name), path):
-            say(line)
+            say(shown(line))
 
 
 @image.command()

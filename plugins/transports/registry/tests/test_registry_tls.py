@@ -135,6 +135,34 @@ def test_a_client_certificate_is_shown(authority, make_transport, image, tmp_pat
         assert fetch(make_transport(tls_verify=None, cert_dir=str(folder)), server) == image.manifest
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_cert_dir_has_one_layout_and_the_hint_says_where(authority, make_transport, image, tmp_path, flat):
+    with RegistryServer(tls=authority.issue("server")) as server:
+        image.publish(server, "app", "1")
+        given = tmp_path / "given"
+        folder = given if flat else given / server.host
+        folder.mkdir(parents=True)
+        with pytest.raises(TlsError) as caught:
+            fetch(make_transport(tls_verify=None, cert_dir=str(given)), server)
+        assert f"{given / server.host}/ca.crt" in caught.value.hint
+        (folder / "ca.crt").write_bytes(authority.path.read_bytes())
+        assert fetch(make_transport(tls_verify=None, cert_dir=str(given)), server) == image.manifest
+        (given / server.host).mkdir(exist_ok=True)
+        (given / "ca.crt").write_bytes(authority.path.read_bytes())
+        with pytest.raises(ConfigError) as caught:
+            fetch(make_transport(tls_verify=None, cert_dir=str(given)), server)
+        assert "one layout" in caught.value.hint
+
+
+def test_the_hint_names_the_directory_of_other_certificates_in_force(authority, make_transport, tmp_path):
+    other = Authority(tmp_path, "other")
+    with RegistryServer(tls=authority.issue("server")) as server:
+        folder = certs_d(tmp_path, server.host, ("ca.crt", other.path))
+        with pytest.raises(TlsError) as caught:
+            fetch(make_transport(tls_verify=None), server)
+        assert str(folder) in caught.value.hint
+
+
 @pytest.mark.parametrize("name", ["client.cert", "client.key", "ca.crt"])
 def test_half_or_broken_files_are_errors_of_the_configuration(authority, make_transport, tmp_path, name):
     with RegistryServer(tls=authority.issue("server")) as server:
