@@ -140,6 +140,7 @@ if TYPE_CHECKING:
         lookup,
         walk,
     )
+    from cfs_core.system.command import host_commands
     from cfs_core.system.environment import directory_of
     from cfs_core.system.foreign_text import clean_address, clean_text, printable, without_secrets
     from cfs_core.system.regular import open_regular
@@ -291,6 +292,7 @@ _HOMES: Final = {
     "Xattrs": "cfs_core.model.tree:Xattrs",
     "decompress": "cfs_core.archive.decompress:decompress",
     "hookimpl": "cfs_core.hookspecs:hookimpl",
+    "host_commands": "cfs_core.system.command:host_commands",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.system.strict_json:parse_json",
     "clean_address": "cfs_core.system.foreign_text:clean_address",
@@ -451,6 +453,7 @@ __all__ = [
     "decompress",
     "directory_of",
     "hookimpl",
+    "host_commands",
     "lookup",
     "open_regular",
     "parse_json",
