@@ -8,7 +8,8 @@ TEXT = (ROOT / "SECURITY.md").read_text()
 ROWS = [re.split(r" *\| ?", line.strip("|")) for line in TEXT.splitlines() if line.startswith("|")][2:]
 ASKED = (
     "the image", "the image's GRUB", "the registry", "the token server", "a proxy", "other local users",
-    "the repository", "a disk given to `status`, `repo fsck`, `prove`", "the current directory", "the environment", "plugins",
+    "the repository", "a disk given to `status`, `repo fsck`, `prove`",
+    "the current directory", "the environment", "plugins",
 )  # fmt: skip
 
 
