@@ -57,7 +57,6 @@ CODES = {
     "disk.no-boot-volume": "A /boot partition was asked for, and the loader has no use for one.",
     "disk.no-root": "There is no root volume on the disk, or none that can be read.",
     "disk.no-verity": "The root filesystem has no fs-verity: a warning, and an error for a sealed image.",
-    "storage.not-own": "Somebody else can write to the repository, and `repo.trust` is `own`.",
     "storage.unknown": "The root volume has no repository of a storage format that is installed.",
     "disk.too-small.VOLUME": "What is to go onto this volume does not fit.",
     "disk.tool-missing": "A program that makes or checks filesystems is not installed.",
