@@ -12,12 +12,12 @@ import time
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import ChangedError, StorageError
-from cfs_storage_composefs.errors import DamagedError, MissingError, as_storage_error
+from cfs_storage_composefs.errors import DamagedError, MissingError
 from cfs_storage_composefs.fsverity import Digester, VerityBusyError, digest_bytes, digest_file
-from cfs_storage_composefs.linux import OPEN_DIRECTORY, entries, link_open_file
+from cfs_storage_composefs.linux import entries, link_open_file
 from cfs_storage_composefs.objects.copying import Copier
 from cfs_storage_composefs.objects.names import object_path
-from cfs_storage_composefs.objects.stored import Checker, ObjectContent, open_object
+from cfs_storage_composefs.objects.stored import Checker, ObjectContent, open_object, open_stored
 from cfs_storage_composefs.objects.temporary import TemporaryFile
 
 if TYPE_CHECKING:
@@ -108,29 +108,7 @@ class ObjectStore:
         return ObjectContent(self._path / object_path(digest), size, lambda: self._open(digest, checked=checked))
 
     def _open(self, digest: bytes, *, checked: bool) -> int:
-        try:
-            # by path: contents are read by plans, which may be carried out when the repository is closed
-            directory = os.open(self._path, OPEN_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fd = open_object(directory, object_path(digest))
-            finally:
-                os.close(directory)
-        except FileNotFoundError as error:
-            msg = f"object {digest.hex()} is not in the repository"
-            raise MissingError(msg, hint="pull the image again; cfs repo fsck lists what else is missing") from error
-        except OSError as error:
-            if error.errno in {errno.ENOTDIR, errno.ELOOP, errno.EINVAL}:
-                msg = f"object {digest.hex()} in {self._path} is behind a link, or is no regular file"
-                hint = "links are not followed in a repository: remove it and pull the image again"
-                raise DamagedError(msg, hint=hint) from error
-            raise as_storage_error(error, f"opening object {digest.hex()} in {self._path}") from error
-        if checked:
-            try:
-                self._checker.check(fd, digest)
-            except BaseException:
-                os.close(fd)
-                raise
-        return fd
+        return open_stored(self._path, digest, self._checker if checked else None)
 
     def names(self) -> Iterator[bytes]:
         """Yield the digest of every object on disk."""

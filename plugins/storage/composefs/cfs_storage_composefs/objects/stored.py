@@ -8,9 +8,10 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from cfs_storage_composefs.errors import DamagedError, as_storage_error
+from cfs_storage_composefs.errors import DamagedError, MissingError, as_storage_error
 from cfs_storage_composefs.fsverity import digest_file, measure
-from cfs_storage_composefs.linux import open_below
+from cfs_storage_composefs.linux import OPEN_DIRECTORY, open_below
+from cfs_storage_composefs.objects.names import object_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,3 +93,37 @@ class Checker:
             raise as_storage_error(error, f"reading object {digest.hex()}") from error
         msg = f"object {digest.hex()} is damaged: its bytes do not have this digest"
         raise DamagedError(msg, hint="pull the image again; cfs repo fsck lists what else is damaged")
+
+
+def open_stored(objects: Path, digest: bytes, checker: Checker | None) -> int:
+    """Open the object *digest* in the directory *objects*; with *checker* only if its bytes have this digest.
+
+    By path: contents are read by plans, which may be carried out when the repository is closed.
+
+    Raises:
+        MissingError: no such object.
+        DamagedError: a link or no regular file in its place, or other bytes.
+        StorageError: it cannot be read.
+    """
+    try:
+        directory = os.open(objects, OPEN_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fd = open_object(directory, object_path(digest))
+        finally:
+            os.close(directory)
+    except FileNotFoundError as error:
+        msg = f"object {digest.hex()} is not in the repository"
+        raise MissingError(msg, hint="pull the image again; cfs repo fsck lists what else is missing") from error
+    except OSError as error:
+        if error.errno in {errno.ENOTDIR, errno.ELOOP, errno.EINVAL}:
+            msg = f"object {digest.hex()} in {objects} is behind a link, or is no regular file"
+            hint = "links are not followed in a repository: remove it and pull the image again"
+            raise DamagedError(msg, hint=hint) from error
+        raise as_storage_error(error, f"opening object {digest.hex()} in {objects}") from error
+    if checker is not None:
+        try:
+            checker.check(fd, digest)
+        except BaseException:
+            os.close(fd)
+            raise
+    return fd
