@@ -54,6 +54,7 @@ def pull_layers(
         for diff_id, index in missing.items()
         if not (repository.has_layer(diff_id) and (not verify or repository.verify_layer(diff_id)))
     ]
+    # The largest decides how long all take; begun last, it would run alone at the end.
     wanted.sort(key=lambda index: -image.manifest.layers[index].size)
 
     def fetch(index: int) -> int:

@@ -24,6 +24,7 @@ PROGRAM_LIMIT = 64 * 1024 * 1024
 MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*\.mod")
 """File names of modules. Names become words of a command of the host, where ``-o`` would be an option."""
 
+# Debian, Fedora and Arch have the first, openSUSE the second.
 _MODULE_ROOTS = ("/usr/lib/grub", "/usr/share/grub2", "/usr/lib/grub2", "/usr/lib64/grub", "/usr/share/grub")
 _VENDOR_ROOTS = ("/usr/lib/ostree-boot/efi/EFI", "/usr/lib/bootupd/updates/EFI", "/boot/efi/EFI")
 _PACKAGE_ROOT = "/usr/lib/efi"
@@ -110,6 +111,7 @@ def _program_paths(image: TreeReader, architecture: Architecture) -> Iterator[st
 
 
 def _examine(path: str, content: Content, data: bytes) -> Program:
+    # A signed program looks for grub.cfg only where it was told when it was made, and nobody else can change that.
     prefixes = tuple(dict.fromkeys(match.decode("ascii") for match in _PREFIX.findall(data)))
     vendor = re.search(r"/EFI/([A-Za-z0-9_.+-]+)/[^/]+$", path)
     if vendor and vendor[1].upper() != "BOOT":
