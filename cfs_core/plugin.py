@@ -138,7 +138,9 @@ if TYPE_CHECKING:
         lookup,
         walk,
     )
+    from cfs_core.system.command import host_commands
     from cfs_core.system.environment import directory_of
+    from cfs_core.system.foreign_text import clean_address, clean_text, printable, without_secrets
     from cfs_core.system.regular import open_regular
     from cfs_core.system.scratch import scratch_directory
     from cfs_core.system.strict_json import JsonFields, parse_json
@@ -295,10 +297,15 @@ _HOMES: Final = {
     "Xattrs": "cfs_core.model.tree:Xattrs",
     "decompress": "cfs_core.archive.decompress:decompress",
     "hookimpl": "cfs_core.hookspecs:hookimpl",
+    "host_commands": "cfs_core.system.command:host_commands",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.system.strict_json:parse_json",
+    "clean_address": "cfs_core.system.foreign_text:clean_address",
+    "clean_text": "cfs_core.system.foreign_text:clean_text",
     "directory_of": "cfs_core.system.environment:directory_of",
     "open_regular": "cfs_core.system.regular:open_regular",
+    "printable": "cfs_core.system.foreign_text:printable",
+    "without_secrets": "cfs_core.system.foreign_text:without_secrets",
     "read_all": "cfs_core.model.content:read_all",
     "scratch_directory": "cfs_core.system.scratch:scratch_directory",
     "split_scheme": "cfs_core.model.reference:split_scheme",
@@ -453,16 +460,21 @@ __all__ = [
     "WriteBlocks",
     "WriteFile",
     "Xattrs",
+    "clean_address",
+    "clean_text",
     "decompress",
     "directory_of",
     "hookimpl",
+    "host_commands",
     "lookup",
     "open_regular",
     "parse_json",
+    "printable",
     "read_all",
     "scratch_directory",
     "split_scheme",
     "walk",
+    "without_secrets",
 ]
 
 

@@ -14,6 +14,7 @@ from cfs_core.cli.output import (
     ResultGroup,
     authfile_option,
     format_option,
+    on_terminal,
     repo_option,
     say,
     show_json,
@@ -167,15 +168,18 @@ def open_repository(app: App, path: Path | None, *, create: bool = False) -> Ite
     """Open ``--repo``, or the configured repository.
 
     Raises:
-        StorageError: not there (unless *create*), or not a repository.
+        StorageError: not there (unless *create*), not a repository, or one that others can write to.
     """
     where = path or app.default_repository()
     if not create and not where.exists():
         msg = f"there is no repository at {where}"
         raise StorageError(msg, hint="make one with `cfs repo init`, or pull an image")
     from cfs_core.deploy import pull as ways
+    from cfs_core.deploy.trust import check_trust
 
     storage = app.storage()
+    if not create:
+        check_trust(app.settings, where)
     with ways.open_repository(app, storage, where) if create else storage.open(where) as repository:
         yield repository
 
@@ -206,7 +210,7 @@ def pull(
     resolved = resolve(transport, parsed, wanted_platform(architecture))
     judged = judge(resolved, transport, app)
     with open_repository(app, repo_path, create=True) as repository:
-        tree, fetched = ways.pull(judged, repository, app)
+        tree, fetched = ways.pull(judged, repository, app, verify=True)
         committed = repository.commit(tree, resolved, name=name or tag_of(reference))
     app.progress.close()
     if output == "json":
@@ -266,10 +270,12 @@ def list_files(app: App, name: str, path: str, repo_path: Path | None) -> None:
       cfs image ls debian /usr/lib/modules
     """
     from cfs_core.cli.listing import listing
+    from cfs_core.system.foreign_text import one_line
 
     with open_repository(app, repo_path) as repository:
+        shown = one_line if on_terminal() else str
         for line in listing(_deployed(repository, name), path):
-            say(line)
+            say(shown(line))
 
 
 @image.command()

@@ -41,6 +41,13 @@ TIB: Final = 1 << 40
 
 KEYS: Final[tuple[Key, ...]] = (
     Key("repo", Kind.TEXT, None, "repository that images are kept in; the user's cache by default"),
+    Key(
+        "repo.trust",
+        Kind.CHOICE,
+        "own",
+        "which repositories are used: only those that nobody else can write to, or any",
+        choices=("own", "any"),
+    ),
     Key("plugins.disabled", Kind.TEXTS, (), "plugins that are not loaded"),
     Key(
         "install.bootloader", Kind.TEXT, None, "bootloader; by default the one that fits image and firmware", image=True
@@ -97,5 +104,8 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("layout", Kind.TABLE, None, "settings of disk layouts, a table each"),
     Key("storage", Kind.TABLE, None, "settings of storage formats, a table each"),
 )
+
+OTHER_NAMES: Final = {"repo.path": "repo"}
+"""In TOML ``repo`` cannot be a string and a table: with ``repo.trust`` in the same file the path is ``repo.path``."""
 
 BY_NAME: Final = {key.name: key for key in KEYS}

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.bls import split_arguments
 from cfs_core.errors import ImageError
 from cfs_core.image.pe import read_pe
+from cfs_core.image.uki_files import ADDON_DIRECTORY, beside_modules, on_esps, refuse_overlooked
 from cfs_core.model.boot import BootArtifacts, EntryKind, UkiAddon
-from cfs_core.model.tree import Directory, lookup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from cfs_core.image.uki_files import EfiFile
     from cfs_core.interfaces.storage import TreeReader
     from cfs_core.model.content import Content
 
 ENTRIES = "/boot/loader/entries"
-UKIS = "/boot/EFI/Linux"
-GLOBAL_ADDONS = "/boot/loader/addons"
 MODULES = "/usr/lib/modules"
 _OS_RELEASE = ("/usr/lib/os-release", "/etc/os-release")
 _OS_RELEASE_LIMIT = 64 * 1024
-_ADDON, _EFI, _ADDON_DIRECTORY = ".addon.efi", ".efi", ".extra.d"
 _CHUNK = 1 << 20
 
 
@@ -73,40 +67,30 @@ def parse_os_release(text: str) -> tuple[tuple[str, str], ...]:
 _ASSIGNMENT = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*)=(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s"']*))""")
 
 
-@dataclass(frozen=True, slots=True)
-class _EfiFile:
-    path: str
-    content: Content
-    kernel_version: str
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-
 def _ukis(image: TreeReader) -> list[BootArtifacts]:
-    files = list(_efi_files(image, UKIS, ""))
+    files = list(on_esps(image, "EFI", "Linux"))
     for version in image.names(MODULES):
-        files += _efi_files(image, f"{MODULES}/{version}", version)
+        files += beside_modules(image, f"{MODULES}/{version}", version)
+    global_files = list(on_esps(image, "loader", "addons"))
     global_addons = [
-        UkiAddon(name=file.name, content=file.content, is_global=True)
-        for file in _efi_files(image, GLOBAL_ADDONS, "")
-        if file.name.endswith(_ADDON)
+        UkiAddon(name=file.name, content=file.content, is_global=True) for file in global_files if file.is_addon
     ]
     found = []
     for file in files:
-        if not file.name.endswith(_ADDON):
-            own = f"{file.path}{_ADDON_DIRECTORY}/"
+        if not file.is_addon:
+            own = f"{file.path}{ADDON_DIRECTORY}"
             addons = [
                 UkiAddon(name=addon.name, content=addon.content)
                 for addon in files
-                if addon.path.startswith(own) and addon.name.endswith(_ADDON)
+                if addon.is_below(own) and addon.is_addon
             ]
             found.append(_uki(file, (*addons, *global_addons)))
+    kernels = [f"{MODULES}/{version}/vmlinuz" for version in image.names(MODULES)]
+    refuse_overlooked(image, {file.path for file in (*files, *global_files)}, kernels)
     return sorted(found, key=_newest_first, reverse=True)
 
 
-def _uki(file: _EfiFile, addons: tuple[UkiAddon, ...]) -> BootArtifacts:
+def _uki(file: EfiFile, addons: tuple[UkiAddon, ...]) -> BootArtifacts:
     try:
         pe = read_pe(file.content)
         linux, initrd = pe.section(".linux"), pe.section(".initrd")
@@ -117,7 +101,7 @@ def _uki(file: _EfiFile, addons: tuple[UkiAddon, ...]) -> BootArtifacts:
             read_pe(addon.content)
         return BootArtifacts(
             kind=EntryKind.UKI,
-            kernel_version=pe.text(".uname", limit=1024).strip() or file.kernel_version,
+            kernel_version=pe.text(".uname", limit=1024).strip() or file.version,
             boot_digest=_digest(linux, initrd),
             uki=file.content,
             uki_name=file.name,
@@ -150,24 +134,6 @@ def _kernels(image: TreeReader) -> list[BootArtifacts]:
         )
     found.sort(key=_newest_first, reverse=True)
     return sorted(found, key=lambda artifacts: artifacts.initrd is None)
-
-
-def _efi_files(image: TreeReader, directory: str, version: str) -> Iterator[_EfiFile]:
-    """Yield ``*.efi`` below *directory*, links not followed into other directories."""
-    top = lookup(image.root, os.fsencode(directory))
-    stack = [(directory, top)] if isinstance(top, Directory) else []
-    while stack:
-        here, node = stack.pop()
-        for name, child in sorted(node.entries.items()):
-            path = f"{here}/{os.fsdecode(name)}"
-            if isinstance(child, Directory):
-                stack.append((path, child))
-            elif path.endswith(_EFI):
-                content = image.content(path)
-                if content is None:
-                    msg = f"{path} is not a regular file"
-                    raise ImageError(msg)
-                yield _EfiFile(path, content, version)
 
 
 def _digest(*parts: Content | None) -> str:

@@ -37,8 +37,11 @@ def pull_layers(
     progress: Progress,
     emit: Callable[[Event], None],
     parallel: int = PARALLEL,
+    verify: bool = False,
 ) -> int:
     """Fetch the layers that *repository* lacks, largest first, and return how many were fetched.
+
+    With *verify*, layers that it has are hashed again and those that are not what they should be fetched anew.
 
     The first error, or a signal, ends the other transfers at once; layers that were complete by then stay.
 
@@ -46,7 +49,11 @@ def pull_layers(
         TransportError, VerificationError, ImageError, StorageError: nothing of the failing layer is published.
     """
     missing = {diff_id: index for index, diff_id in reversed(list(enumerate(image.config.diff_ids)))}
-    wanted = [index for diff_id, index in missing.items() if not repository.has_layer(diff_id)]
+    wanted = [
+        index
+        for diff_id, index in missing.items()
+        if not (repository.has_layer(diff_id) and (not verify or repository.verify_layer(diff_id)))
+    ]
     # The largest decides how long all take; begun last, it would run alone at the end.
     wanted.sort(key=lambda index: -image.manifest.layers[index].size)
 

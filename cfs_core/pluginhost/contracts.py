@@ -113,6 +113,7 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
     },
     "Repository": {
         "has_layer": One(bool),
+        "verify_layer": One(bool),
         "image_ids": Many(str),
         "commit": One(CommittedImage),
         "open_tree": One(Directory),

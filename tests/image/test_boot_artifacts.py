@@ -295,3 +295,73 @@ def test_kernel_architectures(data, expected):
 def test_userspace_architecture():
     assert userspace_architecture(image({"usr/bin/bash": elf(183)})) is Architecture.ARM64
     assert userspace_architecture(image({"usr/bin/bash": b"#!/bin/x"})) is None
+
+
+SEALED = uki_bytes(f"quiet composefs={HEX512}")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"boot/EFI/Linux/T.EFI": SEALED},
+        {"boot/efi/linux/t.efi": SEALED},
+        {"boot/EFI/LINUX/t.Efi": SEALED},
+        {"boot/efi/EFI/Linux/t.efi": SEALED},
+        {"efi/EFI/Linux/t.efi": SEALED},
+        {"boot/EFI/Linux": "../../usr/lib/ukis", "usr/lib/ukis/t.efi": SEALED},
+        {"boot/EFI/Linux": "/usr/lib/ukis", "usr/lib/ukis/t.efi": SEALED},
+        {"boot/EFI": "../usr/lib/efi", "usr/lib/efi/Linux/t.efi": SEALED},
+        {"boot": "usr/lib/boot", "usr/lib/boot/EFI/Linux/t.efi": SEALED},
+        {"boot/EFI/Linux/t.efi": "../../../usr/lib/t.efi", "usr/lib/t.efi": SEALED},
+        {"boot/efi/EFI/Linux/t.efi": SEALED, "efi": "boot/efi"},
+        {"usr/lib/modules/6.1/UKI.EFI": SEALED},
+        {"usr/lib/modules/6.1": "../kernels/6.1", "usr/lib/kernels/6.1/uki.efi": SEALED},
+    ],
+)
+def test_a_sealed_uki_is_found_wherever_an_esp_would_have_it(files):
+    found, kernel = find_artifacts(image(bls("6.12.1") | files))
+    assert (found.kind, kernel.kind) == (EntryKind.UKI, EntryKind.BLS)
+    assert sealed_words(found)[0].hex == HEX512
+
+
+def test_addons_are_found_without_regard_to_case():
+    files = {
+        "boot/EFI/Linux/T.EFI": uki_bytes("quiet"),
+        "boot/EFI/Linux/t.efi.EXTRA.D/A.ADDON.EFI": addon_bytes(f"composefs={HEX256}"),
+        "boot/Loader/Addons/B.Addon.EFI": addon_bytes("global"),
+    }
+    (found,) = find_artifacts(image(files))
+    assert [addon.name for addon in found.addons] == ["A.ADDON.EFI", "B.Addon.EFI"]
+    assert sealed_words(found)[0].hex == HEX256
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"boot/EFI/Linux/more": "/usr/lib/ukis", "usr/lib/ukis/t.efi": SEALED}, "link to a directory"),
+        ({"boot/EFI/debian/t.efi": SEALED}, "no loader looks for one there"),
+        ({"boot/EFI/BOOT/BOOTX64.EFI": SEALED}, "no loader looks for one there"),
+        ({"boot/EFI/Linux/linux": SEALED}, "no loader looks for one there"),
+        ({"efi/t.efi": SEALED}, "no loader looks for one there"),
+        ({"usr/lib/modules/6.2/vmlinuz": SEALED}, "no loader looks for one there"),
+        ({"boot/vmlinuz-6.1": SEALED}, "no loader looks for one there"),
+        ({"boot/EFI/Linux/t.efi": "/absent"}, "not a regular file"),
+    ],
+)
+def test_a_sealed_uki_that_nobody_would_start_is_refused(files, words):
+    with pytest.raises(ImageError) as caught:
+        find_artifacts(image(bls("6.12.1") | files))
+    assert words in str(caught.value)
+    assert caught.value.hint
+
+
+def test_other_programs_below_boot_are_no_ukis():
+    files = {
+        "boot/EFI/BOOT/BOOTX64.EFI": pe_bytes([(".text", b"loader")], AMD64),
+        "boot/EFI/debian/unsealed.efi": uki_bytes("quiet"),
+        "boot/EFI/debian/broken.efi": SEALED[:100],
+        "boot/grub/grub.cfg": b"MZ",
+        "boot/loop": "../boot",
+    }
+    (found,) = find_artifacts(image(bls("6.12.1") | files))
+    assert found.kind is EntryKind.BLS

@@ -21,6 +21,9 @@ BIOS_ARCHITECTURES = frozenset({Architecture.AMD64, Architecture.I386})
 PROGRAM_LIMIT = 64 * 1024 * 1024
 """An EFI program of GRUB has 1 to 5 MiB; longer files (bytes) are not read."""
 
+MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*\.mod")
+"""File names of modules. Names become words of a command of the host, where ``-o`` would be an option."""
+
 # Debian, Fedora and Arch have the first, openSUSE the second.
 _MODULE_ROOTS = ("/usr/lib/grub", "/usr/share/grub2", "/usr/lib/grub2", "/usr/lib64/grub", "/usr/share/grub")
 _VENDOR_ROOTS = ("/usr/lib/ostree-boot/efi/EFI", "/usr/lib/bootupd/updates/EFI", "/boot/efi/EFI")
@@ -135,7 +138,7 @@ def find_modules(image: TreeReader, target: str) -> Modules | None:
         directory = f"{root}/{target}"
         files = frozenset(image.names(directory))
         if {"kernel.img", "moddep.lst", "normal.mod"} <= files:
-            names = frozenset(name.removesuffix(".mod") for name in files if name.endswith(".mod"))
+            names = frozenset(name.removesuffix(".mod") for name in files if MODULE.fullmatch(name))
             return Modules(directory=directory, target=target, names=names, bls=_sorting(names))
     return None
 

@@ -7,13 +7,11 @@ import json
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cfs_core.plugin import Architecture, CommandError, Firmware, RefusedError
+from cfs_core.plugin import Architecture, CommandError, Firmware, RefusedError, host_commands
 from cfs_prove.guest import PORT, smbios_strings
 from cfs_prove.report import Accelerator
 
@@ -41,6 +39,9 @@ EMULATORS = {
 MACHINE_NAMES = {Architecture.AMD64: "pc-q35-10.0", Architecture.ARM64: "virt-10.0"}
 QEMU_NAMES = {Architecture.AMD64: "x86_64", Architecture.ARM64: "aarch64"}
 HOST_NAMES = {"x86_64": Architecture.AMD64, "aarch64": Architecture.ARM64}
+
+
+_VERSION_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +101,18 @@ def find_emulator(architecture: Architecture) -> Emulator:
     if name is None:
         message = f"cfs prove has no virtual machine for {architecture.value}"
         raise RefusedError(message, hint=f"known: {', '.join(sorted(EMULATORS))}")
-    found = shutil.which(name)
+    commands = host_commands()
+    found = commands.find(name)
     if found is None:
         message = f"{name} is not installed"
         raise CommandError(message, hint="install qemu-system-x86 or qemu-system-arm (Debian), qemu-kvm (Fedora)")
-    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - found above
-    version = re.search(r"version (\d+\.\d+(?:\.\d+)?)", said.stdout)
+    done = commands.run([name, "--version"], ok=frozenset(range(256)), seconds=_VERSION_SECONDS)
+    said, complaint = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    version = re.search(r"version (\d+\.\d+(?:\.\d+)?)", said)
     if version is None:
-        message = f"{found} does not say its version: {(said.stdout + said.stderr).strip()[:200]}"
+        message = f"{found} does not say its version: {(said + complaint).strip()[:200]}"
         raise CommandError(message, hint="is it QEMU?")
-    return Emulator(Path(found), architecture, version.group(1))
+    return Emulator(found, architecture, version.group(1))
 
 
 def check_emulation(emulator: Emulator) -> None:

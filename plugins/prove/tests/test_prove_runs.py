@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from prove_guests import ID, LOGIN, REPORT, ROOT, run
 
-from cfs_core.plugin import CommandError, RefusedError
+from cfs_core.plugin import Architecture, CommandError, RefusedError
+from cfs_prove import machine
 from cfs_prove.commands import UnprovenError, make_prove
 from cfs_prove.proof import SILENT_REPORTER
 from cfs_prove.report import FailureKind, Stage
@@ -184,9 +185,24 @@ def test_where_kvm_breaks_emulation_takes_over(emulator, disk, failing):
     assert run(disk, accelerator="kvm", architecture=None).failure.kind is FailureKind.QEMU
 
 
-def test_no_qemu(emulator, disk):
+def test_no_qemu(emulator, disk, monkeypatch):
+    monkeypatch.setitem(machine.EMULATORS, Architecture.AMD64, "qemu-system-absent")
     with pytest.raises(CommandError, match="is not installed"):
         run(disk)
+
+
+@pytest.mark.parametrize("path", ["", ":", ".", "bin:", "./bin"])
+def test_no_qemu_of_the_current_directory_is_run(emulator, tmp_path, monkeypatch, path):
+    """Whoever fills a directory must not have what is in it run by those who are there."""
+    emulator("sys.exit(0)", version="99.9.9")
+    for folder in (tmp_path, tmp_path / "bin"):
+        (folder / "qemu-system-absent").write_bytes((tmp_path / "bin" / "qemu-system-x86_64").read_bytes())
+        (folder / "qemu-system-absent").chmod(0o755)
+    monkeypatch.setitem(machine.EMULATORS, Architecture.AMD64, "qemu-system-absent")
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CommandError, match="is not installed"):
+        machine.find_emulator(Architecture.AMD64)
 
 
 def test_an_old_qemu_is_refused_for_emulation(emulator, disk):
