@@ -84,6 +84,7 @@ CODES = {
     "repository.no-metadata": "There is no `meta.json`; the hash is told from the objects' names.",
     "repository.stray": "Something lies in the repository that does not belong there.",
     "state.layout": "A boot entry is of another kind than its deployment was made for.",
+    "state.unstarted": "A deployment that no boot entry starts: kept until garbage is collected. A note, not a fault.",
     "state.missing": "A boot entry starts a deployment that is not there.",
     "state.origin": "The origin file of the deployment is missing.",
     "stream.damaged": "A layer, put together again, is not what it claims to be.",
