@@ -32,6 +32,7 @@ from cfs_disk.ext4.nodes import collect
 from cfs_disk.ext4.read import Ext4Reader
 from cfs_disk.ext4.size import estimate, inode_count, journal_mib
 from cfs_disk.ext4.tools import TAR_VERSION, Ext4Tools, MakeOptions
+from cfs_disk.ext4.wide import make_directories, spread
 from cfs_disk.identifiers import identifier
 
 if TYPE_CHECKING:
@@ -105,10 +106,12 @@ class Ext4Filesystem(Filesystem):
         with tempfile.TemporaryDirectory(prefix="ext4-", dir=self._context.scratch) as directory:
             scratch = Path(directory)
             sockets = any(stat.S_ISSOCK(node.mode) for node in wanted.nodes)
+            made = spread(wanted, options.hash_seed)
             if self._reads_tar() and not sockets:
-                self._fill_from_tar(wanted, region, options, scratch)
+                self._fill_from_tar(made.contents, region, options, scratch)
             else:
-                self._fill_from_directory(wanted, region, options, scratch)
+                self._fill_from_directory(made.contents, region, options, scratch)
+            make_directories(made, region, lambda commands: self._tools.edit(region, commands, self._epoch))
             self._adjust(wanted, region, scratch)
 
     def check(self, region: Region) -> Sequence[Problem]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cfs_core.plugin import DiskError
 from cfs_disk.ext4.crc32c import crc32c, crc32c_each
@@ -15,7 +15,7 @@ from cfs_disk.ext4.crc32c import crc32c, crc32c_each
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cfs_disk.ext4.read import Ext4Reader
+    from cfs_disk.ext4.inode import Extent, Inode, Superblock
 
 MAGIC = 0xC03B3998
 _DESCRIPTOR, _COMMIT, _SUPERBLOCK_1, _SUPERBLOCK_2, _REVOKE = 1, 2, 3, 4, 5
@@ -194,7 +194,22 @@ class Journal:
             yield int.from_bytes(block[at : at + size])
 
 
-def newer_blocks(reader: Ext4Reader) -> dict[int, bytes]:
+class Unreplayed(Protocol):
+    """The reader of a filesystem as it is on the disk."""
+
+    superblock: Superblock
+
+    def inode(self, number: int) -> Inode:
+        """Read an inode by number."""
+
+    def extents(self, inode: Inode) -> list[Extent]:
+        """Return where its data is."""
+
+    def read_blocks(self, extents: list[Extent], offset: int, size: int) -> bytes:
+        """Read *size* bytes at *offset* of a file."""
+
+
+def newer_blocks(reader: Unreplayed) -> dict[int, bytes]:
     """Return the blocks that a replay of the journal would write to the filesystem of *reader*.
 
     Raises:
@@ -203,7 +218,8 @@ def newer_blocks(reader: Ext4Reader) -> dict[int, bytes]:
     number, size = reader.superblock.journal_inode, reader.superblock.block_size
     try:
         if not number:
-            reader.fail("the journal is on another disk", hint=REPLAY)
+            msg = "the journal is on another disk"
+            raise DiskError(msg)  # noqa: TRY301 - all that goes wrong here is told in the same words
         inode = reader.inode(number)
         extents = reader.extents(inode)
         journal = Journal(lambda block: reader.read_blocks(extents, block * size, size), size, inode.size // size)

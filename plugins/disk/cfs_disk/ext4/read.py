@@ -41,7 +41,7 @@ _FAST_SYMLINK = 60
 _MAX_SYMLINK = 4096
 _MAX_COMPONENTS = 2048
 _CACHED_NAMES = 500_000
-_MAX_DIRECTORY = 64 << 20
+_MAX_DIRECTORY = 512 << 20
 _MAX_EXTENTS = 1 << 20
 _MAX_SPARSENESS = 1024
 """How many times larger than its filesystem a file may claim to be."""
@@ -236,7 +236,7 @@ class Ext4Reader:
         """Return extended attributes, access control lists in the form getxattr(2) shows."""
         found = parse_inode_xattrs(inode.raw)
         if inode.xattr_block:
-            found |= parse_block_xattrs(self._block(inode.xattr_block))
+            found |= parse_block_xattrs(self.block(inode.xattr_block))
         return found
 
     def link_target(self, inode: Inode, path: str) -> bytes:
@@ -277,7 +277,7 @@ class Ext4Reader:
                 if child in visited:
                     self.fail(f"inode {inode.number} has a loop in its extent tree")
                 visited.add(child)
-                self._extent_node(inode, self._block(child), node_depth - 1, found, visited)
+                self._extent_node(inode, self.block(child), node_depth - 1, found, visited)
                 continue
             length = second if second <= _UNWRITTEN else second - _UNWRITTEN
             physical = fourth | third << 32
@@ -338,10 +338,18 @@ class Ext4Reader:
         found.pop(b"..", None)
         return found
 
-    def _block(self, number: int) -> bytes:
+    def block(self, number: int) -> bytes:
+        """Return one block of the filesystem."""
         if not 0 < number < self.superblock.blocks:
             self.fail(f"block {number} is outside the filesystem")
         return self._pread(self.superblock.block_size, number * self.superblock.block_size)
+
+    def directory_count(self, group: int) -> int:
+        """Return how many directories the descriptor of *group* counts."""
+        block, size = self.superblock, self.superblock.descriptor_size
+        raw = self._pread(size, (block.first_data_block + 1) * block.block_size + group * size)
+        low = int.from_bytes(raw[16:18], "little")
+        return low | (int.from_bytes(raw[48:50], "little") << 16 if size == 64 else 0)  # noqa: PLR2004 - 64bit feature
 
     def _inode_tables(self) -> list[int]:
         block, size = self.superblock, self.superblock.descriptor_size

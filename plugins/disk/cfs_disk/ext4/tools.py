@@ -24,8 +24,8 @@ _OLDEST = (1, 47, 0)
 _BATCH = 20_000
 _FULL = re.compile(r"no space|could not allocate|no free space|inode allocation", re.IGNORECASE)
 
-_NO_COMPLAINT = (b"debugfs: ", b"debugfs 1.", b"Allocated inode: ")
-"""The echo of each command, the banner, and what mknod says when it works."""
+_NO_COMPLAINT = (b"debugfs: ", b"debugfs 1.", b"Allocated inode: ", b"Checksum set to ")
+"""The echo of each command, the banner, and what mknod and set_bg say when they work."""
 
 _CONFIG = """\
 [defaults]
