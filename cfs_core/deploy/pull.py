@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cfs_core.image.copy import copy_image
+from cfs_core.image.limits import image_limits
 from cfs_core.image.pull import merged_tree, pull_layers
 from cfs_core.model.deployment import FormatOptions, FormatVersion
 from cfs_core.model.digest import HashAlgorithm
@@ -30,8 +31,16 @@ def pull(judged: JudgedImage, repository: Repository, services: Services) -> tup
     Raises:
         TransportError, VerificationError, ImageError, StorageError: nothing of the failing layer is published.
     """
-    fetched = pull_layers(judged.transport, judged.image, repository, progress=services.progress, emit=services.emit)
-    return merged_tree(repository, judged.image, emit=services.emit), fetched
+    limits = image_limits(services.settings)
+    fetched = pull_layers(
+        judged.transport,
+        judged.image,
+        repository,
+        progress=services.progress,
+        emit=services.emit,
+        limits=limits,
+    )
+    return merged_tree(repository, judged.image, emit=services.emit, limits=limits), fetched
 
 
 def copy(judged: JudgedSource, destination: Transport, target: ImageReference, services: Services) -> Digest:

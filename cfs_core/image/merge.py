@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
+from cfs_core.archive.tar_fields import raising
 from cfs_core.errors import ImageError, LimitError
 from cfs_core.model.layer import HardLink, Opaque, Whiteout
 from cfs_core.model.tree import Directory, Leaf, Node, Symlink
@@ -58,7 +59,8 @@ class _Merger:
             self._left -= 1
             if self._left < 0:
                 msg = f"the image has more than {self._limit} entries"
-                raise LimitError(msg, facts={"limit": self._limit})
+                facts = {"limit": self._limit, "setting": "limits.image-entries"}
+                raise LimitError(msg, hint=raising("limits.image-entries"), facts=facts)
             what = entry.what
             if entry.path == b"/" or isinstance(what, Opaque | Whiteout):
                 self._at_directory(entry, number)

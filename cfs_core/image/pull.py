@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from cfs_core.image.layers import open_layer
+from cfs_core.image.limits import ImageLimits
 from cfs_core.image.merge import merge_layers
 from cfs_core.image.parallel import run_parallel
 from cfs_core.model.event import Event
@@ -37,6 +38,7 @@ def pull_layers(
     progress: Progress,
     emit: Callable[[Event], None],
     parallel: int = PARALLEL,
+    limits: ImageLimits | None = None,
 ) -> int:
     """Fetch the layers that *repository* lacks, largest first, and return how many were fetched.
 
@@ -45,12 +47,13 @@ def pull_layers(
     Raises:
         TransportError, VerificationError, ImageError, StorageError: nothing of the failing layer is published.
     """
+    allowed = limits or ImageLimits()
     missing = {diff_id: index for index, diff_id in reversed(list(enumerate(image.config.diff_ids)))}
     wanted = [index for diff_id, index in missing.items() if not repository.has_layer(diff_id)]
     wanted.sort(key=lambda index: -image.manifest.layers[index].size)
 
     def fetch(index: int) -> int:
-        with open_layer(transport, image, index, progress=progress, emit=emit) as layer:
+        with open_layer(transport, image, index, limits=allowed.layer, progress=progress, emit=emit) as layer:
             repository.import_layer(layer)
         return index
 
@@ -68,16 +71,19 @@ def tag_of(reference: str) -> str | None:
 
 
 def merged_tree(
-    repository: Identifier, image: ResolvedImage, *, emit: Callable[[Event], None] | None = None
+    repository: Identifier,
+    image: ResolvedImage,
+    *,
+    emit: Callable[[Event], None] | None = None,
+    limits: ImageLimits | None = None,
 ) -> Directory:
     """Return the merged tree of an image whose layers *repository* holds, before any canonical form.
 
     Directories that no layer names are told once, by an event: composefs-rs refuses such an image.
     """
     implied: list[bytes] = []
-    tree = merge_layers(
-        (repository.layer_entries(diff_id) for diff_id in image.config.diff_ids), implied=implied.append
-    )
+    layers = (repository.layer_entries(diff_id) for diff_id in image.config.diff_ids)
+    tree = merge_layers(layers, entry_limit=(limits or ImageLimits()).entries, implied=implied.append)
     if implied and emit is not None:
         first = implied[0].decode("utf-8", "backslashreplace")
         facts = {"directories": len(implied), "first": first, "reference": str(image.reference)}

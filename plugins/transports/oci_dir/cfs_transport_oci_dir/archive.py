@@ -51,6 +51,10 @@ class Archive:
         self._links: dict[str, str] = {}
         try:
             self._scan()
+        except LimitError as error:
+            self._file.close()
+            msg = f"{path} is no archive of an image: {error.message}"
+            raise LimitError(msg, hint="unpack it, and read the directory: oci:DIRECTORY", facts=error.facts) from error
         except ImageError as error:
             self._file.close()
             msg = f"{path} is not a readable tar archive: {error.message}"
