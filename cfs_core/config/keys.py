@@ -71,6 +71,13 @@ KEYS: Final[tuple[Key, ...]] = (
     ),
     Key("install.kargs", Kind.TEXTS, (), "kernel arguments; those of all sources add up", image=True),
     Key(
+        "install.karg-deletes",
+        Kind.TEXTS,
+        (),
+        "kernel arguments of the image that are taken out, by KEY or KEY=VALUE; those of all sources add up",
+        image=True,
+    ),
+    Key(
         "install.firmware",
         Kind.CHOICE,
         None,

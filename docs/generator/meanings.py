@@ -31,6 +31,7 @@ LOGS = {
 }
 
 CODES = {
+    "image.setting-ignored": "The image asks for a setting that is not known, or that has no meaning here.",
     "boot.cmdline-too-long": "The kernel of this architecture does not read so long a command line.",
     "boot.differs": "A file of loader, menu or kernel is not what was installed.",
     "boot.filesystem-unreadable": "The loader cannot read the filesystem that its kernels are on.",

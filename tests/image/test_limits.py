@@ -1,4 +1,4 @@
-"""Limits are settings: what they are by default, that they reach the parsers, and that errors name them and the entry."""
+"""Limits are settings: their defaults, that they reach the parsers, that errors name setting and entry."""
 
 from __future__ import annotations
 
