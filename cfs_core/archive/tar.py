@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from cfs_core.archive.kinds import kind_of
 from cfs_core.archive.tar_fields import (
     MAX_ID,
     MAX_TIME,
@@ -102,6 +103,9 @@ class _Parser:
         self._name = b""
         """Of the entry that is read just now."""
 
+        self._first = b""
+        """The first block of the stream."""
+
     def members(self) -> Iterator[LayerMember]:
         read, entry_of = self._read, self._entry
         entry: LayerEntry | None = None
@@ -115,6 +119,7 @@ class _Parser:
                     return
                 header = raw[padding:]
                 self._name = b""
+                self._first = self._first or raw
                 kind = header[156]
                 extensions = None
                 if kind not in _PLAIN_KINDS or not header[0]:
@@ -134,6 +139,10 @@ class _Parser:
                 padding = -size % BLOCK
                 yield LayerMember(raw, entry, size)
         except ImageError as error:
+            found = kind_of(self._first) if entry is None else None
+            if found is not None:
+                msg = f"the layer is {found}, not a tar archive"
+                raise ImageError(msg, hint="make the layer anew, with tar", facts=error.facts) from error
             raise _located(error, self._name, entry) from error
 
     def _second_end_block(self) -> bytes:

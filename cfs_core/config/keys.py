@@ -96,6 +96,13 @@ KEYS: Final[tuple[Key, ...]] = (
         image=True,
         most=86_400,
     ),
+    Key(
+        "image.contradictions",
+        Kind.CHOICE,
+        "refuse",
+        "what to do with a layer that takes away what it has itself; composefs-rs applies such whiteouts",
+        choices=("refuse", "apply"),
+    ),
     Key("limits.layer-size", Kind.SIZE, 64 << 30, "most bytes of a layer as it is transferred"),
     Key("limits.layer-unpacked-size", Kind.SIZE, 128 << 30, "most bytes of a layer when it is uncompressed"),
     Key("limits.layer-trailer", Kind.SIZE, 64 * MIB, "most bytes behind the end of a layer's archive"),

@@ -20,6 +20,8 @@ class ImageLimits:
 
     layer: LayerLimits = field(default_factory=LayerLimits)
     entries: int = ENTRY_LIMIT
+    contradictions: bool = False
+    """Whether a layer may take away what it has itself (``image.contradictions``)."""
 
 
 def image_limits(settings: Settings) -> ImageLimits:
@@ -27,6 +29,7 @@ def image_limits(settings: Settings) -> ImageLimits:
     value = settings.value
     return ImageLimits(
         entries=value("limits.image-entries"),
+        contradictions=value("image.contradictions") == "apply",
         layer=LayerLimits(
             blob_bytes=value("limits.layer-size"),
             trailer_bytes=value("limits.layer-trailer"),

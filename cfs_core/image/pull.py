@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from cfs_core.archive.tar_fields import shown
+from cfs_core.errors import ImageError
 from cfs_core.image.layers import open_layer
 from cfs_core.image.limits import ImageLimits
 from cfs_core.image.merge import merge_layers
@@ -82,10 +84,31 @@ def merged_tree(
     Directories that no layer names are told once, by an event: composefs-rs refuses such an image.
     """
     implied: list[bytes] = []
+    allowed = limits or ImageLimits()
+    contradictions: list[tuple[int, bytes]] = []
+
+    def contradicted(number: int, path: bytes) -> None:
+        contradictions.append((number, path))
+        if not allowed.contradictions:
+            raise _contradiction(number, path)
+
     layers = (repository.layer_entries(diff_id) for diff_id in image.config.diff_ids)
-    tree = merge_layers(layers, entry_limit=(limits or ImageLimits()).entries, implied=implied.append)
+    tree = merge_layers(layers, entry_limit=allowed.entries, implied=implied.append, contradicted=contradicted)
+    if contradictions and emit is not None:
+        number, path = contradictions[0]
+        facts = {"entries": len(contradictions), "first": shown(path), "layer": number}
+        emit(Event(name="image.contradictions-applied", facts=facts, warning=True))
     if implied and emit is not None:
         first = implied[0].decode("utf-8", "backslashreplace")
         facts = {"directories": len(implied), "first": first, "reference": str(image.reference)}
         emit(Event(name="image.directories-implied", facts=facts, warning=True))
     return tree
+
+
+def _contradiction(number: int, path: bytes) -> ImageError:
+    msg = (
+        f"layer {number} has {shown(path)} and, later, a whiteout that takes it away: composefs-rs and cfs would leave "
+        "it out, umoci keeps it, and podman's overlay store refuses the layer"
+    )
+    hint = "build the layer anew without one of the two; or set image.contradictions to apply, which leaves it out"
+    return ImageError(msg, hint=hint, code="image.contradiction", facts={"layer": number, "path": shown(path)})

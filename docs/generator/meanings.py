@@ -10,6 +10,7 @@ EVENTS = {
     "image.resolved": "The reference has become a digest; from here on only the digest counts.",
     "install.completed": "The disk has its name, and the run was a success.",
     "repository.other-hash": "The image is sealed with another hash, and goes into a second repository.",
+    "image.contradictions-applied": "A layer takes away what it has itself; it was left out, as composefs-rs does it.",
     "image.directories-implied": "Directories that no layer names were made; composefs-rs refuses such images.",
     "layer.media-type-wrong": "A layer is packed otherwise than its media type says; its contents are right.",
     "layer.stored": "A layer is complete and right, and in the repository.",
@@ -31,6 +32,7 @@ LOGS = {
 }
 
 CODES = {
+    "image.contradiction": "A layer has a file and a whiteout of it: readers of layers disagree about it.",
     "image.setting-ignored": "The image asks for a setting that is not known, or that has no meaning here.",
     "boot.cmdline-too-long": "The kernel of this architecture does not read so long a command line.",
     "boot.differs": "A file of loader, menu or kernel is not what was installed.",

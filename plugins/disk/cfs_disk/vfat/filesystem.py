@@ -1,4 +1,4 @@
-"""Filesystem provider ``vfat``: FAT32 (FAT16 below 34 MiB), for ESP and XBOOTLDR."""
+"""Filesystem provider ``vfat``: FAT32 (FAT16 below 33 MiB), for ESP and XBOOTLDR."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from cfs_core.plugin import Partition, PlacingAction, PluginContext, Region
 
 _MIB = 1024 * 1024
-_FAT32_BYTES = 34 * _MIB
+_FAT32_BYTES = 33 * _MIB
+"""The least FAT32 has 65525 clusters, of one sector here; FAT16 of this size would have more than it counts."""
+
 _LEAST_BYTES = 4 * _MIB
+_FAT16_ROOT_BYTES = 512 * 32
 _CLUSTER = 4096
 _SECTOR = 512
 _SECTORS_PER_CLUSTER = ((260 * _MIB, 1), (8192 * _MIB, 8), (16384 * _MIB, 16), (32768 * _MIB, 32))
@@ -63,7 +66,7 @@ class VfatFilesystem(Filesystem):
         ]
 
     def bytes_needed(self, contents: Mapping[str, PlacingAction]) -> int:
-        """Return the size of the smallest partition that holds *contents*: at least 34 MiB, the least FAT32 can be."""
+        """Return the size of the smallest partition that holds *contents*: at least 4 MiB, the least FAT16 can be."""
         return self._needed(collect(contents, self._epoch))
 
     def build(self, contents: Mapping[str, PlacingAction], partition: Partition, region: Region) -> None:
@@ -122,7 +125,9 @@ class VfatFilesystem(Filesystem):
             total += -(-size // _CLUSTER) * _CLUSTER
             pending += node.children.values()
         tables = total // _SECTOR * 8 + 64 * _SECTOR
-        return max(_FAT32_BYTES, -(-(total + tables) // _MIB) * _MIB)
+        # FAT16 has a fixed root directory.
+        least = _LEAST_BYTES if directory_bytes(root, is_root=True) <= _FAT16_ROOT_BYTES else _FAT32_BYTES
+        return max(least, -(-(total + tables) // _MIB) * _MIB)
 
 
 def _clear(region: Region) -> None:
