@@ -9,7 +9,7 @@ from cfs_core.errors import ImageError, LimitError
 from cfs_core.image.limits import ImageLimits, image_limits
 from cfs_core.image.merge import merge_layers
 from cfs_core.tar import TarLimits, read_members
-from cfs_testkit.builders.oci import Image, layer, pax_header, raw_header, write_layout
+from cfs_testkit.builders.oci import Dir, Image, layer, pax_header, raw_header, write_layout
 
 
 class Stream:
@@ -99,3 +99,21 @@ def test_from_the_environment_to_the_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CFS_LIMITS_LAYER_ENTRIES", "10")
     assert run(["image", "digest", f"oci:{tmp_path}/l:t"]) == LimitError.exit_status
     assert "limits.layer-entries" in capsys.readouterr().err
+
+
+def test_contradictions_are_refused_or_applied(tmp_path, monkeypatch, capsys):
+    from cfs_core.cli.main import run
+
+    layers = [layer({"usr/d/a": "lower"}, "none"), layer({"usr/d/a": "upper", "usr/d/.wh.a": ""}, "none")]
+    write_layout(tmp_path / "l", {"t": Image(layers), "plain": Image([layer({"usr/d": Dir()}, "none")])})
+    assert run(["image", "digest", f"oci:{tmp_path}/l:t"]) == ImageError.exit_status
+    error = capsys.readouterr().err
+    assert "[image.contradiction]" in error
+    assert "layer 2 has '/usr/d/a'" in error
+    assert "set image.contradictions" in error
+    monkeypatch.setenv("CFS_IMAGE_CONTRADICTIONS", "apply")
+    assert run(["image", "digest", f"oci:{tmp_path}/l:t"]) == 0
+    applied = capsys.readouterr()
+    assert "image.contradictions-applied" in applied.err
+    assert run(["image", "digest", f"oci:{tmp_path}/l:plain"]) == 0
+    assert capsys.readouterr().out == applied.out
