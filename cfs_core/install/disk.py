@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy import preflight
+from cfs_core.errors import DiskError
 from cfs_core.interfaces.layout import LayoutRequest
 from cfs_core.model.action import CopyObject
 from cfs_core.model.disk import Volume, VolumeNeed
@@ -47,7 +48,10 @@ class PlannedDisk:
             return None
         placed = contents.contents(partition.volume)
         used = sum(_size(action) for action in placed.values())
-        return used, max(0, partition.size - filesystem.bytes_needed(placed))
+        try:
+            return used, max(0, partition.size - filesystem.bytes_needed(placed))
+        except DiskError:  # a finding of the plan says what it cannot hold
+            return None
 
     @property
     def root(self) -> Partition:

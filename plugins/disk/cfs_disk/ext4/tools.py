@@ -27,6 +27,8 @@ _FULL = re.compile(r"no space|could not allocate|no free space|inode allocation"
 _NO_COMPLAINT = (b"debugfs: ", b"debugfs 1.", b"Allocated inode: ", b"Checksum set to ")
 """The echo of each command, the banner, and what mknod and set_bg say when they work."""
 
+# floppy, small, big and huge are what mke2fs adds to ext4 by size. They change nothing here, but without them it warns
+# that they are not defined, and what it says on standard error counts as a failure.
 _CONFIG = """\
 [defaults]
 \tbase_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
@@ -121,6 +123,7 @@ class Ext4Tools:
             "mkfs.ext4", "-q", "-F",
             "-b", "4096",
             "-I", "256",
+            # The default is 5 %, gigabytes of a large disk; a little must stay for root to log in and clean up.
             "-m", "1",
             "-N", str(options.inodes),
             "-J", f"size={options.journal_mib}",
@@ -192,6 +195,7 @@ class Ext4Tools:
                     raise DiskError(msg, hint="set TMPDIR to a filesystem with more room") from error
                 # It also frees what was deleted and still open; 1: something was set right.
                 self._commands.run(["e2fsck", "-p", where], ok=frozenset({0, 1, 4, 8, 12}))
+            # 4: errors are left, as -n repairs none; 8: it could not go on (e2fsck(8)). What it printed tells which.
             done = self._commands.run(["e2fsck", "-fn", where], ok=frozenset({0, 4, 8, 12}))
         if done.returncode == 0:
             return []
@@ -200,6 +204,7 @@ class Ext4Tools:
         return [Problem(code="ext4.fsck", where=str(region.path), message=line) for line in wanted or ["e2fsck failed"]]
 
     def _env(self, epoch: int) -> dict[str, str]:
+        # e2fsprogs takes 0 for not set, and then the host's clock.
         return {"E2FSPROGS_FAKE_TIME": str(max(epoch, 1))}
 
     @contextmanager
