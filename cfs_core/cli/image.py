@@ -74,7 +74,7 @@ def image() -> None:
 
 @contextmanager
 def _tree(app: App, source: str, choices: dict[str, Any]) -> Iterator[tuple[Directory, FormatOptions]]:
-    from cfs_core.image.limits import image_limits
+    from cfs_core.deploy.limits import image_limits
     from cfs_core.image.source import Form, Source, open_tree
 
     asked = [form for form in Form if choices[form.value.replace("-", "_")]]

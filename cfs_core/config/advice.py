@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.config.settings import Layer, Rank, layer_from_table, parse_toml
 from cfs_core.errors import ConfigError
+from cfs_core.interfaces.image_settings import is_for, refuse_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +20,6 @@ BOOTC_FOLDERS = ("/usr/lib/bootc/install", "/usr/local/lib/bootc/install", "/etc
 CFS_FOLDER = "/usr/lib/cfs/install.d"
 ADVICE = "image:"
 """Starts the origin of every setting that an image advises."""
-
-RUST_NAMES: Mapping[str, str] = {"amd64": "x86_64", "arm64": "aarch64", "riscv64": "riscv64", "386": "x86"}
-"""What bootc calls the architectures of images (``std::env::consts::ARCH``)."""
 
 _TEXT, _TEXTS, _FLAG = "a string", "a list of strings", "true or false"
 _USED = {
@@ -74,22 +72,6 @@ def image_advice(image: TreeReader, architecture: str = "") -> tuple[Layer, ...]
 def _files(image: TreeReader, folder: str) -> list[str]:
     refuse_file(image, folder)
     return [name for name in image.names(folder) if name.endswith(".toml") and not name.startswith(".")]
-
-
-def refuse_file(image: TreeReader, folder: str) -> None:
-    """Refuse a file where a directory of settings belongs: what it says would be lost without a word.
-
-    Raises:
-        ConfigError: it is one.
-    """
-    if image.content(folder) is not None:
-        msg = f"{folder} of the image is a file, and must be a directory with files in it"
-        raise ConfigError(msg, hint=f"move it to {folder}/10-image.toml in the image", facts={"path": folder})
-
-
-def is_for(architecture: str, wanted: object) -> bool:
-    """Return whether ``match-architectures`` has *architecture*, in bootc's words or in OCI's; without it all do."""
-    return not isinstance(wanted, list) or bool({architecture, RUST_NAMES.get(architecture)} & set(wanted))
 
 
 def _bootc_layer(table: dict[str, object], origin: str, architecture: str) -> tuple[Layer, ...]:

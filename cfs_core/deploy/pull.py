@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cfs_core.deploy.limits import image_limits
 from cfs_core.image.copy import copy_image
-from cfs_core.image.limits import image_limits
 from cfs_core.image.pull import merged_tree, pull_layers
 from cfs_core.model.deployment import FormatOptions, FormatVersion
 from cfs_core.model.digest import HashAlgorithm

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.bls import split_arguments
-from cfs_core.config.advice import is_for, refuse_file
 from cfs_core.errors import ConfigError, ImageError, UsageError
+from cfs_core.interfaces.image_settings import is_for, refuse_file
 from cfs_core.model.boot import Architecture, KernelArgument
 from cfs_core.model.plan import Finding, Severity
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 from cfs_core.errors import DiskError, DiskFullError, RefusedError
 from cfs_core.model.disk import Region, Volume
-from cfs_core.report.progress import human_bytes
 from cfs_core.target.memory import RAW
 from cfs_core.target.partial import PartialFile, taken
 from cfs_core.target.room import room_on_host
@@ -161,7 +160,7 @@ class ImageTarget:
             raise DiskError(msg) from error
         available = status.f_bavail * status.f_frsize
         if needed > available:
-            has, takes = human_bytes(available), human_bytes(needed)
+            has, takes = (f"{count / (1 << 20):.1f} MiB" for count in (available, needed))
             msg = f"{self._path.parent} has {has} free, and the disk image will take about {takes}"
             raise DiskFullError(
                 msg, hint="free some space, or choose another place", facts={"needed": needed, "available": available}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cfs_core.config.settings import Rank, Settings, command_line, layer_from_table
+from cfs_core.deploy.limits import image_limits
 from cfs_core.errors import ImageError, LimitError
-from cfs_core.image.limits import ImageLimits, image_limits
+from cfs_core.image.limits import ImageLimits
 from cfs_core.image.merge import merge_layers
 from cfs_core.tar import TarLimits, read_members
 from cfs_testkit.builders.oci import Dir, Image, layer, pax_header, raw_header, write_layout
