@@ -75,6 +75,7 @@ def image() -> None:
 
 @contextmanager
 def _tree(app: App, source: str, choices: dict[str, Any]) -> Iterator[tuple[Directory, FormatOptions]]:
+    from cfs_core.deploy.limits import image_limits
     from cfs_core.image.source import Form, Source, open_tree
 
     asked = [form for form in Form if choices[form.value.replace("-", "_")]]
@@ -95,6 +96,7 @@ def _tree(app: App, source: str, choices: dict[str, Any]) -> Iterator[tuple[Dire
         platform=wanted_platform(choices["architecture"]),
         progress=app.progress,
         emit=app.emit,
+        limits=image_limits(app.settings),
     ) as tree:
         yield tree, options
 

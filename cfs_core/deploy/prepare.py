@@ -99,7 +99,7 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
             seal=seal,
             storage=storage,
             storage_choice=choice if seal is None else Choice(choice.value, "the image is sealed"),
-            settings=_with_advice(services.settings, fetched.reader),
+            settings=_with_advice(services.settings, fetched.reader, image.config.platform.architecture),
             verified=judged.verified,
         )
 
@@ -119,8 +119,8 @@ def _compare_identity(
         raise VerificationError(msg, hint="somebody changes it; use a repository of your own (--repo)", facts=facts)
 
 
-def _with_advice(settings: Settings, image: ImageReader) -> Settings:
-    for layer in image_advice(image):
+def _with_advice(settings: Settings, image: ImageReader, architecture: str) -> Settings:
+    for layer in image_advice(image, architecture):
         settings = settings.with_layer(layer)
     return settings
 

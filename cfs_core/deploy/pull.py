@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cfs_core.deploy.limits import image_limits
 from cfs_core.deploy.trust import check_trust
 from cfs_core.image.copy import copy_image
 from cfs_core.image.pull import merged_tree, pull_layers
@@ -33,10 +34,17 @@ def pull(judged: JudgedImage, repository: Repository, services: Services, *, ver
     Raises:
         TransportError, VerificationError, ImageError, StorageError: nothing of the failing layer is published.
     """
+    limits = image_limits(services.settings)
     fetched = pull_layers(
-        judged.transport, judged.image, repository, progress=services.progress, emit=services.emit, verify=verify
+        judged.transport,
+        judged.image,
+        repository,
+        progress=services.progress,
+        emit=services.emit,
+        limits=limits,
+        verify=verify,
     )
-    return merged_tree(repository, judged.image, emit=services.emit), fetched
+    return merged_tree(repository, judged.image, emit=services.emit, limits=limits), fetched
 
 
 def copy(judged: JudgedSource, destination: Fetcher, target: ImageReference, services: Services) -> Digest:

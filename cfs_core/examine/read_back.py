@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cfs_core.interfaces.bootloader import Bootloader
     from cfs_core.interfaces.storage import FileReader, StorageFormat
+    from cfs_core.interfaces.target import TargetView
     from cfs_core.model.boot import BootEntry
     from cfs_core.model.content import Content
     from cfs_core.model.disk import Location, Volume
@@ -63,7 +64,9 @@ def _problems(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storag
         reader = disk.reader(volume)
         if reader is not None:
             yield from compare(volume, reader, plan.steps)
-    yield from _menu(disk, plan.menu.entries[0], bootloader)
+    yield from menu_problems(disk, plan.menu.entries[0], bootloader)
+    for entry in bootloader.read_menu(disk).entries[:1]:
+        yield from examine_entry(disk, entry)
 
 
 def compare(volume: Volume, reader: FileReader, steps: Iterable[Step]) -> Iterator[Problem]:
@@ -140,12 +143,12 @@ def _same(reader: FileReader, path: str, wanted: Content) -> bool:
     return True
 
 
-def _menu(disk: DiskImage, wanted: BootEntry, bootloader: Bootloader) -> Iterator[Problem]:
+def menu_problems(target: TargetView, wanted: BootEntry, bootloader: Bootloader) -> Iterator[Problem]:
     """Parse the menu again, as the loader will, and look for the wanted entry and its files.
 
     On a new disk it is the only entry of ours: the first is what starts, whatever the loader's default says.
     """
-    menu = bootloader.read_menu(disk)
+    menu = bootloader.read_menu(target)
     if not menu.entries:
         yield Problem(code="boot.menu", where="boot menu", message="is empty")
         return
@@ -156,4 +159,3 @@ def _menu(disk: DiskImage, wanted: BootEntry, bootloader: Bootloader) -> Iterato
         return
     if wanted.arguments and first.arguments != wanted.arguments:
         yield Problem(code="boot.menu", where="boot menu", message=f"has other kernel arguments: {first.arguments}")
-    yield from examine_entry(disk, first)

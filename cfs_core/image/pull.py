@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from cfs_core.archive.tar_fields import shown
+from cfs_core.errors import ImageError
 from cfs_core.image.layers import open_layer
+from cfs_core.image.limits import ImageLimits
 from cfs_core.image.merge import merge_layers
 from cfs_core.image.parallel import run_parallel
 from cfs_core.model.event import Event
@@ -38,6 +41,7 @@ def pull_layers(
     emit: Callable[[Event], None],
     parallel: int = PARALLEL,
     verify: bool = False,
+    limits: ImageLimits | None = None,
 ) -> int:
     """Fetch the layers that *repository* lacks, largest first, and return how many were fetched.
 
@@ -48,6 +52,7 @@ def pull_layers(
     Raises:
         TransportError, VerificationError, ImageError, StorageError: nothing of the failing layer is published.
     """
+    allowed = limits or ImageLimits()
     missing = {diff_id: index for index, diff_id in reversed(list(enumerate(image.config.diff_ids)))}
     wanted = [
         index
@@ -58,7 +63,7 @@ def pull_layers(
     wanted.sort(key=lambda index: -image.manifest.layers[index].size)
 
     def fetch(index: int) -> int:
-        with open_layer(transport, image, index, progress=progress, emit=emit) as layer:
+        with open_layer(transport, image, index, limits=allowed.layer, progress=progress, emit=emit) as layer:
             repository.import_layer(layer)
         return index
 
@@ -76,18 +81,42 @@ def tag_of(reference: str) -> str | None:
 
 
 def merged_tree(
-    repository: Identifier, image: ResolvedImage, *, emit: Callable[[Event], None] | None = None
+    repository: Identifier,
+    image: ResolvedImage,
+    *,
+    emit: Callable[[Event], None] | None = None,
+    limits: ImageLimits | None = None,
 ) -> Directory:
     """Return the merged tree of an image whose layers *repository* holds, before any canonical form.
 
     Directories that no layer names are told once, by an event: composefs-rs refuses such an image.
     """
     implied: list[bytes] = []
-    tree = merge_layers(
-        (repository.layer_entries(diff_id) for diff_id in image.config.diff_ids), implied=implied.append
-    )
+    allowed = limits or ImageLimits()
+    contradictions: list[tuple[int, bytes]] = []
+
+    def contradicted(number: int, path: bytes) -> None:
+        contradictions.append((number, path))
+        if not allowed.contradictions:
+            raise _contradiction(number, path)
+
+    layers = (repository.layer_entries(diff_id) for diff_id in image.config.diff_ids)
+    tree = merge_layers(layers, entry_limit=allowed.entries, implied=implied.append, contradicted=contradicted)
+    if contradictions and emit is not None:
+        number, path = contradictions[0]
+        facts = {"entries": len(contradictions), "first": shown(path), "layer": number}
+        emit(Event(name="image.contradictions-applied", facts=facts, warning=True))
     if implied and emit is not None:
         first = implied[0].decode("utf-8", "backslashreplace")
         facts = {"directories": len(implied), "first": first, "reference": str(image.reference)}
         emit(Event(name="image.directories-implied", facts=facts, warning=True))
     return tree
+
+
+def _contradiction(number: int, path: bytes) -> ImageError:
+    msg = (
+        f"layer {number} has {shown(path)} and, later, a whiteout that takes it away: composefs-rs and cfs would leave "
+        "it out, umoci keeps it, and podman's overlay store refuses the layer"
+    )
+    hint = "build the layer anew without one of the two; or set image.contradictions to apply, which leaves it out"
+    return ImageError(msg, hint=hint, code="image.contradiction", facts={"layer": number, "path": shown(path)})

@@ -14,6 +14,7 @@ from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.deployment import PlannedContents, PlannedEntry, plan_contents, plan_entry
 from cfs_core.deploy.state import plan_origin
 from cfs_core.install.disk import PlannedDisk, plan_disk
+from cfs_core.install.foresee import foresee, foresee_menu
 from cfs_core.model.action import CopyObject, RunCommand, WriteFile
 from cfs_core.model.boot import BootMenu
 from cfs_core.model.digest import Digest
@@ -69,7 +70,8 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
         menu=menu,
         arguments=entry.arguments,
     )
-    found = _findings(plan, decisions, disk, entry, services)
+    foreseen = [*foresee(request, disk, target, services), *foresee_menu(target, menu, decisions)]
+    found = (*_findings(plan, decisions, disk, entry, services), *(_stamped(each, "cfs-core") for each in foreseen))
     return PreparedInstall(plan=replace(plan, findings=found), decisions=decisions, disk=disk, target=target)
 
 

@@ -67,14 +67,15 @@ def install(
     """Install, *show* the plan before anything is written, and return what was done; None for a dry run.
 
     Raises:
-        CfsError: nothing is at the final name then, but what was there before.
+        CfsError: nothing is at the final name then, but what was there before. A dry run ends with the same error,
+            after *show*.
     """
     started = time.monotonic()
     with planned(request, services) as (image, prepared):
         show(image, prepared)
+        refuse_errors(prepared.plan.findings)
         if request.dry_run:
             return None
-        refuse_errors(prepared.plan.findings)
         _write(request, image, prepared, services)
     took = time.monotonic() - started
     result = InstallResult(

@@ -50,11 +50,15 @@ class DeploymentStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Deployments in the order of the menu, those that nothing starts last; entries of other systems."""
+    """Deployments in the order of the menu, those that nothing starts last; entries of other systems.
+
+    ``problems`` are inconsistencies; ``notes`` are worth knowing and right as they are.
+    """
 
     deployments: tuple[DeploymentStatus, ...]
     foreign: tuple[EntryStatus, ...]
     problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...] = ()
 
 
 def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> Status:
@@ -85,7 +89,8 @@ def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> St
             ordered[identity] = replace(known, entries=(*known.entries, status))
     deployments = tuple({**ordered, **{name: each for name, each in found.items() if name not in ordered}}.values())
     problems += _check(deployments, frozenset(found), menus)
-    return Status(deployments=deployments, foreign=tuple(foreign), problems=tuple(problems))
+    notes = tuple(_unstarted(deployments)) if any(menu.entries for menu in menus.values()) else ()
+    return Status(deployments=deployments, foreign=tuple(foreign), problems=tuple(problems), notes=notes)
 
 
 def mounted_volumes(sysroot: Path, outside: Path | None = None) -> dict[Volume, Path]:
@@ -153,6 +158,13 @@ def _check_files(target: TargetView, entry: BootEntry) -> Iterator[Problem]:
             yield Problem(code="boot.menu", where=str(location), message=message)
 
 
+def _unstarted(deployments: tuple[DeploymentStatus, ...]) -> Iterator[Problem]:
+    """Point out deployments without an entry: whoever upgrades twice keeps two entries and, until gc, three of them."""
+    for each in deployments:
+        if not each.entries:
+            yield Problem(code="state.unstarted", where=f"{each.id:.16}", message="is started by no boot entry")
+
+
 def _check(
     deployments: tuple[DeploymentStatus, ...], present: frozenset[str], menus: Mapping[str, BootMenu]
 ) -> Iterator[Problem]:
@@ -160,8 +172,6 @@ def _check(
         yield Problem(code="boot.menu", where="boot menu", message="has no entries, or its volume is not here")
         return
     for each in deployments:
-        if not each.entries:
-            yield Problem(code="boot.menu", where=f"{each.id:.16}", message="is started by no boot entry")
         if each.id not in present:
             names = ", ".join(entry.name for entry in each.entries)
             message = f"has a boot entry ({names}) and is not deployed"

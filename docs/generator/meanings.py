@@ -10,6 +10,7 @@ EVENTS = {
     "image.resolved": "The reference has become a digest; from here on only the digest counts.",
     "install.completed": "The disk has its name, and the run was a success.",
     "repository.other-hash": "The image is sealed with another hash, and goes into a second repository.",
+    "image.contradictions-applied": "A layer takes away what it has itself; it was left out, as composefs-rs does it.",
     "image.directories-implied": "Directories that no layer names were made; composefs-rs refuses such images.",
     "layer.media-type-wrong": "A layer is packed otherwise than its media type says; its contents are right.",
     "layer.stored": "A layer is complete and right, and in the repository.",
@@ -19,6 +20,7 @@ EVENTS = {
 }
 
 LOGS = {
+    "filesystem.journal-replayed": "An ext4 was not unmounted; it is read as its journal would leave it, in memory.",
     "filesystem.staging-chosen": "This `mkfs.ext4` reads no tar stream: files are copied into scratch space first.",
     "plugin.cause": "The traceback of a plugin's fault.",
     "plugin.skipped": "A plugin is broken; the run goes on without it.",
@@ -31,6 +33,8 @@ LOGS = {
 }
 
 CODES = {
+    "image.contradiction": "A layer has a file and a whiteout of it: readers of layers disagree about it.",
+    "image.setting-ignored": "The image asks for a setting that is not known, or that has no meaning here.",
     "boot.cmdline-too-long": "The kernel of this architecture does not read so long a command line.",
     "boot.differs": "A file of loader, menu or kernel is not what was installed.",
     "boot.filesystem-unreadable": "The loader cannot read the filesystem that its kernels are on.",
@@ -85,6 +89,7 @@ CODES = {
     "repository.no-metadata": "There is no `meta.json`; the hash is told from the objects' names.",
     "repository.stray": "Something lies in the repository that does not belong there.",
     "state.layout": "A boot entry is of another kind than its deployment was made for.",
+    "state.unstarted": "A deployment that no boot entry starts: kept until garbage is collected. A note, not a fault.",
     "state.missing": "A boot entry starts a deployment that is not there.",
     "state.origin": "The origin file of the deployment is missing.",
     "stream.damaged": "A layer, put together again, is not what it claims to be.",

@@ -150,6 +150,7 @@ class StorageTransport(Transport):
         store = layer.store
         where = f"layer {layer.id[:12]} in {store.root}"
         with store.layers_lock.held():
+            _refuse_unreadable(layer, where)
             try:
                 files = Beneath(store.diff(layer.id))
             except OSError as error:
@@ -158,6 +159,25 @@ class StorageTransport(Transport):
             with files:
                 opener = files if os.geteuid() == 0 else _Rootless(files, store.diff(layer.id), self._unreadable)
                 yield _explained(assemble(read_tar_split(store.tar_split(layer.id)), opener, where), where)
+
+
+def _refuse_unreadable(layer: StoredLayer, where: str) -> None:
+    """Refuse what is in the store in a form that gives no archive back.
+
+    Raises:
+        StorageError: the store keeps files by their digests, or the layer was pulled in part.
+    """
+    if layer.store.uses_composefs(layer.id):
+        msg = f"{where} is kept with use_composefs, which cfs does not read"
+        hint = 'set use_composefs = "false" in storage.conf and pull the image again, or name it where it came from'
+        raise StorageError(msg, hint=hint)
+    if layer.partial and not layer.store.tar_split(layer.id).exists():
+        msg = f"{where} was pulled in part (zstd:chunked), and nothing says what its archive was"
+        hint = (
+            'set pull_options = {enable_partial_images = "false"} in storage.conf, remove the image and pull it again; '
+            "or name it where it came from: docker://…"
+        )
+        raise StorageError(msg, hint=hint)
 
 
 class _Rootless:

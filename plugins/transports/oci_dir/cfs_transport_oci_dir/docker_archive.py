@@ -100,6 +100,9 @@ class DockerArchiveTransport(Transport):
         if path not in self._archives:
             archive = self._archives[path] = Archive(path, self._scratch)
             if "manifest.json" not in archive:
+                if "repositories" in archive:
+                    msg = f"{path} was written by docker save before Docker 1.10: it has no manifest.json in it"
+                    raise ImageError(msg, hint="load it with docker or podman, and save it again: podman save -o FILE")
                 oci = "oci-layout" in archive
                 msg = f"{path} was not written by docker save: it has no manifest.json in it"
                 raise ImageError(msg, hint=f"write oci-archive:{path}" if oci else None)
