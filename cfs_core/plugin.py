@@ -107,6 +107,7 @@ if TYPE_CHECKING:
         EntryKind,
         Firmware,
         KernelArgument,
+        KernelForm,
         UkiAddon,
     )
     from cfs_core.model.content import BytesContent, Content, FileContent, read_all
@@ -210,6 +211,7 @@ _HOMES: Final = {
     "InstallPlan": "cfs_core.model.plan:InstallPlan",
     "JsonFields": "cfs_core.system.strict_json:JsonFields",
     "KernelArgument": "cfs_core.model.boot:KernelArgument",
+    "KernelForm": "cfs_core.model.boot:KernelForm",
     "LayerEntry": "cfs_core.model.layer:LayerEntry",
     "LayerMember": "cfs_core.model.layer:LayerMember",
     "LayerStream": "cfs_core.interfaces.storage:LayerStream",
@@ -366,6 +368,7 @@ __all__ = [
     "InstallPlan",
     "JsonFields",
     "KernelArgument",
+    "KernelForm",
     "LayerEntry",
     "LayerMember",
     "LayerStream",

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy import preflight
+from cfs_core.deploy.bootable.fstab import judge_fstab
 from cfs_core.deploy.bounds import Bounds
 from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.deployment import PlannedContents, PlannedEntry, plan_contents, plan_entry
+from cfs_core.deploy.kernel_line import is_root
 from cfs_core.deploy.state import plan_origin
 from cfs_core.install.disk import PlannedDisk, plan_disk
 from cfs_core.model.action import CopyObject, RunCommand, WriteFile
@@ -70,6 +72,7 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
         arguments=entry.arguments,
     )
     found = _findings(plan, decisions, disk, entry, services)
+    found += tuple(_stamped(finding, "cfs-core") for finding in judge_fstab(image.merged, disk.partitions, is_root))
     return PreparedInstall(plan=replace(plan, findings=found), decisions=decisions, disk=disk, target=target)
 
 

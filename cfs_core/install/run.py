@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from cfs_core.deploy.authorized_keys import check_authorized_keys
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
 from cfs_core.deploy.target_reference import one_line, target_reference
@@ -52,6 +53,8 @@ def planned(request: InstallRequest, services: Services) -> Iterator[tuple[Prepa
         CfsError: as `install`.
     """
     ImageTarget.check_destination(request.disk, replace=request.replace)
+    if request.root_ssh_authorized_keys is not None:
+        check_authorized_keys(request.root_ssh_authorized_keys)
     if request.target_imgref is None:
         one_line(request.source, "--source-imgref")
     else:

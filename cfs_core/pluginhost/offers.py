@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from cfs_core.model.boot import EntryKind, Firmware
+from cfs_core.model.boot import EntryKind, Firmware, KernelForm
 
 if TYPE_CHECKING:
     from cfs_core.interfaces.provider import Provider
@@ -16,6 +16,7 @@ _SEVERAL: Final[dict[str, tuple[tuple[type, ...], type]]] = {
     "marker_paths": ((tuple, list), str),
     "firmware": ((frozenset, set), Firmware),
     "entries": ((frozenset, set), EntryKind),
+    "kernels": ((frozenset, set), KernelForm),
 }
 """Fields with several values: the collection, and what is in it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, KernelForm, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,4 +29,5 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
         factory=_make,
         firmware=frozenset({Firmware.UBOOT}),
         entries=frozenset({EntryKind.BLS}),
+        kernels=frozenset({KernelForm.IMAGE, KernelForm.GZIP, KernelForm.BZIMAGE}),
     )
