@@ -175,7 +175,7 @@ class App(contextlib.AbstractContextManager["App"]):
         """Show an event to the log, to progress readers and to plugins that observe."""
         if event.warning:
             self.progress.close()
-        (self.logs.warning if event.warning else self.logs.info)(event.name, **event.facts)
+        self.logs.event(event)
         self.progress.event(event)
         self.host.notify(event)
 
