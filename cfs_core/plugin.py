@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from cfs_core.hookspecs import hookimpl
+    from cfs_core.image.elf import elf_architecture, elf_interpreter
     from cfs_core.interfaces.bootloader import BootFacts, Bootloader
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
     from cfs_core.interfaces.filesystem import Filesystem
@@ -294,6 +295,8 @@ _HOMES: Final = {
     "hookimpl": "cfs_core.hookspecs:hookimpl",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.system.strict_json:parse_json",
+    "elf_architecture": "cfs_core.image.elf:elf_architecture",
+    "elf_interpreter": "cfs_core.image.elf:elf_interpreter",
     "directory_of": "cfs_core.system.environment:directory_of",
     "open_regular": "cfs_core.system.regular:open_regular",
     "read_all": "cfs_core.model.content:read_all",
@@ -446,6 +449,8 @@ __all__ = [
     "Xattrs",
     "decompress",
     "directory_of",
+    "elf_architecture",
+    "elf_interpreter",
     "hookimpl",
     "lookup",
     "open_regular",

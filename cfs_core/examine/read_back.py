@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import BootError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cfs_core.interfaces.bootloader import Bootloader
+    from cfs_core.interfaces.provider import BootloaderProvider
     from cfs_core.interfaces.storage import FileReader, StorageFormat
     from cfs_core.model.boot import BootEntry
     from cfs_core.model.content import Content
@@ -41,13 +43,22 @@ class ReadBackError(BootError):
     code = "boot.read-back"
 
 
-def read_back(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storage: StorageFormat) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Makers:
+    """What a disk was made with, and is read with: its loader, and what that declares; its storage format."""
+
+    bootloader: Bootloader
+    declared: BootloaderProvider
+    storage: StorageFormat
+
+
+def read_back(disk: DiskImage, plan: InstallPlan, makers: Makers) -> None:
     """Examine a finished disk image, and compare it with the plan: boot files, menu, state.
 
     Raises:
         ReadBackError: with every problem in ``facts['problems']``.
     """
-    problems = list(_problems(disk, plan, bootloader, storage))
+    problems = list(_problems(disk, plan, makers))
     if problems:
         first = problems[0]
         msg = f"the disk was written but reads back wrong: {first.where}: {first.message}"
@@ -57,13 +68,13 @@ def read_back(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storag
         )
 
 
-def _problems(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storage: StorageFormat) -> Iterator[Problem]:
-    yield from examine_volumes(disk, storage)
+def _problems(disk: DiskImage, plan: InstallPlan, makers: Makers) -> Iterator[Problem]:
+    yield from examine_volumes(disk, makers.storage)
     for volume in disk.volumes():
         reader = disk.reader(volume)
         if reader is not None:
             yield from compare(volume, reader, plan.steps)
-    yield from _menu(disk, plan.menu.entries[0], bootloader)
+    yield from _menu(disk, plan.menu.entries[0], makers)
 
 
 def compare(volume: Volume, reader: FileReader, steps: Iterable[Step]) -> Iterator[Problem]:
@@ -138,12 +149,12 @@ def _same(reader: FileReader, path: str, wanted: Content) -> bool:
     return True
 
 
-def _menu(disk: DiskImage, wanted: BootEntry, bootloader: Bootloader) -> Iterator[Problem]:
+def _menu(disk: DiskImage, wanted: BootEntry, makers: Makers) -> Iterator[Problem]:
     """Parse the menu again, as the loader will, and look for the wanted entry and its files.
 
     On a new disk it is the only entry of ours: the first is what starts, whatever the loader's default says.
     """
-    menu = bootloader.read_menu(disk)
+    menu = makers.bootloader.read_menu(disk)
     if not menu.entries:
         yield Problem(code="boot.menu", where="boot menu", message="is empty")
         return
@@ -154,4 +165,4 @@ def _menu(disk: DiskImage, wanted: BootEntry, bootloader: Bootloader) -> Iterato
         return
     if wanted.arguments and first.arguments != wanted.arguments:
         yield Problem(code="boot.menu", where="boot menu", message=f"has other kernel arguments: {first.arguments}")
-    yield from examine_entry(disk, first)
+    yield from examine_entry(disk, first, makers.declared)

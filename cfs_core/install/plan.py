@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy import preflight
 from cfs_core.deploy.bootable.fstab import judge_fstab
+from cfs_core.deploy.bootable.programs import judge_programs
 from cfs_core.deploy.bounds import Bounds
 from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.deployment import PlannedContents, PlannedEntry, plan_contents, plan_entry
@@ -19,6 +20,7 @@ from cfs_core.install.disk import PlannedDisk, plan_disk
 from cfs_core.model.action import CopyObject, RunCommand, WriteFile
 from cfs_core.model.boot import BootMenu
 from cfs_core.model.digest import Digest
+from cfs_core.model.disk import Volume
 from cfs_core.model.places import REPOSITORY
 from cfs_core.model.plan import Finding, InstallPlan, Step
 from cfs_core.pluginhost import families
@@ -72,7 +74,11 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
         arguments=entry.arguments,
     )
     found = _findings(plan, decisions, disk, entry, services)
-    found += tuple(_stamped(finding, "cfs-core") for finding in judge_fstab(image.merged, disk.partitions, is_root))
+    judged = (
+        *judge_fstab(image.merged, disk.partitions, is_root),
+        *judge_programs(target.contents(Volume.ESP).values(), decisions.facts.architecture),
+    )
+    found += tuple(_stamped(finding, "cfs-core") for finding in judged)
     return PreparedInstall(plan=replace(plan, findings=found), decisions=decisions, disk=disk, target=target)
 
 

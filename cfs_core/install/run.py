@@ -11,9 +11,10 @@ from cfs_core.deploy.authorized_keys import check_authorized_keys
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
 from cfs_core.deploy.target_reference import one_line, target_reference
-from cfs_core.examine.read_back import read_back
+from cfs_core.examine.read_back import Makers, read_back
 from cfs_core.install.plan import PreparedInstall, make_plan
 from cfs_core.model.event import Event
+from cfs_core.pluginhost import families
 from cfs_core.target.image import ImageTarget
 from cfs_core.target.read import open_disk
 
@@ -100,7 +101,9 @@ def install(
 
 def _write(request: InstallRequest, image: PreparedImage, prepared: PreparedInstall, services: Services) -> None:
     """Build the disk of the plan, read it back, and give it its name."""
-    disk = prepared.disk
+    disk, decisions = prepared.disk, prepared.decisions
+    declared = services.host.collect(families.BOOTLOADERS).get(decisions.bootloader_choice.value)
+    makers = Makers(bootloader=decisions.bootloader, declared=declared, storage=image.storage)
     for step in prepared.plan.steps:
         services.emit(Event(name="step.started", facts={"step": step.id, "actions": len(step.actions)}))
     with ImageTarget(
@@ -117,6 +120,6 @@ def _write(request: InstallRequest, image: PreparedImage, prepared: PreparedInst
         services.emit(Event(name="disk.written", facts={"path": str(request.disk)}))
         filesystems = {filesystem.name: filesystem for filesystem in disk.filesystems.values()}
         with open_disk(partial, disk.layout, filesystems) as written:
-            read_back(written, prepared.plan, prepared.decisions.bootloader, image.storage)
+            read_back(written, prepared.plan, makers)
         services.emit(Event(name="disk.verified", facts={"path": str(request.disk)}))
         target.publish()

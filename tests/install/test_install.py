@@ -23,7 +23,6 @@ from cfs_disk.vfat.read import FatReader
 from cfs_testkit.builders.oci import File
 from cfs_testkit.verity import verity_digest
 
-
 PUBLIC_KEY = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode()
 
 
