@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cfs_core.cli.check import check
 from cfs_core.cli.output import (
     BinaryResults,
     NamedPath,
     ResultGroup,
     authfile_option,
     format_option,
+    platform_option,
     repo_option,
     say,
     show_json,
@@ -32,12 +34,6 @@ if TYPE_CHECKING:
     from cfs_core.model.tree import Directory
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-
-def platform_option(command: F) -> F:
-    """Add ``--architecture``."""
-    text = "Architecture to choose (default: this machine's where there is a choice)."
-    return click.option("--architecture", help=text)(command)
 
 
 def wanted_platform(architecture: str | None) -> Platform | None:
@@ -343,3 +339,6 @@ def copy(app: App, source: str, destination: str, architecture: str | None) -> N
     platform = wanted_platform(architecture)
     judged = judged_for_copy(reference, origin, app, platform)
     say(ways.copy(judged, target, name, app))
+
+
+image.add_command(check)

@@ -30,7 +30,7 @@ from cfs_core.target.memory import RAW, MemoryTarget
 if TYPE_CHECKING:
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.deploy.services import Services
-    from cfs_core.install.request import InstallRequest
+    from cfs_core.install.request import PlanRequest
     from cfs_core.model.action import Action
     from cfs_core.model.origin import BootFile
 
@@ -45,7 +45,7 @@ class PreparedInstall:
     target: MemoryTarget
 
 
-def make_plan(request: InstallRequest, image: PreparedImage, services: Services) -> PreparedInstall:
+def make_plan(request: PlanRequest, image: PreparedImage, services: Services) -> PreparedInstall:
     """Decide and plan everything.
 
     Raises:
