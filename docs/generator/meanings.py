@@ -48,7 +48,7 @@ CODES = {
     "boot.karg-sealed": "An argument was to be added to a UKI, whose command line is sealed.",
     "boot.kernel": "The kernel's file is no kernel, is damaged, or the loader of the disk does not start it.",
     "boot.kernel-form": "The loader does not start kernels of this form from this firmware.",
-    "boot.kernel-left-out": "The image has another kernel, which is not started: a warning if it is newer, else a note.",
+    "boot.kernel-left-out": "The image has another kernel, which is not started: a warning if it is newer.",
     "boot.loader-damaged": "The loader's files in the image are incomplete, or not what they should be.",
     "boot.loader-missing": "The image has no files of this loader for this firmware and architecture.",
     "boot.menu": "The boot menu cannot be read, is empty, or does not start what was installed.",

@@ -65,10 +65,13 @@ def _judge_kernel(
 
 
 def unstartable(forms: frozenset[KernelForm], loader: BootloaderProvider, firmware: Iterable[Firmware]) -> str | None:
-    """Return why *loader* cannot start a kernel of *forms* from every *firmware*; None if it can, or says nothing."""
+    """Return why *loader* cannot start a kernel of *forms* from every *firmware*; None if it can, or says nothing.
+
+    Firmware that the loader itself does not start from is not its kernel's fault.
+    """
     if not loader.kernels:
         return None
-    for each in sorted(firmware):
+    for each in sorted(loader.firmware.intersection(firmware)):
         startable = loader.kernels if each is Firmware.UEFI else loader.kernels - {KernelForm.EFI}
         if not forms & startable:
             wanted = " and ".join(WORDS[form] for form in KernelForm if form in startable) or "no kernel"
