@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from cfs_core.hookspecs import hookimpl
-    from cfs_core.image.elf import elf_architecture, elf_interpreter
     from cfs_core.interfaces.bootloader import BootFacts, Bootloader
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
     from cfs_core.interfaces.filesystem import Filesystem
@@ -124,6 +123,7 @@ if TYPE_CHECKING:
     )
     from cfs_core.model.digest import Digest, HashAlgorithm
     from cfs_core.model.disk import Location, Partition, Region, Volume, VolumeNeed
+    from cfs_core.model.elf import elf_architecture, elf_interpreter
     from cfs_core.model.event import Event
     from cfs_core.model.layer import HardLink, LayerEntry, LayerMember, Opaque, Whiteout
     from cfs_core.model.manifest import Descriptor, ImageConfig, Manifest, Platform, ResolvedImage
@@ -295,8 +295,8 @@ _HOMES: Final = {
     "hookimpl": "cfs_core.hookspecs:hookimpl",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.system.strict_json:parse_json",
-    "elf_architecture": "cfs_core.image.elf:elf_architecture",
-    "elf_interpreter": "cfs_core.image.elf:elf_interpreter",
+    "elf_architecture": "cfs_core.model.elf:elf_architecture",
+    "elf_interpreter": "cfs_core.model.elf:elf_interpreter",
     "directory_of": "cfs_core.system.environment:directory_of",
     "open_regular": "cfs_core.system.regular:open_regular",
     "read_all": "cfs_core.model.content:read_all",

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import ImageError, LimitError
-from cfs_core.image.elf import ELF_MAGIC, elf_architecture
 from cfs_core.image.pe import read_pe
 from cfs_core.model.boot import Architecture, KernelForm
+from cfs_core.model.elf import ELF_MAGIC, elf_architecture
 
 if TYPE_CHECKING:
     from cfs_core.image.pe import PeFile

@@ -12,11 +12,11 @@ import pytest
 from builders.pe import pe_bytes
 
 from cfs_core.errors import ImageError
-from cfs_core.image.elf import elf_architecture, elf_interpreter
 from cfs_core.image.initrd import initrd_compression
 from cfs_core.image.kernel import read_kernel, read_program
 from cfs_core.model.boot import Architecture, KernelForm
 from cfs_core.model.content import BytesContent
+from cfs_core.model.elf import elf_architecture, elf_interpreter
 from cfs_testkit.programs import kernel, optional_header, program
 
 AMD64, ARM64, I386, RISCV64 = (Architecture(name) for name in ("amd64", "arm64", "386", "riscv64"))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy.preflight import error, warning
 from cfs_core.errors import ImageError
-from cfs_core.image.elf import ELF_MAGIC, elf_architecture, elf_interpreter
 from cfs_core.image.kernel import described
+from cfs_core.model.elf import ELF_MAGIC, elf_architecture, elf_interpreter
 from cfs_core.model.tree import Directory, RegularFile, Symlink
 
 if TYPE_CHECKING:
