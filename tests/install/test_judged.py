@@ -287,6 +287,21 @@ def test_the_result_as_junit_and_as_sarif(cli, tmp_path):
     assert {rule["id"] for rule in sarif["tool"]["driver"]["rules"]} == {"boot.init", "image.machine-id"}
 
 
+def test_the_plan_names_the_kernel(cli, tmp_path):
+    newer = {"usr/lib/modules/6.13/vmlinuz": bootable.tree()[KERNEL]}
+    plan = ("install", "to-disk", "--source-imgref", layout(tmp_path, newer), "--dry-run", tmp_path / "disk.img")
+    _, out, _ = cli(*plan)
+    assert f"kernel    {bootable.KERNEL_VERSION} (/{KERNEL})" in out
+    _, out, _ = cli(*plan, "--format", "json")
+    assert (json.loads(out)["kernel"], json.loads(out)["kernel_version"]) == (f"/{KERNEL}", bootable.KERNEL_VERSION)
+
+
+def test_a_uki_leaves_its_own_kernel_out_without_a_word(cli, tmp_path):
+    judgement = judged(cli, tmp_path, layout(tmp_path, {UKI: uki()}))
+    assert judgement["kernel"] == f"/{UKI}"
+    assert "boot.kernel-left-out" not in {finding["code"] for finding in judgement["findings"]}
+
+
 def test_the_result_as_text(cli, tmp_path):
     source = layout(tmp_path, {})
     status, out, err = cli("image", "check", source)

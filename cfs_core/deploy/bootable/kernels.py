@@ -28,7 +28,6 @@ WORDS = {
     KernelForm.GZIP: "Images compressed with gzip",
     KernelForm.ELF: "ELF files",
 }
-_WHOLE = "put it there whole, as its package has it"
 
 
 def judge_artifacts(
@@ -52,7 +51,7 @@ def _judge_kernel(
     try:
         forms = read_kernel(kernel).forms
     except ImageError as cause:
-        yield error("boot.kernel", f"{where} of the image cannot be started: {cause.message}", _WHOLE)
+        yield error("boot.kernel", f"{where} of the image cannot be started: {cause.message}", _again(where))
         return
     reason = unstartable(forms, loader, firmware)
     if reason is not None:
@@ -80,12 +79,16 @@ def unstartable(forms: frozenset[KernelForm], loader: BootloaderProvider, firmwa
     return None
 
 
+def _again(where: str) -> str:
+    return f"install the kernel's package again in the image, or copy its kernel to {where}"
+
+
 def _judge_initrd(initrd: Content, where: str) -> Iterator[Finding]:
     try:
         initrd_compression(initrd)
     except ImageError as cause:
         message = f"{where} cannot be unpacked: {cause.message}"
-        yield error("boot.initrd", message, "build it again, in the image")
+        yield error("boot.initrd", message, "build it again in the image, with dracut, mkinitcpio or mkinitramfs")
 
 
 def _judge_uki(artifacts: BootArtifacts, architecture: Architecture) -> Iterator[Finding]:
@@ -132,6 +135,8 @@ def judge_choice(artifacts: Sequence[BootArtifacts], image: TreeReader) -> Itera
     chosen, *others = artifacts
     newest = kernel_order(chosen.kernel_version)
     for other in others:
+        if other.kernel_version == chosen.kernel_version:
+            continue
         name, newer = _name(other), kernel_order(other.kernel_version) > newest
         if other.kind is EntryKind.BLS and (reason := _incomplete(other, image)):
             message = f"{name} is left out: {reason}"
