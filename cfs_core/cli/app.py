@@ -273,6 +273,7 @@ class App(contextlib.AbstractContextManager["App"]):
         configured = self.settings.value("repo")
         if configured:
             return Path(configured)
+        # The cache and not the data directory: all of it can be fetched again, and no disk that was made needs it.
         cache = directory_of(self.environ, "XDG_CACHE_HOME", ".cache")
         if cache is None:
             msg = "there is no HOME to keep images in, or it is not an absolute path"

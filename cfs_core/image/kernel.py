@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cfs_core.model.content import Content
 
 HEAD = 64 * 1024
-"""Bytes in which every header of a kernel is."""
+"""Bytes in which every header of a kernel lies, of what is unpacked as well."""
 
 UNPACKED_LIMIT = 1 << 30
 """Bytes of a kernel that was compressed with gzip."""
