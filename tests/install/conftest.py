@@ -48,7 +48,7 @@ class Cfs:
 
     def _compare_with_check(self, words, env, done):
         """Every image that a test installs is judged by `image check`, and both must say the same."""
-        source, shared, others = "", [], words[2:-1]
+        source, shared, repository, others = "", [], [], words[2:-1]
         while others:
             word = others.pop(0)
             value = others.pop(0) if others and not others[0].startswith("--") else None
@@ -56,14 +56,17 @@ class Cfs:
                 source = value or ""
             elif word in SHARED:
                 shared += [word, value]
-            elif word not in {*IRRELEVANT, "--format", "--repo"}:
+            elif word == "--repo":
+                repository = [word, value]
+            elif word not in {*IRRELEVANT, "--format"}:
                 return
         index = Path(source.removeprefix("oci:").rpartition(":")[0]) / "index.json"
         if not source.startswith("oci:") or not index.is_file() or OF_THE_HOST.search(done.stderr):
             return
-        key = (index.read_bytes(), source.rpartition(":")[2], *shared, *sorted((env or {}).items()))
+        key = (index.read_bytes(), source.rpartition(":")[2], *shared, bool(repository), *sorted((env or {}).items()))
         if key not in CHECKED:
-            checked = self._run(["image", "check", source, *shared, "--repo", self.folder / "checked"], env, {})
+            apart = {"XDG_CACHE_HOME": str(self.folder / "checked"), **(env or {})}
+            checked = self._run(["image", "check", source, *shared, *repository], apart, {})
             CHECKED[key] = (checked.returncode, code_of(checked.stderr))
         assert CHECKED[key] == (done.returncode, code_of(done.stderr)), "image check and install do not agree"
 
