@@ -105,6 +105,7 @@ if TYPE_CHECKING:
         EntryKind,
         Firmware,
         KernelArgument,
+        KernelForm,
         UkiAddon,
     )
     from cfs_core.model.content import BytesContent, Content, FileContent, read_all
@@ -120,6 +121,7 @@ if TYPE_CHECKING:
     )
     from cfs_core.model.digest import Digest, HashAlgorithm
     from cfs_core.model.disk import Location, Partition, Region, Volume, VolumeNeed
+    from cfs_core.model.elf import elf_architecture, elf_interpreter
     from cfs_core.model.event import Event
     from cfs_core.model.layer import HardLink, LayerEntry, LayerMember, Opaque, Whiteout
     from cfs_core.model.manifest import Descriptor, ImageConfig, Manifest, Platform, ResolvedImage
@@ -213,6 +215,7 @@ _HOMES: Final = {
     "InstallPlan": "cfs_core.model.plan:InstallPlan",
     "JsonFields": "cfs_core.system.strict_json:JsonFields",
     "KernelArgument": "cfs_core.model.boot:KernelArgument",
+    "KernelForm": "cfs_core.model.boot:KernelForm",
     "LayerEntry": "cfs_core.model.layer:LayerEntry",
     "LayerMember": "cfs_core.model.layer:LayerMember",
     "LayerStream": "cfs_core.interfaces.storage:LayerStream",
@@ -302,6 +305,8 @@ _HOMES: Final = {
     "parse_json": "cfs_core.system.strict_json:parse_json",
     "clean_address": "cfs_core.system.foreign_text:clean_address",
     "clean_text": "cfs_core.system.foreign_text:clean_text",
+    "elf_architecture": "cfs_core.model.elf:elf_architecture",
+    "elf_interpreter": "cfs_core.model.elf:elf_interpreter",
     "directory_of": "cfs_core.system.environment:directory_of",
     "open_regular": "cfs_core.system.regular:open_regular",
     "printable": "cfs_core.system.foreign_text:printable",
@@ -381,6 +386,7 @@ __all__ = [
     "InstallPlan",
     "JsonFields",
     "KernelArgument",
+    "KernelForm",
     "LayerEntry",
     "LayerMember",
     "LayerStream",
@@ -464,6 +470,8 @@ __all__ = [
     "clean_text",
     "decompress",
     "directory_of",
+    "elf_architecture",
+    "elf_interpreter",
     "hookimpl",
     "host_commands",
     "lookup",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cfs_core.cli.check import check
 from cfs_core.cli.output import (
     BinaryResults,
     NamedPath,
@@ -15,6 +16,7 @@ from cfs_core.cli.output import (
     authfile_option,
     format_option,
     on_terminal,
+    platform_option,
     repo_option,
     say,
     show_json,
@@ -33,12 +35,6 @@ if TYPE_CHECKING:
     from cfs_core.model.tree import Directory
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-
-def platform_option(command: F) -> F:
-    """Add ``--architecture``."""
-    text = "Architecture to choose (default: this machine's where there is a choice)."
-    return click.option("--architecture", help=text)(command)
 
 
 def wanted_platform(architecture: str | None) -> Platform | None:
@@ -352,3 +348,6 @@ def copy(app: App, source: str, destination: str, architecture: str | None) -> N
     platform = wanted_platform(architecture)
     judged = judged_for_copy(reference, origin, app, platform)
     say(ways.copy(judged, target, name, app))
+
+
+image.add_command(check)

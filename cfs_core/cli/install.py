@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cfs_core.cli.image import platform_option
 from cfs_core.cli.output import (
     NamedPath,
     ResultGroup,
     authfile_option,
     format_option,
+    platform_option,
     progress_fd_option,
     repo_option,
     say,

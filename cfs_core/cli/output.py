@@ -220,6 +220,12 @@ def repo_option(command: F) -> F:
     return option(command)
 
 
+def platform_option(command: F) -> F:
+    """Add ``--architecture``."""
+    text = "Architecture to choose (default: this machine's where there is a choice)."
+    return click.option("--architecture", help=text)(command)
+
+
 def authfile_option(command: F) -> F:
     """Add ``--authfile FILE``, which goes to the transport."""
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.config.settings import Rank
+from cfs_core.deploy.bootable.init import judge_init
+from cfs_core.deploy.bootable.tree import judge_tree
 from cfs_core.deploy.kernel_line import check_root, check_seal, check_sealed
 from cfs_core.deploy.preflight import warning
 from cfs_core.deploy.state import DeploymentState, label_of, plan_state
 from cfs_core.image.kernel_arguments import collect_arguments, image_arguments
+from cfs_core.image.reader import ImageReader
 from cfs_core.image.sealed import parse_words, sealed_arguments
 from cfs_core.model.action import Attributes, CopyObject, MakeDirectory, MakeSymlink, WriteFile
 from cfs_core.model.boot import BootEntry, EntryKind, KernelArgument
@@ -51,7 +54,6 @@ def plan_contents(request: DeploymentRequest, image: PreparedImage, decisions: D
 
     Raises:
         ImageError: the image has no /etc.
-        UsageError: the SSH keys are none.
     """
     label = label_of(image.deployed, b"/usr")
     exported = image.repository.plan_export([image.committed], REPOSITORY, verity=decisions.verity)
@@ -84,6 +86,8 @@ def plan_entry(request: DeploymentRequest, image: PreparedImage, decisions: Deci
     build = _sealed_arguments if sealed else _collected_arguments
     arguments, findings = build(request, image, decisions, root)
     findings += check_root(arguments, root, sealed=sealed)
+    deployed = ImageReader(image.deployed, image.repository.content)
+    findings += (*judge_tree(deployed), *judge_init(deployed, arguments, decisions.facts.architecture))
     release = dict(decisions.artifacts.os_release)
     entry = BootEntry(
         deployment_id=image.committed.id,

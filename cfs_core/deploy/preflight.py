@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import BootError
-from cfs_core.image.architecture import kernel_architecture
 from cfs_core.model.plan import Finding, Severity
 from cfs_core.pluginhost import families
 from cfs_core.report.progress import human_bytes
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from cfs_core.deploy.services import Services
     from cfs_core.image.reader import ImageReader
     from cfs_core.interfaces.initramfs import InitramfsVerdict
-    from cfs_core.model.boot import Architecture, BootArtifacts
+    from cfs_core.model.boot import BootArtifacts
     from cfs_core.pluginhost.registry import PluginId
 
 
@@ -96,15 +95,6 @@ def examine_initramfs(
         "hooks for dracut, mkinitcpio and initramfs-tools; bootc's and composefs-rs's own code works too"
     )
     return None, [error("boot.initramfs", message, hint)]
-
-
-def check_architecture(artifacts: BootArtifacts, architecture: Architecture) -> Iterator[Finding]:
-    """Compare the kernel with what the image claims to be."""
-    kernel = artifacts.uki or artifacts.kernel
-    found = kernel_architecture(kernel) if kernel is not None else None
-    if found is not None and found is not architecture:
-        message = f"the image says it is for {architecture.value}, but its kernel is for {found.value}"
-        yield error("image.architecture", message, "fix the image's platform, or put the right kernel into it")
 
 
 def check_space(needs: Iterable[tuple[Path, int, str]]) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from cfs_core.config.advice import image_advice
+from cfs_core.deploy.bootable.tree import check_mount_points
 from cfs_core.deploy.choose import Choice, choose_storage
 from cfs_core.deploy.judge import judge
 from cfs_core.deploy.pull import open_repository, pull
@@ -81,6 +82,7 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
     storage = services.storage(choice.value)
     with _fetched(judged, storage, request, services) as fetched:
         repository, tree, sealed = fetched.repository, fetched.tree, fetched.sealed
+        check_mount_points(tree)
         # Where no word is of this repository's hash the first one counts, and the error below names both hashes.
         seal = effective(sealed, repository.options.algorithm) or next(iter(sealed), None)
         options = _matching_options(tree, repository, seal) if seal is not None else None

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cfs_core.errors import ImageError, UsageError
+from cfs_core.errors import ImageError
 from cfs_core.model.action import (
     Attributes,
     CopyObject,
@@ -151,10 +151,6 @@ def _place(node: Node, location: Location, content: Callable[[ObjectId], Content
 
 def _ssh_keys(etc: str, keys: bytes, xattrs: Xattrs) -> Iterator[PlacingAction]:
     """Let systemd-tmpfiles make root's authorized_keys at first boot: /root may be a link into /var."""
-    lines = keys.decode("utf-8", "replace").splitlines()
-    if not any(line.strip() and not line.startswith("#") for line in lines):
-        msg = "the file of --root-ssh-authorized-keys holds no key"
-        raise UsageError(msg)
     text = (
         "d /root/.ssh 0700 root root -\n"
         f"f~ /root/.ssh/authorized_keys 0600 root root - {base64.b64encode(keys).decode()}\n"

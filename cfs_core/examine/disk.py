@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy.kernel_line import check_entry
 from cfs_core.errors import CfsError, ImageError
+from cfs_core.examine.programs import examine_kernel, examine_loaders
 from cfs_core.image.pe import read_pe
 from cfs_core.model.deployment import Problem
 from cfs_core.model.digest import Digest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from cfs_core.deploy.services import Services
     from cfs_core.interfaces.filesystem import Filesystem
+    from cfs_core.interfaces.provider import BootloaderProvider
     from cfs_core.interfaces.storage import FileReader, StorageFormat
     from cfs_core.model.boot import BootEntry, BootMenu
     from cfs_core.model.disk import Location
@@ -61,6 +63,7 @@ def check_disk(services: Services, path: Path) -> Iterator[Problem]:
 def examine_volumes(disk: DiskImage, storage: StorageFormat | None) -> Iterator[Problem]:
     """Check partition table, filesystems and the repository, whose format is *storage* if any that is known."""
     yield from disk.check()
+    yield from examine_loaders(disk)
     root = disk.reader(Volume.ROOT)
     if root is None:
         yield Problem(code="disk.no-root", where=str(disk.path), message="has no root volume that can be read")
@@ -71,13 +74,16 @@ def examine_volumes(disk: DiskImage, storage: StorageFormat | None) -> Iterator[
         yield from storage.check_files(root, REPOSITORY.path)
 
 
-def examine_entry(disk: DiskImage, entry: BootEntry) -> Iterator[Problem]:
-    """Look whether what a boot entry names is there, and whether it finds its root."""
+def examine_entry(disk: DiskImage, entry: BootEntry, loader: BootloaderProvider) -> Iterator[Problem]:
+    """Look whether what a boot entry names is there, whether *loader* starts it, and whether it finds its root."""
     for location in entry.files:
         if not disk.exists(location):
             message = f"is named by the boot entry {entry.title!r} and missing"
             yield Problem(code="boot.menu", where=str(location), message=message)
-    yield from check_entry(disk, entry)
+    found = list(check_entry(disk, entry))
+    yield from found
+    if not any(problem.code == "boot.uki-damaged" for problem in found):
+        yield from examine_kernel(disk, entry, loader)
 
 
 def _storage_on(services: Services, root: FileReader) -> StorageFormat | None:
@@ -164,4 +170,4 @@ def _check_menus(services: Services, disk: DiskImage) -> Iterator[Problem]:
         if menu is None:
             continue
         for entry in menu.entries:
-            yield from examine_entry(disk, entry)
+            yield from examine_entry(disk, entry, provider)

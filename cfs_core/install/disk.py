@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cfs_core.deploy.decide import Decisions
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.deploy.services import Services
-    from cfs_core.install.request import InstallRequest
+    from cfs_core.install.request import PlanRequest
     from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.layout import DiskLayout
     from cfs_core.model.action import PlacingAction
@@ -72,7 +72,7 @@ def _size(action: PlacingAction) -> int:
 
 
 def plan_disk(
-    request: InstallRequest, image: PreparedImage, services: Services, decisions: Decisions, contents: MemoryTarget
+    request: PlanRequest, image: PreparedImage, services: Services, decisions: Decisions, contents: MemoryTarget
 ) -> PlannedDisk:
     """Lay out a disk for *contents*, which hold the root volume as far as it is known.
 
@@ -105,7 +105,7 @@ def plan_disk(
 
 
 def _layout_request(
-    request: InstallRequest, settings: Settings, decisions: Decisions, declared: Sequence[VolumeNeed], sizes: _Sizes
+    request: PlanRequest, settings: Settings, decisions: Decisions, declared: Sequence[VolumeNeed], sizes: _Sizes
 ) -> LayoutRequest:
     root_size = settings.value("install.root-size")
     esp_size = settings.value("install.esp-size")
@@ -145,7 +145,7 @@ def _filesystems(
     return made
 
 
-def _missing_volume(request: InstallRequest, decisions: Decisions, partitions: Sequence[Partition]) -> list[Finding]:
+def _missing_volume(request: PlanRequest, decisions: Decisions, partitions: Sequence[Partition]) -> list[Finding]:
     wanted = request.boot_volume
     if wanted is None or any(partition.volume is wanted for partition in partitions):
         return []

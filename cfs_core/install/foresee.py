@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cfs_core.deploy.decide import Decisions
     from cfs_core.deploy.services import Services
     from cfs_core.install.disk import PlannedDisk
-    from cfs_core.install.request import InstallRequest
+    from cfs_core.install.request import PlanRequest
     from cfs_core.model.boot import BootMenu
     from cfs_core.model.plan import Finding
     from cfs_core.target.memory import MemoryTarget
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _OPTIONS: Mapping[Volume, str] = {Volume.ROOT: "--root-size", Volume.ESP: "--esp-size"}
 
 
-def foresee(request: InstallRequest, disk: PlannedDisk, target: MemoryTarget, services: Services) -> Iterator[Finding]:
+def foresee(request: PlanRequest, disk: PlannedDisk, target: MemoryTarget, services: Services) -> Iterator[Finding]:
     """Yield what keeps the filled *target* from being written to *disk*."""
     holds = True
     for partition in disk.partitions:
@@ -51,13 +51,15 @@ def foresee(request: InstallRequest, disk: PlannedDisk, target: MemoryTarget, se
         yield from _room(request, disk, target, services)
 
 
-def _room(request: InstallRequest, disk: PlannedDisk, target: MemoryTarget, services: Services) -> Iterator[Finding]:
+def _room(request: PlanRequest, disk: PlannedDisk, target: MemoryTarget, services: Services) -> Iterator[Finding]:
+    if request.directory is None:
+        return
     root = disk.filesystems[Volume.ROOT]
     tools = any(finding.code.startswith("disk.tool-") for finding in disk.findings)
     scratch = 0 if tools else root.scratch_needed(target.contents(Volume.ROOT))
     yield from check_space(
         [
-            (request.disk.resolve().parent, room_on_host(target, disk.filesystems), "for the disk image"),
+            (request.directory, room_on_host(target, disk.filesystems), "for the disk image"),
             (services.scratch, scratch, "for temporary files"),
         ]
     )

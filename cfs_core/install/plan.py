@@ -9,15 +9,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy import preflight
+from cfs_core.deploy.bootable.fstab import judge_fstab
+from cfs_core.deploy.bootable.programs import judge_programs
 from cfs_core.deploy.bounds import Bounds
 from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.deployment import PlannedContents, PlannedEntry, plan_contents, plan_entry
+from cfs_core.deploy.kernel_line import is_root
 from cfs_core.deploy.state import plan_origin
 from cfs_core.install.disk import PlannedDisk, plan_disk
 from cfs_core.install.foresee import foresee, foresee_menu
 from cfs_core.model.action import CopyObject, RunCommand, WriteFile
 from cfs_core.model.boot import BootMenu
 from cfs_core.model.digest import Digest
+from cfs_core.model.disk import Volume
 from cfs_core.model.places import REPOSITORY
 from cfs_core.model.plan import Finding, InstallPlan, Step
 from cfs_core.pluginhost import families
@@ -27,7 +31,7 @@ from cfs_core.target.memory import RAW, MemoryTarget
 if TYPE_CHECKING:
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.deploy.services import Services
-    from cfs_core.install.request import InstallRequest
+    from cfs_core.install.request import PlanRequest
     from cfs_core.model.action import Action
     from cfs_core.model.origin import BootFile
 
@@ -42,7 +46,7 @@ class PreparedInstall:
     target: MemoryTarget
 
 
-def make_plan(request: InstallRequest, image: PreparedImage, services: Services) -> PreparedInstall:
+def make_plan(request: PlanRequest, image: PreparedImage, services: Services) -> PreparedInstall:
     """Decide and plan everything.
 
     Raises:
@@ -70,7 +74,12 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
         menu=menu,
         arguments=entry.arguments,
     )
-    foreseen = [*foresee(request, disk, target, services), *foresee_menu(target, menu, decisions)]
+    foreseen = (
+        *foresee(request, disk, target, services),
+        *foresee_menu(target, menu, decisions),
+        *judge_fstab(image.merged, disk.partitions, is_root),
+        *judge_programs(target.contents(Volume.ESP).values(), decisions.facts.architecture),
+    )
     found = (*_findings(plan, decisions, disk, entry, services), *(_stamped(each, "cfs-core") for each in foreseen))
     return PreparedInstall(plan=replace(plan, findings=found), decisions=decisions, disk=disk, target=target)
 

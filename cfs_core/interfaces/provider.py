@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         RunningImage,
         Transport,  # noqa: F401
     )
-    from cfs_core.model.boot import EntryKind, Firmware
+    from cfs_core.model.boot import EntryKind, Firmware, KernelForm
 
 T = TypeVar("T")
 
@@ -62,6 +62,11 @@ class BootloaderProvider(Provider["Bootloader"]):
     firmware: frozenset[Firmware]
     entries: frozenset[EntryKind]
     marker_paths: tuple[str, ...] = ()
+    kernels: frozenset[KernelForm] = frozenset()
+    """Forms of a kernel's file that it starts; one of those that the file has is enough.
+
+    Empty: it does not say, and core takes any kernel. UKIs are programs for UEFI and need no declaration."""
+
     preference: int = 0
     """Among loaders that an image's files suggest the highest is taken; of two that are equal, none is."""
 

@@ -41,6 +41,25 @@ class EntryKind(enum.StrEnum):
     UKI = "uki"
 
 
+class KernelForm(enum.StrEnum):
+    """Ways a kernel's file can be started; one file may have several."""
+
+    EFI = "efi"
+    """A program for UEFI: a kernel with an EFI stub, or an EFI zboot image."""
+
+    BZIMAGE = "bzimage"
+    """The boot protocol of x86 (Linux, Documentation/arch/x86/boot.rst)."""
+
+    IMAGE = "image"
+    """The ``Image`` of arm64 and RISC-V, started at its first byte (Linux, arch/arm64/booting.rst)."""
+
+    GZIP = "gzip"
+    """Such an ``Image``, compressed with gzip: the loader unpacks it."""
+
+    ELF = "elf"
+    """An ELF file (``vmlinux``)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelArgument:
     """One word of the kernel command line and who wants it (``--karg``, ``/usr/lib/bootc/kargs.d/10-x.toml``)."""
@@ -83,6 +102,15 @@ class BootArtifacts:
     sealed_arguments: tuple[str, ...] = ()
     os_release: tuple[tuple[str, str], ...] = ()
     """The image's os-release (a UKI's .osrel section), as key and value."""
+
+    path: str = ""
+    """Where in the image the kernel or the UKI is."""
+
+    kernel_forms: frozenset[KernelForm] = frozenset()
+    """How the kernel (or the UKI) can be started; empty where its file is damaged, or no kernel."""
+
+    architecture: Architecture | None = None
+    """The CPU that the kernel is for, by its own header; None where it does not tell."""
 
     def release(self, key: str) -> str | None:
         """Return one os-release value."""

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from cfs_core.interfaces.bootloader import LoaderConsole
-from cfs_core.model.boot import EntryKind, Firmware
+from cfs_core.model.boot import EntryKind, Firmware, KernelForm
 
 if TYPE_CHECKING:
     from cfs_core.interfaces.provider import Provider
@@ -17,6 +17,7 @@ _SEVERAL: Final[dict[str, tuple[tuple[type, ...], type]]] = {
     "marker_paths": ((tuple, list), str),
     "firmware": ((frozenset, set), Firmware),
     "entries": ((frozenset, set), EntryKind),
+    "kernels": ((frozenset, set), KernelForm),
 }
 """Fields with several values: the collection, and what is in it."""
 

@@ -373,6 +373,7 @@ def test_contributions_come_with_their_owner_and_faults_are_kept():
         (families.BOOTLOADERS, "firmware", None),
         (families.BOOTLOADERS, "firmware", [Firmware.UEFI]),
         (families.BOOTLOADERS, "entries", frozenset({"bls"})),
+        (families.BOOTLOADERS, "kernels", frozenset({"efi"})),
         (families.BOOTLOADERS, "marker_paths", "/usr/lib/loader"),
     ],
 )

@@ -15,6 +15,7 @@ from cfs_core.plugin import (
     EntryKind,
     Finding,
     Firmware,
+    KernelForm,
     Location,
     Severity,
     Volume,
@@ -135,6 +136,7 @@ class Grub(Bootloader):
             message = "GRUB starts from UEFI and BIOS, not from U-Boot without its EFI"
             findings.append(_error("boot.firmware-unsupported", message, "choose --firmware uefi"))
             return findings
+        findings += _check_kernel(facts)
         if facts.image is None:
             return findings
         found = {source.firmware: source for source in _sources(facts)}
@@ -264,6 +266,16 @@ class Grub(Bootloader):
         partition = target.partition(state.place.directory.volume)
         filesystem = (partition.filesystem if partition else None) or _boot_filesystem(facts)
         return MenuPlan(state, wanted, facts, sorting=sorting, filesystem=filesystem).actions()
+
+
+def _check_kernel(facts: BootFacts) -> Iterator[Finding]:
+    """Say so if a kernel for x86 has no boot protocol of its own; GRUB needs it from UEFI too (loader/i386/linux.c)."""
+    artifacts = facts.artifacts
+    if facts.architecture not in BIOS_ARCHITECTURES or artifacts is None or artifacts.kind is not EntryKind.BLS:
+        return
+    if artifacts.kernel_forms and KernelForm.BZIMAGE not in artifacts.kernel_forms:
+        message = f"GRUB on {facts.architecture} starts bzImages only, and {artifacts.path} of the image is none"
+        yield _error("boot.kernel-form", message, "put the kernel's bzImage there, or choose another --bootloader")
 
 
 def _read(target: TargetView, facts: BootFacts) -> State:

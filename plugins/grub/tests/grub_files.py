@@ -33,7 +33,9 @@ def efi(body=b"", *, signed=False):
     data[:2] = b"MZ"
     struct.pack_into("<I", data, 0x3C, 64)
     data[64:68] = b"PE\0\0"
+    struct.pack_into("<HHIIIH", data, 64 + 4, 0x8664, 0, 0, 0, 0, 112 + 16 * 8)
     struct.pack_into("<H", data, 64 + 24, 0x20B)
+    struct.pack_into("<H", data, 64 + 24 + 68, 10)
     if signed:
         struct.pack_into("<II", data, 64 + 24 + 112 + 4 * 8, len(data) + len(body), 8)
     return bytes(data) + body + (b"PKCS #7." if signed else b"")

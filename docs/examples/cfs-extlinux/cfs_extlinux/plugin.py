@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, LoaderConsole, hookimpl
+from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, KernelForm, LoaderConsole, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,4 +41,5 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
             ),
             harmless=(r"^append: ",),  # and then the kernel's arguments
         ),
+        kernels=frozenset({KernelForm.IMAGE, KernelForm.GZIP, KernelForm.BZIMAGE}),
     )
