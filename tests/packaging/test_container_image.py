@@ -99,8 +99,8 @@ def download_wheels(folder: Path) -> None:
     platforms = [f"--platform=manylinux_2_{minor}_{os.uname().machine}" for minor in (17, 26, 27, 28, 34, 36)]
     done = subprocess.run(
         [
-            sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:", "--python-version", PYTHON, *platforms,
-            "--dest", folder, *sorted(needed),
+            sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:", "--python-version", PYTHON,
+            *platforms, "--dest", folder, *sorted(needed),
         ],
         capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
