@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class CfsError(Exception):
     """Something cfs can explain.
 
     ``message`` says what is wrong with which value, ``hint`` what to do about it, ``facts`` are the
-    machine-readable details that go into logs and ``--format json`` results.
+    machine-readable details that go into logs and ``--format json`` results; any name is one for a fact. ``code`` is
+    the class's unless one that says more is given.
     """
 
-    code: ClassVar[str] = "internal"
-    exit_status: ClassVar[int] = 1
+    code: str = "internal"
+    exit_status: int = 1
 
-    def __init__(self, message: str, *, hint: str | None = None, **facts: object) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        code: str | None = None,
+        facts: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.facts = facts
+        self.facts = dict(facts or {})
+        if code is not None:
+            self.code = code
 
 
 class UsageError(CfsError):
@@ -51,10 +64,27 @@ class RefusedError(CfsError):
 
 
 class TransportError(CfsError):
-    """An image could not be fetched."""
+    """An image could not be fetched.
+
+    ``transient`` says that another attempt may help, ``retry_after`` how many seconds the source asks to wait first.
+    """
 
     code = "transport"
     exit_status = 6
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        code: str | None = None,
+        facts: Mapping[str, object] | None = None,
+        transient: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, code=code, facts=facts)
+        self.transient = transient
+        self.retry_after = retry_after
 
 
 class NotFoundError(TransportError):

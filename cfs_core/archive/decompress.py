@@ -24,6 +24,7 @@ _FOREIGN = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4", b"
 """Compressions by their first bytes that the image specification has no media type for."""
 
 _MAGIC_BYTES = 6
+# The library's own default (ZSTD_WINDOWLOG_LIMIT_DEFAULT); more takes --long or --ultra, and that much memory.
 _ZSTD_WINDOW_LIMIT = 1 << 27
 _READ_SIZE = 1 << 17
 
@@ -41,6 +42,7 @@ class DecompressionLimits:
     """What one layer may become; sizes in bytes."""
 
     total_bytes: int = 128 << 30
+    # Deflate ends at 1032 to 1 and real layers below 100; zstd makes gigabytes of a few bytes.
     ratio: int = 1000
     """Uncompressed to compressed, once more than ``ratio_free_bytes`` came out."""
 
@@ -176,6 +178,7 @@ def _gunzip(source: _Source) -> Iterator[bytes]:
                 _check_after_gzip(data, source)
                 return
             member = new()
+        # What the last call held back, since it had given out as much as it may at once.
         while out := member.decompress(b"", CHUNK):
             yield out
     except errors as error:
@@ -215,7 +218,7 @@ def _unzstd(source: _Source) -> Iterator[bytes]:
         if "memory" in str(error):  # ZSTD_error_frameParameter_windowTooLarge has no other mark
             msg = f"a zstd layer needs a window of more than {_ZSTD_WINDOW_LIMIT >> 20} MiB"
             hint = "compress the layer without --ultra and --long"
-            raise LimitError(msg, hint=hint, limit_bytes=_ZSTD_WINDOW_LIMIT) from error
+            raise LimitError(msg, hint=hint, facts={"limit_bytes": _ZSTD_WINDOW_LIMIT}) from error
         msg = f"a zstd layer is damaged: {error}"
         raise ImageError(msg) from error
     if not frames.whole:
@@ -229,10 +232,10 @@ def _bounded(chunks: Iterator[bytes], source: _Source, limits: DecompressionLimi
         total += len(chunk)
         if total > limits.total_bytes:
             msg = f"a layer is longer than {limits.total_bytes} bytes when it is uncompressed"
-            raise LimitError(msg, limit_bytes=limits.total_bytes)
+            raise LimitError(msg, facts={"limit_bytes": limits.total_bytes})
         if total > limits.ratio_free_bytes and total > source.taken * limits.ratio:
             msg = f"a layer grew from {source.taken} to more than {total} bytes when it was uncompressed"
-            raise LimitError(msg, hint="this looks like a decompression bomb", limit_ratio=limits.ratio)
+            raise LimitError(msg, hint="this looks like a decompression bomb", facts={"limit_ratio": limits.ratio})
         yield chunk
 
 

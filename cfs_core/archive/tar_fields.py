@@ -60,7 +60,9 @@ def check_sum(header: bytes) -> None:
         signed = sum(struct.unpack("148b", header[:148])) + 8 * 0x20 + sum(struct.unpack("356b", header[156:]))
         if stated != signed:
             msg = "an entry's checksum is wrong"
-            raise ImageError(msg, hint="this is not a tar stream, or it is damaged", expected=stated, found=total)
+            raise ImageError(
+                msg, hint="this is not a tar stream, or it is damaged", facts={"expected": stated, "found": total}
+            )
 
 
 def number(field: bytes, what: str, *, signed: bool = False) -> int:
@@ -199,7 +201,7 @@ def shown(name: bytes) -> str:
 def over(what: str, limit: int) -> NoReturn:
     """Refuse more than *limit* of *what*."""
     msg = f"the layer has more than {limit} {what}"
-    raise LimitError(msg, hint="if the image is meant to be like this, raise the limit", limit=limit)
+    raise LimitError(msg, hint="if the image is meant to be like this, raise the limit", facts={"limit": limit})
 
 
 def truncated(where: str) -> NoReturn:

@@ -99,17 +99,23 @@ def join_arguments(arguments: Sequence[str]) -> str:
         if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", argument) or argument != argument.strip():
             message = f"kernel argument {argument!r} has a control character or white space around it"
             raise BootError(
-                message, hint="boot entries are lines of text: give the argument without it", argument=argument
+                message,
+                hint="boot entries are lines of text: give the argument without it",
+                facts={"argument": argument},
             )
         if argument.count('"') % 2:
             message = f"kernel argument {argument!r} has a quote that is not closed"
-            raise BootError(message, hint="the kernel would take all that follows as one argument", argument=argument)
+            raise BootError(
+                message, hint="the kernel would take all that follows as one argument", facts={"argument": argument}
+            )
         try:
             data = argument.encode()
         except UnicodeEncodeError as error:
             message = f"kernel argument {argument!r} is not valid UTF-8"
-            raise BootError(message, hint="boot loaders hand over Unicode text", argument=argument) from error
+            raise BootError(
+                message, hint="boot loaders hand over Unicode text", facts={"argument": argument}
+            ) from error
         if any(b"\xa0" in part for part in data.split(b'"')[::2]):
             message = f"kernel argument {argument!r} has a sign whose bytes the kernel takes for white space (A0)"
-            raise BootError(message, hint="put double quotes around the value", argument=argument)
+            raise BootError(message, hint="put double quotes around the value", facts={"argument": argument})
     return " ".join(arguments)

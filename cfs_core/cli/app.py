@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cfs_core.errors import PluginError, UsageError
 from cfs_core.interfaces.context import PluginContext
-from cfs_core.model.event import Event
 from cfs_core.pluginhost import families
 from cfs_core.report.logs import LEVELS, Logs
 from cfs_core.report.progress import JsonProgress, SilentProgress
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from cfs_core.config.settings import Settings
     from cfs_core.interfaces.storage import StorageFormat
     from cfs_core.interfaces.transport import Transport
+    from cfs_core.model.event import Event
     from cfs_core.model.reference import ImageReference
     from cfs_core.pluginhost.families import Family
     from cfs_core.pluginhost.load import PluginHost
@@ -175,13 +175,9 @@ class App(contextlib.AbstractContextManager["App"]):
         """Show an event to the log, to progress readers and to plugins that observe."""
         if event.warning:
             self.progress.close()
-        (self.logs.warning if event.warning else self.logs.info)(event.name, **event.facts)
+        self.logs.event(event)
         self.progress.event(event)
         self.host.notify(event)
-
-    def event(self, name: str, **facts: object) -> None:
-        """Emit an event by name and facts."""
-        self.emit(Event(name=name, facts=facts))
 
     def context(
         self, provider: str, *, settings: Mapping[str, object] | None = None, seed: str | None = None
@@ -277,6 +273,7 @@ class App(contextlib.AbstractContextManager["App"]):
         configured = self.settings.value("repo")
         if configured:
             return Path(configured)
+        # The cache and not the data directory: all of it can be fetched again, and no disk that was made needs it.
         cache = directory_of(self.environ, "XDG_CACHE_HOME", ".cache")
         if cache is None:
             msg = "there is no HOME to keep images in, or it is not an absolute path"

@@ -45,4 +45,6 @@ def host_fault(error: OSError, owner: PluginId | None) -> HostError | None:
         return None
     where = f"{' -> '.join(names)}: " if names else ""
     plugin = owner.name if owner is not None else None
-    return HostError(f"{where}{error.strerror}", hint=hint, errno=errno.errorcode.get(error.errno or 0), plugin=plugin)
+    return HostError(
+        f"{where}{error.strerror}", hint=hint, facts={"errno": errno.errorcode.get(error.errno or 0), "plugin": plugin}
+    )

@@ -201,7 +201,7 @@ def _unexpected(error: BaseException, app: App) -> int:
         wrapped = CfsError(f"unexpected {what}", hint="this is a fault of cfs; --log-level debug shows where")
     else:
         hint = f"report it to the authors of {owner.distribution}; --log-level debug shows where"
-        wrapped = PluginError(f"the plugin {owner} failed: {what}", hint=hint, plugin=owner.name)
+        wrapped = PluginError(f"the plugin {owner} failed: {what}", hint=hint, facts={"plugin": owner.name})
     wrapped.__cause__ = error
     show(wrapped, app)
     return wrapped.exit_status
@@ -210,7 +210,7 @@ def _unexpected(error: BaseException, app: App) -> int:
 def show(error: CfsError, app: App) -> None:
     """Print what went wrong and what to do."""
     app.progress.close()
-    app.logs.debug("run.failed", code=error.code, exc_info=error, **error.facts)
+    app.logs.debug("run.failed", code=error.code, exc_info=error, facts=error.facts)
     click.echo(
         f"{click.style('error', fg='red', bold=True)}: {without_secrets(error.message)} [{error.code}]", err=True
     )

@@ -127,6 +127,7 @@ def doctor(app: App, output: str) -> int:
             say(f"missing  no plugin offers a {name}; an install needs one")
         if missing:
             say(f"hint: `pip install {DEFAULTS}` brings all that an install needs")
+    # As `PluginError`: what a run that needed the plugin would end with.
     return 0 if healthy else 4
 
 

@@ -57,20 +57,22 @@ def checked(key: Key, value: object, origin: str) -> object:
         case Kind.CHOICE if isinstance(value, str):
             if value not in key.choices:
                 msg = f"{key.name} in {origin} is {value!r:.80}, which is none of {', '.join(key.choices)}"
-                raise ConfigError(msg, hint=f"write one of {', '.join(key.choices)}", key=key.name, origin=origin)
+                raise ConfigError(
+                    msg, hint=f"write one of {', '.join(key.choices)}", facts={"key": key.name, "origin": origin}
+                )
             return value
         case Kind.TABLE if isinstance(value, dict):
             return value
         case _:
             msg = f"{key.name} in {origin} must be {key.kind.value}, not {value!r:.80}"
-            raise ConfigError(msg, hint="correct it, or leave it out", key=key.name, origin=origin)
+            raise ConfigError(msg, hint="correct it, or leave it out", facts={"key": key.name, "origin": origin})
 
 
 def _bounded(key: Key, value: int, origin: str) -> int:
     if value < key.least or (key.most is not None and value > key.most):
         most = "" if key.most is None else f" and at most {key.most}"
         msg = f"{key.name} in {origin} is {value}; it must be at least {key.least}{most}"
-        raise ConfigError(msg, hint="leave it out to have it chosen", key=key.name, origin=origin)
+        raise ConfigError(msg, hint="leave it out to have it chosen", facts={"key": key.name, "origin": origin})
     return value
 
 
@@ -96,4 +98,4 @@ def from_text(key: Key, text: str, origin: str) -> object:
         case Kind.TABLE:
             pass
     msg = f"{key.name} in {origin} must be {key.kind.value}, not {text!r:.80}"
-    raise ConfigError(msg, hint="correct the variable, or unset it", key=key.name, origin=origin)
+    raise ConfigError(msg, hint="correct the variable, or unset it", facts={"key": key.name, "origin": origin})

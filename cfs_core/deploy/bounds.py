@@ -80,7 +80,7 @@ class Bounds:
                     done.append(made)
             except DiskError as cause:
                 msg = f"the {self.provider} of {self.owner} planned what cannot be done: {cause.message}"
-                raise self.owner.fault(msg, **cause.facts) from cause
+                raise self.owner.fault(msg, facts=cause.facts) from cause
         return tuple(done)
 
     def _problem(self, action: Action) -> str | None:

@@ -101,14 +101,16 @@ def choose_bootloader(
         if best.preference > others[0].preference:
             return Choice(best.name, f"the image has its files, and comes before {_names(others)}")
         msg = f"the image has the files of several bootloaders: {_names(present)}"
-        raise PluginError(msg, hint="name one with --bootloader", family=families.BOOTLOADERS.name)
+        raise PluginError(msg, hint="name one with --bootloader", facts={"family": families.BOOTLOADERS.name})
     if len(fitting) == 1:
         return Choice(fitting[0].name, "the only bootloader that fits")
     names = _names(list(registry)) or "none is installed"
     wanted = " and ".join(sorted(firmware)) if firmware else "any firmware"
     msg = f"no bootloader can be chosen for {kind.value} entries on {wanted} (installed: {names})"
     raise PluginError(
-        msg, hint="name one with --bootloader, or add its files to the image", family=families.BOOTLOADERS.name
+        msg,
+        hint="name one with --bootloader, or add its files to the image",
+        facts={"family": families.BOOTLOADERS.name},
     )
 
 
@@ -143,7 +145,7 @@ def choose_storage(settings: Settings, registry: Registry[StorageProvider], labe
         return Choice(installed[0], "the only storage format that is installed")
     if not installed:
         msg = "no storage format is installed"
-        raise PluginError(msg, hint="pip install cfs-storage-composefs", family=families.STORAGE.name)
+        raise PluginError(msg, hint="pip install cfs-storage-composefs", facts={"family": families.STORAGE.name})
     msg = f"several storage formats are installed ({', '.join(installed)}) and nothing chooses one"
     raise PluginError(msg, hint="pass --composefs-native, or set install.storage")
 
@@ -161,7 +163,7 @@ def _provider(registry: Registry[Any], name: str, asked: Setting, instead: str |
             raise
         hint = "; or ".join(filter(None, (instead, cause.hint)))
         msg = f"{cause.message}; {asked.origin} asks for it"
-        raise PluginError(msg, hint=hint, **cause.facts, origin=asked.origin) from cause
+        raise PluginError(msg, hint=hint, facts={**cause.facts, "origin": asked.origin}) from cause
 
 
 def _matches(image: ImageReader, pattern: str) -> bool:

@@ -58,13 +58,15 @@ def judge(image: ResolvedImage, transport: Transport, services: Services) -> Jud
             raise
         except CfsError as cause:
             msg = f"policy {name} of {owner} could not judge {image.reference}: {cause.message}"
-            raise VerificationError(msg, hint=cause.hint, **facts) from cause
+            raise VerificationError(msg, hint=cause.hint, facts=facts) from cause
         except Exception as cause:
             msg = f"policy {name} of {owner} could not judge {image.reference}: {describe(cause)}"
-            raise VerificationError(msg, hint=f"report it to the authors of {owner.distribution}", **facts) from cause
+            raise VerificationError(
+                msg, hint=f"report it to the authors of {owner.distribution}", facts=facts
+            ) from cause
         if verdict.accepted is not True:
             msg = f"policy {name} refuses {image.reference}: {verdict.reason}"
-            raise VerificationError(msg, **facts)
+            raise VerificationError(msg, facts=facts)
         verified += [f"{name}: {what}" for what in verdict.verified or (verdict.reason,)]
     return JudgedImage(image=image, transport=transport, verified=tuple(verified))
 
@@ -106,7 +108,7 @@ def _manifests(
         return
     if depth < 1:
         msg = f"{reference} nests indexes deeper than {INDEX_DEPTH} levels"
-        raise LimitError(msg, limit=INDEX_DEPTH)
+        raise LimitError(msg, facts={"limit": INDEX_DEPTH})
     for descriptor in found.manifests:
         pinned = replace(reference, tag=None, digest=descriptor.digest)
         media_type, raw = transport.fetch_manifest(pinned, expected=descriptor.digest)

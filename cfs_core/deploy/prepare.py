@@ -140,6 +140,8 @@ def _fetched(
         found = _pulled(judged, repository, services)
         wanted = _other_hash(found.sealed, repository.options.algorithm)
         if wanted is not None and request.repo is None:
+            # It stays, as the first one does: the next install of an image that is sealed like this finds its layers
+            # there.
             beside = path.with_name(f"{path.name}-{wanted.value}")
             services.emit(Event(name="repository.other-hash", facts={"hash": wanted.value, "path": str(beside)}))
             repository = stack.enter_context(open_repository(services, storage, beside, algorithm=wanted))
@@ -165,7 +167,7 @@ def _matching_options(tree: Directory, repository: Repository, seal: SealedDiges
     if seal.algorithm is not algorithm:
         msg = f"the UKI of this image is sealed with {seal.algorithm}, and the repository keeps {algorithm}"
         hint = "leave --repo out, or name a repository with that hash"
-        raise VerificationError(msg, hint=hint, expected=seal.hex)
+        raise VerificationError(msg, hint=hint, facts={"expected": seal.hex})
     # V1 is what composefs-rs and bootc seal with today, and both leave user.* attributes out: most likely comes first.
     candidates = [
         FormatOptions(version=version, algorithm=algorithm, keep_user_xattrs=keep)
@@ -181,4 +183,4 @@ def _matching_options(tree: Directory, repository: Repository, seal: SealedDiges
         "build the UKI again for this image: `cfs image digest --bootable` prints the digest it must carry, and the "
         "first composefs= of its command line counts"
     )
-    raise VerificationError(msg, hint=hint, expected=seal.hex, found=ours)
+    raise VerificationError(msg, hint=hint, facts={"expected": seal.hex, "found": ours})

@@ -52,7 +52,9 @@ def read_back(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storag
         first = problems[0]
         msg = f"the disk was written but reads back wrong: {first.where}: {first.message}"
         msg += f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ReadBackError(msg, hint="check the host's memory and disk, and install again", problems=problems)
+        raise ReadBackError(
+            msg, hint="check the host's memory and disk, and install again", facts={"problems": problems}
+        )
 
 
 def _problems(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storage: StorageFormat) -> Iterator[Problem]:
@@ -112,6 +114,8 @@ def _other_metadata(reader: MetadataReader, path: str, action: PlacingAction) ->
     if isinstance(action, MakeHardLink):
         same = reader.same_file(path, action.existing.path)
         return None if same else f"is not a link to {action.existing.path}"
+    # What ConditionNeedsUpdate= compares is no exception: the time of /usr is in the image, whose digest is checked,
+    # and /etc/.updated is not copied. FAT could not hold the times anyway, as it counts in steps of two seconds.
     found, wanted = reader.attributes(path), action.attributes
     if found.mode != wanted.mode & 0o7777 and not isinstance(action, MakeSymlink):
         return f"has permissions {found.mode:04o}, not {wanted.mode:04o}"

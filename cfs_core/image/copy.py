@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PARALLEL = 3
 """Blobs that are copied at the same time."""
 
+# As in `resolve`: each level is one more request for what nobody trusts yet.
 INDEX_DEPTH = 4
 
 
@@ -86,7 +87,7 @@ class _Copier:
         blobs, manifests = _parts(descriptor, raw)
         if manifests and depth >= INDEX_DEPTH:
             msg = f"{self._reference} nests indexes deeper than {INDEX_DEPTH} levels"
-            raise LimitError(msg, limit=INDEX_DEPTH)
+            raise LimitError(msg, facts={"limit": INDEX_DEPTH})
         for part in manifests:
             pinned = dataclasses.replace(self._reference, tag=None, digest=part.digest)
             _, inner = self._source.fetch_manifest(pinned, expected=part.digest)
@@ -146,7 +147,7 @@ class _Read:
 
 def _final(error: TransportError) -> TransportError:
     """Return *error* as one that is not worth another try."""
-    error.facts.pop("transient", None)
+    error.transient = False
     return error
 
 

@@ -61,7 +61,7 @@ def open_layer(
     descriptor, diff_id = image.manifest.layers[index], image.config.diff_ids[index]
     if descriptor.size > limits.blob_bytes:
         msg = f"layer {descriptor.digest} announces {descriptor.size} bytes, more than {limits.blob_bytes}"
-        raise LimitError(msg, limit_bytes=limits.blob_bytes)
+        raise LimitError(msg, facts={"limit_bytes": limits.blob_bytes})
     source = LayerSource(transport, image.reference, descriptor, diff_id)
     chunks = functools.partial(layer_chunks, source, limits, progress, emit)
     with Pump(chunks, transport.stop) as pump:
@@ -124,7 +124,7 @@ class VerifiedLayer:
             seen += len(data)
             if seen > self._limits.trailer_bytes:
                 msg = f"{self._name} has more than {self._limits.trailer_bytes} bytes behind its end"
-                raise LimitError(msg, limit_bytes=self._limits.trailer_bytes)
+                raise LimitError(msg, facts={"limit_bytes": self._limits.trailer_bytes})
             yield data
 
     def read(self, count: int) -> bytes:
@@ -176,7 +176,9 @@ class VerifiedLayer:
 
     def _named(self, error: ImageError) -> ImageError:
         """Return *error* with the layer's name in its message."""
-        return type(error)(f"{self._name}: {error.message}", hint=error.hint, **error.facts, layer=self._name)
+        return type(error)(
+            f"{self._name}: {error.message}", hint=error.hint, facts={**error.facts, "layer": self._name}
+        )
 
     def _prefer_transfer_error(self, error: ImageError) -> None:
         if isinstance(error, LimitError):
@@ -233,7 +235,9 @@ def layer_chunks(
             pass
     if hasher.hexdigest() != diff_id.hex:
         msg = f"layer {descriptor.digest} is not, uncompressed, what the image's config says"
-        raise VerificationError(msg, expected=str(diff_id), found=f"{diff_id.algorithm}:{hasher.hexdigest()}")
+        raise VerificationError(
+            msg, facts={"expected": str(diff_id), "found": f"{diff_id.algorithm}:{hasher.hexdigest()}"}
+        )
 
 
 def _counted(chunks: Iterable[bytes], task: str, total: int | None, progress: Progress | None) -> Iterator[bytes]:

@@ -58,13 +58,14 @@ class _Merger:
             self._left -= 1
             if self._left < 0:
                 msg = f"the image has more than {self._limit} entries"
-                raise LimitError(msg, limit=self._limit)
+                raise LimitError(msg, facts={"limit": self._limit})
             what = entry.what
             if entry.path == b"/" or isinstance(what, Opaque | Whiteout):
                 self._at_directory(entry, number)
                 parent_path = None
                 continue
             here, _, name = entry.path.rpartition(b"/")
+            # Entries of one directory come one after the other, so the way to it is walked once for all of them.
             if here != parent_path:
                 parent = self._made(number, entry.path, here)
                 parent_path = here
@@ -130,7 +131,7 @@ def _shown(path: bytes) -> str:
 
 def _refuse(number: int, path: bytes, why: str, hint: str) -> NoReturn:
     msg = f"layer {number}: {_shown(path)} {why}"
-    raise ImageError(msg, hint=hint, layer=number)
+    raise ImageError(msg, hint=hint, facts={"layer": number})
 
 
 _THROUGH = "layers are unpacked without following links: build the image so that the entry has the path behind the link"

@@ -91,7 +91,7 @@ class PeFile:
             return ""
         if content.size > limit:
             msg = f"the section {name} of a UKI has {content.size} bytes, more than {limit}"
-            raise LimitError(msg, limit_bytes=limit)
+            raise LimitError(msg, facts={"limit_bytes": limit})
         return read_all(content).partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
     def _only(self, name: str, sections: tuple[Section, ...]) -> Content | None:
@@ -135,7 +135,7 @@ def read_pe(content: Content) -> PeFile:
         _, machine, count, _, _, _, optional_size, _ = _COFF.unpack(raw)
         if count > SECTIONS_LIMIT:
             msg = f"a PE file has {count} sections, more than {SECTIONS_LIMIT}"
-            raise LimitError(msg, limit=SECTIONS_LIMIT)
+            raise LimitError(msg, facts={"limit": SECTIONS_LIMIT})
         file.seek(start + _COFF.size + optional_size)
         table = file.read(count * _SECTION.size)
     if len(table) < count * _SECTION.size:

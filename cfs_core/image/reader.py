@@ -98,7 +98,7 @@ class ImageReader:
             return None
         if content.size > limit:
             msg = f"{path} has {content.size} bytes, more than {limit}"
-            raise LimitError(msg, limit_bytes=limit)
+            raise LimitError(msg, facts={"limit_bytes": limit})
         with content.open() as file:
             return file.read()
 

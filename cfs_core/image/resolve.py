@@ -77,7 +77,7 @@ class _Search:
         if not found:
             offered = ", ".join(dict.fromkeys(self._offered)) or "none"
             msg = f"{self._reference} has no image for {self._wanted}; there are: {offered}"
-            raise ImageError(msg, hint="choose one with --architecture", offered=offered)
+            raise ImageError(msg, hint="choose one with --architecture", facts={"offered": offered})
         manifest = self._fetch(found[0])
         if isinstance(manifest, Index):
             msg = f"{found[0].digest} was announced as a manifest and is an index"
@@ -103,7 +103,7 @@ class _Search:
     def _nested(self, descriptor: Descriptor, depth: int) -> Iterator[Descriptor]:
         if depth <= 1:
             msg = f"{self._reference} nests indexes deeper than {INDEX_DEPTH} levels"
-            raise LimitError(msg, limit=INDEX_DEPTH)
+            raise LimitError(msg, facts={"limit": INDEX_DEPTH})
         nested = self._fetch(descriptor)
         if not isinstance(nested, Index):
             msg = f"{descriptor.digest} was announced as an index and is a manifest"
@@ -114,12 +114,12 @@ class _Search:
         self._fetches += 1
         if self._fetches > INDEX_FETCHES:
             msg = f"{self._reference} leads through more than {INDEX_FETCHES} indexes"
-            raise LimitError(msg, limit=INDEX_FETCHES)
+            raise LimitError(msg, facts={"limit": INDEX_FETCHES})
         pinned = dataclasses.replace(self._reference, tag=None, digest=descriptor.digest)
         _, raw = self._transport.fetch_manifest(pinned, expected=descriptor.digest)
         if len(raw) != descriptor.size:
             msg = f"manifest {descriptor.digest} has {len(raw)} bytes, its index says {descriptor.size}"
-            raise VerificationError(msg, expected_bytes=descriptor.size, found_bytes=len(raw))
+            raise VerificationError(msg, facts={"expected_bytes": descriptor.size, "found_bytes": len(raw)})
         return parse_manifest(raw, descriptor.media_type)
 
     def _rank(self, descriptor: Descriptor) -> int:

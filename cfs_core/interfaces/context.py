@@ -31,16 +31,16 @@ class Progress(Protocol):
 class Logger(Protocol):
     """The part of a structlog logger that cfs uses: an event name and typed facts."""
 
-    def debug(self, event: str, **facts: object) -> object:
+    def debug(self, event: str, /, **facts: object) -> object:
         """Log at level debug."""
 
-    def info(self, event: str, **facts: object) -> object:
+    def info(self, event: str, /, **facts: object) -> object:
         """Log at level info."""
 
-    def warning(self, event: str, **facts: object) -> object:
+    def warning(self, event: str, /, **facts: object) -> object:
         """Log at level warning."""
 
-    def error(self, event: str, **facts: object) -> object:
+    def error(self, event: str, /, **facts: object) -> object:
         """Log at level error."""
 
 

@@ -44,9 +44,9 @@ class RetryBudget:
 
     def wait(self, error: TransportError, failures: int) -> None:
         """Wait before try number ``failures + 1``, or raise *error* if another try is not worth it or not allowed."""
-        if not error.facts.get("transient") or failures >= self.policy.attempts:
+        if not error.transient or failures >= self.policy.attempts:
             raise error
-        asked = error.facts.get("retry_after_seconds")
+        asked = error.retry_after
         delay = self.policy.first_wait_seconds * 2 ** (failures - 1)
         if isinstance(asked, int | float):
             delay = float(asked)

@@ -125,7 +125,7 @@ class Transport(abc.ABC):
         """Open a blob at *offset* bytes; chunks of any size.
 
         A transport that cannot start in the middle raises `CannotResumeError` for a non-zero offset.
-        Raise `TransportError` with ``transient=True`` for what is worth another attempt, and ``retry_after_seconds``
+        Raise `TransportError` with ``transient=True`` for what is worth another attempt, and ``retry_after`` in seconds
         if the source says when.
         """
 
@@ -194,11 +194,13 @@ class Transport(abc.ABC):
         media_type, raw = self.retrying(lambda: self._fetch_manifest(reference, MANIFEST_MEDIA_TYPES))
         if len(raw) > MANIFEST_LIMIT:
             msg = f"the manifest of {reference} is longer than {MANIFEST_LIMIT} bytes"
-            raise LimitError(msg, limit_bytes=MANIFEST_LIMIT)
+            raise LimitError(msg, facts={"limit_bytes": MANIFEST_LIMIT})
         wanted = expected or reference.digest
         if wanted is not None and Digest.of(raw, wanted.algorithm) != wanted:
             msg = f"the manifest of {reference} is not the one its digest names"
-            raise VerificationError(msg, expected=str(wanted), found=str(Digest.of(raw, wanted.algorithm)))
+            raise VerificationError(
+                msg, facts={"expected": str(wanted), "found": str(Digest.of(raw, wanted.algorithm))}
+            )
         return media_type, raw
 
     @final
@@ -211,7 +213,7 @@ class Transport(abc.ABC):
         """
         if descriptor.size > limit:
             msg = f"blob {descriptor.digest} announces {descriptor.size} bytes, more than {limit}"
-            raise LimitError(msg, limit_bytes=limit)
+            raise LimitError(msg, facts={"limit_bytes": limit})
         return b"".join(self.iter_blob(reference, descriptor))
 
     @final
@@ -235,19 +237,21 @@ class Transport(abc.ABC):
                     seen += len(chunk)
                     if seen > descriptor.size:
                         msg = f"blob {descriptor.digest} has more than the announced {descriptor.size} bytes"
-                        raise VerificationError(msg, expected_bytes=descriptor.size)
+                        raise VerificationError(msg, facts={"expected_bytes": descriptor.size})
                     hasher.update(chunk)
                     yield chunk
                 if seen == descriptor.size:
                     break
                 msg = f"blob {descriptor.digest} ended after {seen} of {descriptor.size} bytes"
-                raise TruncatedError(msg, transient=True, expected_bytes=descriptor.size, found_bytes=seen)
+                raise TruncatedError(
+                    msg, transient=True, facts={"expected_bytes": descriptor.size, "found_bytes": seen}
+                )
             except TransportError as error:
                 failures = 1 if seen - begun_at >= self.retry.progress_bytes else failures + 1
                 self.retries.wait(error, failures)
         if hasher.hexdigest() != descriptor.digest.hex:
             msg = f"blob {descriptor.digest} has other content than its digest says"
-            raise VerificationError(msg, expected=str(descriptor.digest), found=hasher.hexdigest())
+            raise VerificationError(msg, facts={"expected": str(descriptor.digest), "found": hasher.hexdigest()})
 
     def _chunks(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[bytes]:
         try:

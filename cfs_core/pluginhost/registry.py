@@ -26,10 +26,12 @@ class PluginId:
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
 
-    def fault(self, message: str, **facts: object) -> PluginError:
+    def fault(self, message: str, *, facts: Mapping[str, object] | None = None) -> PluginError:
         """Make the error for a fault of this plugin."""
         named = {"plugin": self.name, "distribution": self.distribution, "version": self.version}
-        return PluginError(message, hint=f"report it to the authors of {self.distribution}", **{**facts, **named})
+        return PluginError(
+            message, hint=f"report it to the authors of {self.distribution}", facts={**(facts or {}), **named}
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,4 +91,4 @@ class Registry(Generic[P]):
         else:
             msg = f"no {self.family} named {name!r}; known: {known}"
             hint = install_hint(name)
-        raise PluginError(msg, hint=hint, family=self.family, name=name)
+        raise PluginError(msg, hint=hint, facts={"family": self.family, "name": name})

@@ -7,12 +7,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping, MutableMapping
+
+    from cfs_core.model.event import Event
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SECRET_KEY = re.compile(r"(?i)(passw|secret|token|authorization|credential|cookie|private_?key|^auth$)")
 _SECRET_TEXT = re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{6,}|://[^/\s:@]+:[^/\s@]+@")
 REDACTED = "[redacted]"
+# Names that structlog puts into each record itself; a fact of such a name is kept with an underscore after it.
+_TAKEN = frozenset({"event", "level", "timestamp", "exception", "stack", "stack_info", "positional_args", "self"})
 
 
 def drop_secrets(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -58,28 +62,34 @@ class Logs:
         """Return a logger that adds these facts to every event."""
         return Logs(level=self._level_name, as_json=self._as_json, bound={**self._bound, **facts})
 
-    def debug(self, event: str, **facts: object) -> None:
+    def debug(self, event: str, /, **facts: object) -> None:
         """Log at level debug."""
         self._log("debug", event, facts)
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         """Log at level info."""
         self._log("info", event, facts)
 
-    def warning(self, event: str, **facts: object) -> None:
+    def warning(self, event: str, /, **facts: object) -> None:
         """Log at level warning."""
         self._log("warning", event, facts)
 
-    def error(self, event: str, **facts: object) -> None:
+    def error(self, event: str, /, **facts: object) -> None:
         """Log at level error."""
         self._log("error", event, facts)
 
-    def _log(self, level: str, event: str, facts: dict[str, object]) -> None:
+    def event(self, event: Event) -> None:
+        """Log an event of core: as a warning if somebody should see it who asked for no log."""
+        facts = {f"{key}_" if key == "exc_info" else key: value for key, value in event.facts.items()}
+        self._log("warning" if event.warning else "info", event.name, facts)
+
+    def _log(self, level: str, event: str, facts: Mapping[str, object]) -> None:
         if LEVELS[level] < self._level:
             return
         if self._logger is None:
             self._logger = self._build()
-        getattr(self._logger, level)(event, **facts)
+        named = {f"{key}_" if key in _TAKEN else str(key): value for key, value in facts.items()}
+        getattr(self._logger, level)(event, **named)
 
     def _build(self) -> Any:  # noqa: ANN401 - structlog's loggers are dynamic
         import structlog

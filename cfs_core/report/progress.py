@@ -74,7 +74,7 @@ class JsonProgress(SilentProgress):
     def event(self, event: Event) -> None:
         """Report an event as it is."""
         with self._lock:
-            self._write({"type": "event", "event": event.name, **event.facts})
+            self._write({"type": "event", "event": event.name, "facts": dict(event.facts)})
 
     def _write(self, record: dict[str, Any]) -> None:
         if self._broken:

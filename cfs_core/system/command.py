@@ -34,6 +34,7 @@ class HostCommands:
     def __init__(self, environ: Mapping[str, str]) -> None:
         path = [part for part in environ.get("PATH", "").split(os.pathsep) if part]
         self._path = os.pathsep.join([*path, *(name for name in SYSTEM_DIRECTORIES if name not in path)])
+        # Messages of tools are looked into, so they are in English; times that tools write have no zone, so it is UTC.
         self._environ = {"PATH": self._path, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
         for name in ("HOME", "TMPDIR", "XDG_RUNTIME_DIR", "GNUPGHOME"):
             # gpg makes a home of its own below the current directory where HOME is relative.
@@ -63,7 +64,7 @@ class HostCommands:
         program = self.find(argv[0])
         if program is None:
             msg = f"{argv[0]} is not installed"
-            raise CommandError(msg, command=argv[0])
+            raise CommandError(msg, facts={"command": argv[0]})
         try:
             process = subprocess.Popen(  # noqa: S603 - argv is a list, no shell
                 [os.fspath(program), *argv[1:]],
@@ -74,7 +75,7 @@ class HostCommands:
             )
         except OSError as cause:
             msg = f"{argv[0]} cannot be started: {cause}"
-            raise CommandError(msg, command=argv[0]) from cause
+            raise CommandError(msg, facts={"command": argv[0]}) from cause
         with process:
             try:
                 stdout, stderr = _talk(process, stdin or b"", output_limit, time.monotonic() + seconds)
@@ -83,7 +84,7 @@ class HostCommands:
                 what = f"{output_limit} bytes" if passed.of_bytes else f"{seconds:g} seconds"
                 doing = "wrote more than" if passed.of_bytes else "did not end within"
                 msg = f"{argv[0]} {doing} {what}, and was killed"
-                raise CommandError(msg, hint="run it by hand to see what it does", argv=list(argv)) from None
+                raise CommandError(msg, hint="run it by hand to see what it does", facts={"argv": list(argv)}) from None
             except BaseException:
                 process.kill()
                 raise
@@ -92,7 +93,7 @@ class HostCommands:
             tail = done.stderr[-STDERR_TAIL:].decode(errors="replace").strip()
             how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"exited with {done.returncode}"
             msg = f"{argv[0]} {how}: {tail or 'it said nothing'}"
-            raise CommandError(msg, argv=list(argv), status=done.returncode)
+            raise CommandError(msg, facts={"argv": list(argv), "status": done.returncode})
         return done
 
 

@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from cfs_core.errors import ImageError, LimitError
 
+# Manifests and configs nest a handful deep. Python's parser recurses, which a few KiB of brackets would bring to its
+# end.
 DEPTH_LIMIT = 32
 VALUE_LIMIT = 200_000
 """Values in one document, counted by its commas and brackets."""
@@ -77,7 +79,7 @@ class JsonFields:
             self._wrong(name, "an array", value)
         if len(value) > limit:
             msg = f"{name!r} in {self.where} has {len(value)} members, more than {limit}"
-            raise LimitError(msg, limit=limit)
+            raise LimitError(msg, facts={"limit": limit})
         return value
 
     def strings(self, name: str) -> dict[str, str]:
@@ -135,10 +137,11 @@ def parse_json(raw: bytes, where: str) -> JsonFields:
 
 
 def _check_shape(raw: bytes, where: str) -> None:
+    # Counted before anything is parsed: as Python objects, values take many times the memory of their text.
     openers = raw.count(b"[") + raw.count(b"{")
     if openers + raw.count(b",") > VALUE_LIMIT:
         msg = f"{where} has more than {VALUE_LIMIT} values"
-        raise LimitError(msg, limit=VALUE_LIMIT)
+        raise LimitError(msg, facts={"limit": VALUE_LIMIT})
     if openers <= DEPTH_LIMIT:
         return
     depth = 0
@@ -148,6 +151,6 @@ def _check_shape(raw: bytes, where: str) -> None:
             depth += 1
             if depth > DEPTH_LIMIT:
                 msg = f"{where} is nested deeper than {DEPTH_LIMIT} levels"
-                raise LimitError(msg, limit=DEPTH_LIMIT)
+                raise LimitError(msg, facts={"limit": DEPTH_LIMIT})
         elif token in {b"]", b"}"}:
             depth -= 1

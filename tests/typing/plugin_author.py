@@ -57,7 +57,7 @@ class Shelf(Transport):
     def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
         if not reference.tag:
             msg = f"nothing at {reference}"
-            raise NotFoundError(msg, hint="name a tag", looked_for=list(accept))
+            raise NotFoundError(msg, hint="name a tag", facts={"looked_for": list(accept)})
         return "", b""
 
     def _open_blob(

@@ -8,6 +8,7 @@ import pytest
 
 from cfs_core import errors
 from cfs_core.errors import CfsError
+from cfs_core.model.event import Event
 
 
 def every(kind=CfsError):
@@ -57,7 +58,7 @@ def test_codes_are_unique():
 
 
 def test_an_error_carries_message_hint_and_facts():
-    error = errors.DiskFullError("no room", hint="make some", needed=3, available=2)
+    error = errors.DiskFullError("no room", hint="make some", facts={"needed": 3, "available": 2})
     assert str(error) == "no room"
     assert (error.message, error.hint, error.facts) == ("no room", "make some", {"needed": 3, "available": 2})
     assert isinstance(error, errors.DiskError)
@@ -72,4 +73,24 @@ def test_error_names_of_the_author_surface_are_complete():
 
 def test_the_module_holds_classes_and_nothing_else():
     tree = ast.parse(inspect.getsource(errors))
-    assert {type(node) for node in tree.body} <= {ast.ClassDef, ast.Import, ast.ImportFrom, ast.Expr}
+    assert {type(node) for node in tree.body} <= {ast.ClassDef, ast.Import, ast.ImportFrom, ast.Expr, ast.If}
+
+
+@pytest.mark.parametrize("name", ["code", "event", "message", "hint", "self", "msg", "level", "exc_info"])
+def test_any_name_is_one_for_a_fact(name, capsys):
+    from cfs_core.cli.app import App
+    from cfs_core.cli.main import show
+
+    for as_json in (True, False):
+        app = App({})
+        app.log_level, app.log_as_json = "debug", as_json
+        show(errors.ImageError("it is so", facts={name: "planted"}), app)
+        app.emit(Event(name="layer.stored", facts={name: "planted"}))
+    told = capsys.readouterr().err
+    assert told.count("error: it is so [image]") == 2
+    assert told.count("planted") == 4
+
+
+def test_a_code_may_say_more_than_the_class():
+    assert errors.ImageError("no", code="image.sealed").code == "image.sealed"
+    assert errors.ImageError("no").code == "image"

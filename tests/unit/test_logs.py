@@ -95,7 +95,7 @@ def test_progress_is_one_json_object_per_line():
         "unit": "bytes",
         "finished": True,
     }
-    assert {"type": "event", "event": "layer.stored", "size_bytes": 4} in records
+    assert {"type": "event", "event": "layer.stored", "facts": {"size_bytes": 4}} in records
 
 
 def test_a_reader_that_goes_away_does_not_end_the_run():

@@ -65,8 +65,8 @@ class Scripted(Transport):
             raise fault
 
 
-def reset(**facts):
-    return UnreachableError("connection reset", transient=True, **facts)
+def reset(retry_after=None):
+    return UnreachableError("connection reset", transient=True, retry_after=retry_after)
 
 
 def test_a_blob_is_resumed_where_it_broke_off():
@@ -111,20 +111,20 @@ def test_a_few_bytes_each_time_are_no_progress():
 
 
 def test_the_source_says_how_long_to_wait():
-    transport = Scripted((0, RateLimitedError("slow down", transient=True, retry_after_seconds=7)))
+    transport = Scripted((0, RateLimitedError("slow down", transient=True, retry_after=7)))
     assert b"".join(transport.iter_blob(REFERENCE, BLOB)) == DATA
     assert transport.waits == [7.0]
 
 
 def test_asking_for_an_hour_is_an_error_at_once():
-    transport = Scripted((0, RateLimitedError("slow down", transient=True, retry_after_seconds=3600)))
+    transport = Scripted((0, RateLimitedError("slow down", transient=True, retry_after=3600)))
     with pytest.raises(RateLimitedError):
         list(transport.iter_blob(REFERENCE, BLOB))
     assert transport.waits == []
 
 
 def test_all_threads_wait_no_longer_than_the_total():
-    transport = Scripted(*[(10, RateLimitedError("slow", transient=True, retry_after_seconds=100))] * 9)
+    transport = Scripted(*[(10, RateLimitedError("slow", transient=True, retry_after=100))] * 9)
     transport.retry = RetryPolicy(progress_bytes=10)
     with pytest.raises(RateLimitedError):
         list(transport.iter_blob(REFERENCE, BLOB))

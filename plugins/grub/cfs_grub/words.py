@@ -53,13 +53,15 @@ def _word(argument: str) -> str:
     if re.search(r"[\\'\"]", text):
         message = f"GRUB would put a backslash before each quote and backslash in the kernel argument {argument!r}"
         hint = 'use UEFI without BIOS, systemd-boot or a UKI; name="two words" is the only form GRUB hands over'
-        raise BootError(message, hint=hint, argument=argument)
+        raise BootError(message, hint=hint, facts={"argument": argument})
     if text == argument and re.search(r"\s", text):
         message = f"kernel argument {argument!r} has white space outside quotes"
-        raise BootError(message, hint='put double quotes around it: name="two words"', argument=argument)
+        raise BootError(message, hint='put double quotes around it: name="two words"', facts={"argument": argument})
     if "\t" in text or text == "":
         message = f"GRUB cannot hand the kernel argument {argument!r} over"
-        raise BootError(message, hint="use a space instead of a tab, and no empty arguments", argument=argument)
+        raise BootError(
+            message, hint="use a space instead of a tab, and no empty arguments", facts={"argument": argument}
+        )
     return text
 
 

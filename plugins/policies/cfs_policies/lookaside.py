@@ -122,7 +122,7 @@ def _in_time(fetch: Callable[[], bytes | None], host: str) -> bytes | None:
         return future.result(_TIMEOUT_SECONDS)
     except TimeoutError as error:
         msg = f"{host} takes longer than {_TIMEOUT_SECONDS:.0f} s for a signature"
-        raise TransferTimeoutError(msg, hint="check the network and registries.d", host=host) from error
+        raise TransferTimeoutError(msg, hint="check the network and registries.d", facts={"host": host}) from error
 
 
 def _fetch_from_server(url: str) -> bytes | None:

@@ -126,7 +126,7 @@ def _prove(
     if report.failure is not None:
         kind = UnprovenError if report.failure.kind is FailureKind.UNPROVEN else BootError
         hint = report.failure.hint or PROOF_FAILED
-        raise kind(report.failure.message, hint=hint, failure=report.failure.kind.value)
+        raise kind(report.failure.message, hint=hint, facts={"failure": report.failure.kind.value})
 
 
 def _tell(text: str) -> None:

@@ -97,6 +97,7 @@ def read_menu(target: TargetView) -> BootMenu:
     unique: dict[tuple[bool, str], BootEntry] = {}
     for how in ordered:
         entry = entries[how.key]
+        # While names change a deployment may have two entries: what the loader shows first is the one that counts.
         unique.setdefault((entry.foreign, entry.deployment_id), entry)
     timeout = first(settings, "timeout")
     return BootMenu(
@@ -241,6 +242,8 @@ class MenuPlan:
         shown += [Shown.of(file.identity, file.name, file.fields) for file in self._scanned if not file.ours]
         shown += [how for _, how in discovered(self._target)]
         ordered = in_order(shown)
+        # What stands there stays if it does. Else nothing at all is better than a pattern, and that better than a name,
+        # which will move to another entry.
         for candidate in (pattern, None, OURS):
             taken = chosen(ordered, candidate)
             if taken is not None and taken.key == goal:
@@ -258,7 +261,7 @@ class MenuPlan:
             if how.key == goal:
                 return how
         message = f"the menu has no entry {goal[:64]!r} that could be its default"
-        raise BootError(message, hint="choose one that `cfs status` shows", entry=goal)
+        raise BootError(message, hint="choose one that `cfs status` shows", facts={"entry": goal})
 
     def _once(self, want: Files) -> list[Action]:
         if self._wanted.once is None:
@@ -296,7 +299,9 @@ def _options(entry: BootEntry) -> str:
     beyond = next((argument for argument in entry.arguments if max(argument, default="") > LAST_CHARACTER), None)
     if beyond is not None:
         message = f"systemd-boot drops characters of the kernel argument {beyond!r}: it knows those up to U+FFFF only"
-        raise BootError(message, hint="write the argument without them, or use a unified kernel image", argument=beyond)
+        raise BootError(
+            message, hint="write the argument without them, or use a unified kernel image", facts={"argument": beyond}
+        )
     return text if _unquoted(text) == text else f'"{text}"'
 
 
@@ -305,4 +310,4 @@ def _refuse_arguments(entry: BootEntry) -> None:
     extra = [text for text in entry.arguments if artifacts is None or text not in artifacts.sealed_arguments]
     if extra:
         message = f"a unified kernel image carries its own command line: {extra[0]!r} cannot be added to it"
-        raise BootError(message, hint="build it into the image, or add it with a UKI addon", arguments=extra)
+        raise BootError(message, hint="build it into the image, or add it with a UKI addon", facts={"arguments": extra})

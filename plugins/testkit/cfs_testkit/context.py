@@ -22,19 +22,19 @@ class RecordedLog:
     def __init__(self) -> None:
         self.records: list[tuple[str, str, dict[str, object]]] = []
 
-    def debug(self, event: str, **facts: object) -> None:
+    def debug(self, event: str, /, **facts: object) -> None:
         """Record at level debug."""
         self.records.append(("debug", event, facts))
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         """Record at level info."""
         self.records.append(("info", event, facts))
 
-    def warning(self, event: str, **facts: object) -> None:
+    def warning(self, event: str, /, **facts: object) -> None:
         """Record at level warning."""
         self.records.append(("warning", event, facts))
 
-    def error(self, event: str, **facts: object) -> None:
+    def error(self, event: str, /, **facts: object) -> None:
         """Record at level error."""
         self.records.append(("error", event, facts))
 

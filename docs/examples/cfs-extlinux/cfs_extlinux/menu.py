@@ -118,7 +118,7 @@ class MenuPlan:
         words = join_arguments(entry.arguments)
         if "${" in words or "$(" in words or not words.isascii():
             message = "U-Boot replaces ${NAME} and $(NAME) in kernel arguments, and its menu is ASCII"
-            raise BootError(message, hint="write the arguments without", arguments=words)
+            raise BootError(message, hint="write the arguments without", facts={"arguments": words})
         if entry.artifacts is None:
             return self._kept(entry, words)
         paths = [location.path for location in files.place(entry)]
@@ -152,7 +152,7 @@ class MenuPlan:
         label = next((label for label in config.labels if _entry(label).deployment_id == goal), None)
         if label is None:
             message = f"the menu has no entry {goal[:64]!r} that could be its default"
-            raise BootError(message, hint="choose one that `cfs status` shows", entry=goal)
+            raise BootError(message, hint="choose one that `cfs status` shows", facts={"entry": goal})
         if config.default() is label:
             return config
         changed = config.with_setting("default", None if label is config.labels[0] else label.name)

@@ -53,7 +53,9 @@ def check_ascii(argument: str) -> None:
     """
     if not argument.isascii():
         message = f"rEFInd takes the bytes of {argument!r} for single characters: the kernel would see another argument"
-        raise BootError(message, hint="write the argument in ASCII, or use a unified kernel image", argument=argument)
+        raise BootError(
+            message, hint="write the argument in ASCII, or use a unified kernel image", facts={"argument": argument}
+        )
 
 
 @dataclass(frozen=True, slots=True)

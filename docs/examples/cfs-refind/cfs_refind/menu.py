@@ -224,7 +224,7 @@ def _selecting(config: Config, goal: str) -> Config:
     found = next((item for item in known(config) if item.entry.deployment_id == goal), None)
     if found is None:
         message = f"the menu has no entry {goal[:64]!r} that could be its default"
-        raise BootError(message, hint="choose one that `cfs status` shows", entry=goal)
+        raise BootError(message, hint="choose one that `cfs status` shows", facts={"entry": goal})
     # Without the option, rEFInd starts what was started last.
     selected = config.setting("default_selection")
     if selected is not None and "+" not in selected.split(",") and config.default() is found.stanza:
@@ -242,4 +242,4 @@ def _refuse_arguments(entry: BootEntry) -> None:
     extra = [text for text in entry.arguments if text not in sealed]
     if extra:
         message = f"a unified kernel image carries its own command line: {extra[0]!r} cannot be added to it"
-        raise BootError(message, hint="build it into the image, or add it with a UKI addon", arguments=extra)
+        raise BootError(message, hint="build it into the image, or add it with a UKI addon", facts={"arguments": extra})

@@ -94,7 +94,9 @@ class Client:
                     download.size += len(chunk)
         if total is not None and download.size != total:
             msg = f"{shown(url)} ended after {download.size} of {total} bytes"
-            raise TruncatedError(msg, transient=download.size < total, expected_bytes=total, found_bytes=download.size)
+            raise TruncatedError(
+                msg, transient=download.size < total, facts={"expected_bytes": total, "found_bytes": download.size}
+            )
 
     def _begin(self, url: str, response: urllib3.BaseHTTPResponse, download: Download) -> int | None:
         """Check status and headers; return how long the whole file is, if the server says so."""
@@ -150,7 +152,7 @@ class Client:
 
     def _too_long(self, url: str) -> LimitError:
         msg = f"{shown(url)} is longer than {self._limit} bytes"
-        return LimitError(msg, hint="raise transport.http-tarball.max-bytes", limit_bytes=self._limit)
+        return LimitError(msg, hint="raise transport.http-tarball.max-bytes", facts={"limit_bytes": self._limit})
 
 
 def _chunks(url: str, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
@@ -193,7 +195,7 @@ def _error(url: str, response: urllib3.BaseHTTPResponse) -> TransportError:
         _TOO_MANY: RateLimitedError,
     }
     wait = response.headers.get("Retry-After", "")
-    facts: dict[str, Any] = {"retry_after_seconds": int(wait)} if wait.isdecimal() else {}
+    retry_after = float(wait) if wait.isdecimal() else None
     if status in classes:
-        return classes[status](msg, transient=status == _TOO_MANY, **facts)
-    return ServerError(msg, transient=status >= 500, **facts)  # noqa: PLR2004 - server errors
+        return classes[status](msg, transient=status == _TOO_MANY, retry_after=retry_after)
+    return ServerError(msg, transient=status >= 500, retry_after=retry_after)  # noqa: PLR2004 - server errors

@@ -98,7 +98,7 @@ class HttpTarballTransport(Transport):
             self.retrying(lambda: self._client.fetch(tarball.url, download), progress=lambda: download.size)
         except TransportError as error:
             # Core's own tries around this one would begin from the start.
-            error.facts["transient"] = False
+            error.transient = False
             raise
         except OSError as error:
             msg = f"{shown(tarball.url)} cannot be kept in {self._scratch}: {error}"
@@ -106,7 +106,7 @@ class HttpTarballTransport(Transport):
         digest = Digest(HashAlgorithm.SHA256, download.hasher.hexdigest())
         if tarball.digest is not None and digest != tarball.digest:
             msg = f"{shown(tarball.url)} is not the file that was asked for"
-            raise VerificationError(msg, expected=str(tarball.digest), found=str(digest))
+            raise VerificationError(msg, facts={"expected": str(tarball.digest), "found": str(digest)})
         found = examine(download.path, self._settings.max_uncompressed_bytes)
         architecture = tarball.architecture or found.architecture or self._settings.architecture
         if architecture is None:

@@ -89,7 +89,7 @@ class Ext4Filesystem(Filesystem):
         needed = estimate(wanted)
         if needed > region.size:
             msg = f"{partition.volume.name} has {region.size} bytes, and its contents need {needed}"
-            raise DiskFullError(msg, hint="make the volume larger", needed=needed, available=region.size)
+            raise DiskFullError(msg, hint="make the volume larger", facts={"needed": needed, "available": region.size})
         fs_uuid = partition.fs_uuid or str(identifier(self._context.seed, f"{partition.volume.value}-filesystem"))
         options = MakeOptions(
             uuid=fs_uuid,

@@ -37,6 +37,7 @@ UNPACKED_LIMIT = 64 << 30
 """Bytes a compressed archive may unpack to."""
 
 _LIMITS = TarLimits(entries=100_000)
+# Older versions of docker save write a layer once and link to it from others that are the same.
 _LINKS = 8
 _CHUNK = 1 << 20
 
@@ -191,7 +192,7 @@ def _unpacked(source: BinaryIO, scratch: Path) -> BinaryIO:
             total += len(data)
             if total > UNPACKED_LIMIT:
                 msg = f"the archive is longer than {UNPACKED_LIMIT} bytes when it is unpacked"
-                raise LimitError(msg, limit_bytes=UNPACKED_LIMIT)
+                raise LimitError(msg, facts={"limit_bytes": UNPACKED_LIMIT})
             out.write(data)
         out.flush()
         out.seek(0)

@@ -209,7 +209,7 @@ def _read(archive: Archive, name: str, limit: int) -> bytes:
     with file:
         if size > limit:
             msg = f"{name} in {archive.where} has {size} bytes, more than {limit}"
-            raise LimitError(msg, limit_bytes=limit)
+            raise LimitError(msg, facts={"limit_bytes": limit})
         return _whole(file)
 
 

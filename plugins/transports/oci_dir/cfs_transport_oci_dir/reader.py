@@ -52,7 +52,7 @@ class LayoutReader(abc.ABC):
         with file:
             if size > limit:
                 msg = f"{name} in {self.where} has {size} bytes, more than {limit}"
-                raise LimitError(msg, limit_bytes=limit)
+                raise LimitError(msg, facts={"limit_bytes": limit})
             try:
                 return b"".join(iter(lambda: file.read(CHUNK), b""))
             except OSError as error:

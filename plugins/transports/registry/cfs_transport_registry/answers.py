@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import requests
 
 _DETAIL_LIMIT = 16 * 1024
+# What another try may mend; 501 and 505 will be the same next time.
 _SERVER_SIDE = frozenset({408, 500, 502, 503, 504})
 
 
@@ -41,30 +42,28 @@ def error_of(response: requests.Response, what: str) -> TransportError:
         case 401:
             msg = f"{host} wants other credentials for {what}{tail}"
             return UnauthorizedError(
-                msg, hint=f"log in with podman login {host}, or name a file with --authfile", **facts
+                msg, hint=f"log in with podman login {host}, or name a file with --authfile", facts=facts
             )
         case 403:
             msg = f"{host} does not allow access to {what}{tail}"
-            return ForbiddenError(msg, hint="check the account's permissions on this repository", **facts)
+            return ForbiddenError(msg, hint="check the account's permissions on this repository", facts=facts)
         case 404:
             msg = f"{host} has no {what}{tail}"
             return NotFoundError(
-                msg, hint="check name and tag; private images look absent without credentials", **facts
+                msg, hint="check name and tag; private images look absent without credentials", facts=facts
             )
         case 429:
             wait = retry_after_seconds(response.headers)
-            if wait is not None:
-                facts["retry_after_seconds"] = wait
             asked = f"; it asks to wait {wait:.0f} s" if wait else ""
             msg = f"{host} limits requests{asked}{tail}"
-            return RateLimitedError(msg, hint="try again later, log in, or use a mirror", transient=True, **facts)
+            return RateLimitedError(
+                msg, hint="try again later, log in, or use a mirror", transient=True, retry_after=wait, facts=facts
+            )
         case _:
             wait = retry_after_seconds(response.headers)
-            if wait is not None:
-                facts["retry_after_seconds"] = wait
             msg = f"{host} answered {status} for {what}{tail}"
             hint = "the registry has a problem; try again later" if status in _SERVER_SIDE else None
-            return ServerError(msg, hint=hint, transient=status in _SERVER_SIDE, **facts)
+            return ServerError(msg, hint=hint, transient=status in _SERVER_SIDE, retry_after=wait, facts=facts)
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -52,12 +52,14 @@ class Clients:
         client = self._build(endpoint, plain_http=False, insecure=insecure)
         if not insecure:
             return client
+        # This is no downgrade: of a registry marked insecure no certificate is verified, so whoever is in between could
+        # as well answer in TLS. podman and skopeo ask in this order, too.
         try:
             client.request("/v2/").close()
         except StoppedError:
             raise
         except TransportError as error:
-            if not isinstance(error, TlsError) and not error.facts.get("transient"):
+            if not isinstance(error, TlsError) and not error.transient:
                 return client  # it speaks TLS and wants something else, credentials most likely
             client.close()
             return self._build(endpoint, plain_http=True, insecure=True)

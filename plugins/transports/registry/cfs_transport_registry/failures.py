@@ -33,20 +33,24 @@ def _translated(error: Exception, host: str) -> TransportError:
     if (tls := _cause(error, ssl.SSLError, urllib3.exceptions.SSLError)) is not None:
         msg = f"no trustworthy connection to {host}: {_words(tls)}"
         hint = f"put the authority into /etc/containers/certs.d/{host}/ca.crt, or mark the registry as insecure"
-        return TlsError(msg, hint=hint, host=host)
+        return TlsError(msg, hint=hint, facts={"host": host})
     refused = _cause(error, urllib3.exceptions.NewConnectionError) is not None
     if (
         not refused
         and _cause(error, requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) is not None
     ):
         msg = f"{host} does not answer in time"
-        return TransferTimeoutError(msg, hint="check the network, or raise read-timeout", host=host, transient=True)
+        return TransferTimeoutError(
+            msg, hint="check the network, or raise read-timeout", transient=True, facts={"host": host}
+        )
     if isinstance(error, requests.exceptions.TooManyRedirects):
-        return ServerError(f"{host} redirects in circles", host=host)
+        return ServerError(f"{host} redirects in circles", facts={"host": host})
     if isinstance(error, ValueError):
-        return ServerError(f"{host} redirects to something that is not a web address", host=host)
+        return ServerError(f"{host} redirects to something that is not a web address", facts={"host": host})
     msg = f"the connection to {host} failed: {_words(error)}"
-    return UnreachableError(msg, hint="check the name, the network and the proxy settings", host=host, transient=True)
+    return UnreachableError(
+        msg, hint="check the name, the network and the proxy settings", transient=True, facts={"host": host}
+    )
 
 
 def _cause(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:

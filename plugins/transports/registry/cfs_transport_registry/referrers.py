@@ -40,12 +40,13 @@ def list_referrers(client: OrasClient, path: str, digest: Digest, artifact_type:
             msg = f"{client.host} lists referrers of {digest} on more than {_PAGES} pages"
             raise LimitError(msg)
         raw, following = _page(client, url)
+        # A registry without the referrers API says 404; clients then keep the list under a tag (distribution-spec 1.1).
         if raw is None and pages == 1:
             raw, following = _page(client, f"/v2/{path}/manifests/{digest.algorithm.value}-{digest.hex}")
         found += _descriptors(raw or b'{"manifests":[]}', artifact_type)
         if len(found) > _REFERRERS:
             msg = f"{client.host} lists more than {_REFERRERS} referrers of {digest}"
-            raise LimitError(msg, limit=_REFERRERS)
+            raise LimitError(msg, facts={"limit": _REFERRERS})
         url = following
     return tuple(found)
 
@@ -62,7 +63,7 @@ def _page(client: OrasClient, url: str) -> tuple[bytes | None, str | None]:
     raw = read_body(response, client.host, MANIFEST_LIMIT)
     if len(raw) > MANIFEST_LIMIT:
         msg = f"the list of referrers at {client.host} is longer than {MANIFEST_LIMIT} bytes"
-        raise LimitError(msg, limit_bytes=MANIFEST_LIMIT)
+        raise LimitError(msg, facts={"limit_bytes": MANIFEST_LIMIT})
     return raw, following
 
 

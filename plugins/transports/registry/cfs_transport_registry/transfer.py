@@ -33,6 +33,7 @@ def read_chunks(response: requests.Response, host: str) -> Iterator[bytes]:
         begun = time.monotonic()
         reading.allow(reading.patience)
         with network_errors(host):
+            # Undecoded: sizes and digests are those of what is transferred.
             chunk = response.raw.read1(CHUNK, decode_content=False)
         if not chunk:
             return
@@ -41,7 +42,9 @@ def read_chunks(response: requests.Response, host: str) -> Iterator[bytes]:
         if waited > reading.patience:
             if received < SLOWEST * reading.patience:
                 msg = f"{host} sends next to nothing: {received} bytes in {waited:.0f} s"
-                raise TransferTimeoutError(msg, hint="check the network, or use a mirror", host=host, transient=True)
+                raise TransferTimeoutError(
+                    msg, hint="check the network, or use a mirror", transient=True, facts={"host": host}
+                )
             waited, received = 0.0, 0
         yield chunk
 

@@ -129,7 +129,7 @@ class RegistryTransport(Transport):
             hint = "is a proxy or a login page in between?"
             if media_type.startswith("application/vnd."):
                 hint = "this is not a container image of OCI or of docker's schema 2"
-            raise ContentTypeError(msg, hint=hint, host=client.host)
+            raise ContentTypeError(msg, hint=hint, facts={"host": client.host})
         raw = read_body(response, client.host, MANIFEST_LIMIT)
         _check_stated_digest(response, raw, client.host)
         return "" if media_type in _VAGUE_TYPES else media_type, raw
@@ -151,7 +151,7 @@ def _telling(errors: Mapping[Endpoint, TransportError], known: Endpoint | None) 
 
     A place that has answered in this run (*known*) and only stumbles now is worth another try.
     """
-    if known is not None and known in errors and errors[known].facts.get("transient"):
+    if known is not None and known in errors and errors[known].transient:
         return errors[known]
     chosen = next((error for endpoint, error in errors.items() if not endpoint.mirror), None)
     if chosen is None:
@@ -170,13 +170,13 @@ def _begin_blob(client: OrasClient, path: str, digest: Digest, offset: int) -> r
     if response.status_code == _BAD_RANGE and offset:
         response.close()
         msg = f"{client.host} does not deliver {digest} from byte {offset}"
-        raise CannotResumeError(msg, host=client.host)
+        raise CannotResumeError(msg, facts={"host": client.host})
     if response.status_code == _PARTIAL and offset:
         begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
         if begins is None or int(begins[1]) != offset:
             response.close()
             msg = f"{client.host} delivers another range of {digest} than was asked for"
-            raise CannotResumeError(msg, host=client.host)
+            raise CannotResumeError(msg, facts={"host": client.host})
         return response
     if response.status_code != _OK:
         raise error_of(response, f"blob {digest} of {path}")
@@ -184,7 +184,7 @@ def _begin_blob(client: OrasClient, path: str, digest: Digest, offset: int) -> r
     if encoding not in ("", "identity"):
         response.close()
         msg = f"{client.host} encodes blobs as {encoding[:40]!r} without being asked to"
-        raise ServerError(msg, host=client.host)
+        raise ServerError(msg, facts={"host": client.host})
     return response
 
 
@@ -204,7 +204,9 @@ def _check_stated_digest(response: requests.Response, raw: bytes, host: str) -> 
         digest = Digest.parse(stated)
     except ImageError as error:
         msg = f"{host} states the digest {stated[:100]!r}"
-        raise ServerError(msg, host=host) from error
+        raise ServerError(msg, facts={"host": host}) from error
     if len(raw) <= MANIFEST_LIMIT and Digest.of(raw, digest.algorithm) != digest:
         msg = f"{host} sends another manifest than the one it states"
-        raise VerificationError(msg, expected=str(digest), found=str(Digest.of(raw, digest.algorithm)), host=host)
+        raise VerificationError(
+            msg, facts={"expected": str(digest), "found": str(Digest.of(raw, digest.algorithm)), "host": host}
+        )

@@ -53,13 +53,13 @@ class RegistryWriter(ImageWriter):
             location = response.headers.get("Location", "")
         if not location:
             msg = f"{self._client.host} accepts an upload and does not say where to"
-            raise ServerError(msg, host=self._client.host)
+            raise ServerError(msg, facts={"host": self._client.host})
         try:
             target = urljoin(f"{self._client.base}/", location)
             target += ("&" if urlsplit(target).query else "?") + urlencode({"digest": str(descriptor.digest)})
         except ValueError as error:
             msg = f"{self._client.host} accepts an upload to something that is not a web address"
-            raise ServerError(msg, host=self._client.host) from error
+            raise ServerError(msg, facts={"host": self._client.host}) from error
         headers = {"Content-Type": "application/octet-stream"}
         body = _Sized(chunks, descriptor.size)
         with self._client.request(target, method="PUT", headers=headers, body=body) as response:
@@ -84,13 +84,14 @@ class RegistryWriter(ImageWriter):
             and stated != str(descriptor.digest)
         ):
             msg = f"{self._client.host} stored the manifest under another digest"
-            raise VerificationError(msg, expected=str(descriptor.digest), found=stated)
+            raise VerificationError(msg, facts={"expected": str(descriptor.digest), "found": stated})
 
     def _expect(self, response: requests.Response, codes: set[int], what: str) -> None:
         if response.status_code not in codes:
             raise error_of(response, f"place for {what} in {self._path}")
 
 
+# The specification's upload in one request has a Content-Length.
 class _Sized:
     """An iterable with a length, which requests sends with Content-Length instead of in HTTP chunks."""
 

@@ -163,7 +163,7 @@ class _Reader:
 
     def _error(self, what: str) -> ImageError:
         msg = f"line {self.line} of the dump file: {what}"
-        return ImageError(msg, hint="composefs-dump(5) describes the format", line=self.line)
+        return ImageError(msg, hint="composefs-dump(5) describes the format", facts={"line": self.line})
 
     def _batches(self, dump: BinaryIO) -> Iterator[list[bytes]]:
         rest = b""

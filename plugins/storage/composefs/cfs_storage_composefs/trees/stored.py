@@ -84,7 +84,7 @@ class StoredTreeReader:
             return None
         if content.size > limit:
             msg = f"{path} has {content.size} bytes; at most {limit} are read"
-            raise LimitError(msg, limit=limit)
+            raise LimitError(msg, facts={"limit": limit})
         with content.open() as file:
             return file.read(limit)
 

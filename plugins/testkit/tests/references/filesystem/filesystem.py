@@ -67,7 +67,7 @@ class Toy(Filesystem):
         head = MAGIC + hashlib.sha256(text).digest() + len(text).to_bytes(8, "big")
         whole = head.ljust(HEAD, b"\0") + text + data.getvalue()
         if len(whole) > region.size:
-            raise DiskFullError("too small", needed=len(whole), available=region.size)
+            raise DiskFullError("too small", facts={"needed": len(whole), "available": region.size})
         with region.path.open("r+b") as file:
             file.seek(region.offset)
             file.write(whole)
