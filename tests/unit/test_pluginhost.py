@@ -248,7 +248,8 @@ def test_a_deprecated_hook_or_argument_is_told_to_who_implements_it(site, option
     code = DEPRECATING.format(option=option, value=value)
     done = site.python(code, "plugins", "doctor", "--format", "json", options=python)
     problems = [trouble for trouble in json.loads(done.stdout)["troubles"] if trouble["distribution"] == "outsider"]
-    assert [(t["problem"][:-2], t["fatal"]) for t in problems] == [
+    slow = "took "  # seconds, on a machine that is busy
+    assert [(t["problem"][:-2], t["fatal"]) for t in problems if not t["problem"].startswith(slow)] == [
         ("implements what is deprecated: use cfs_watch (bad_plugin.py:", False)
     ]
     assert site.python(code, "plugins", "list", options=python).stderr.count("use cfs_watch") == 1
