@@ -122,7 +122,7 @@ def test_a_broken_plugin_is_named_and_costs_only_itself(site, name):
     source, problem, usable = BROKEN[name]
     site.install("outsider", "3.14", {name: "outsider_plugin"}, {"outsider_plugin.py": source})
     report, done = site.json("plugins", "doctor")
-    assert done.returncode == 4
+    assert done.returncode == (0 if usable else 4)
     troubles = [t for t in report["troubles"] if t["plugin"] == name]
     assert {(t["distribution"], t["version"]) for t in troubles} == {("outsider", "3.14")}
     assert {t["fatal"] for t in troubles if problem in t["problem"]} == {not usable}
@@ -248,7 +248,8 @@ def test_a_deprecated_hook_or_argument_is_told_to_who_implements_it(site, option
     code = DEPRECATING.format(option=option, value=value)
     done = site.python(code, "plugins", "doctor", "--format", "json", options=python)
     problems = [trouble for trouble in json.loads(done.stdout)["troubles"] if trouble["distribution"] == "outsider"]
-    assert [(t["problem"][:-2], t["fatal"]) for t in problems] == [
+    slow = "took "  # seconds, on a machine that is busy
+    assert [(t["problem"][:-2], t["fatal"]) for t in problems if not t["problem"].startswith(slow)] == [
         ("implements what is deprecated: use cfs_watch (bad_plugin.py:", False)
     ]
     assert site.python(code, "plugins", "list", options=python).stderr.count("use cfs_watch") == 1
