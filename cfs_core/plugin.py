@@ -41,6 +41,8 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from cfs_core.hookspecs import hookimpl
+    from cfs_core.image.artifacts import parse_os_release
+    from cfs_core.image.pe import PeFile, find_pe, read_pe
     from cfs_core.interfaces.bootloader import BootFacts, Bootloader
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
     from cfs_core.interfaces.filesystem import Filesystem
@@ -232,6 +234,7 @@ _HOMES: Final = {
     "ObjectId": "cfs_core.model.tree:ObjectId",
     "Opaque": "cfs_core.model.layer:Opaque",
     "Partition": "cfs_core.model.disk:Partition",
+    "PeFile": "cfs_core.image.pe:PeFile",
     "PlacingAction": "cfs_core.model.action:PlacingAction",
     "Platform": "cfs_core.model.manifest:Platform",
     "PluginContext": "cfs_core.interfaces.context:PluginContext",
@@ -289,12 +292,15 @@ _HOMES: Final = {
     "WriteFile": "cfs_core.model.action:WriteFile",
     "Xattrs": "cfs_core.model.tree:Xattrs",
     "decompress": "cfs_core.archive.decompress:decompress",
+    "find_pe": "cfs_core.image.pe:find_pe",
     "hookimpl": "cfs_core.hookspecs:hookimpl",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.system.strict_json:parse_json",
     "directory_of": "cfs_core.system.environment:directory_of",
     "open_regular": "cfs_core.system.regular:open_regular",
+    "parse_os_release": "cfs_core.image.artifacts:parse_os_release",
     "read_all": "cfs_core.model.content:read_all",
+    "read_pe": "cfs_core.image.pe:read_pe",
     "scratch_directory": "cfs_core.system.scratch:scratch_directory",
     "split_scheme": "cfs_core.model.reference:split_scheme",
     "walk": "cfs_core.model.tree:walk",
@@ -386,6 +392,7 @@ __all__ = [
     "ObjectId",
     "Opaque",
     "Partition",
+    "PeFile",
     "PlacingAction",
     "Platform",
     "PluginContext",
@@ -443,11 +450,14 @@ __all__ = [
     "Xattrs",
     "decompress",
     "directory_of",
+    "find_pe",
     "hookimpl",
     "lookup",
     "open_regular",
     "parse_json",
+    "parse_os_release",
     "read_all",
+    "read_pe",
     "scratch_directory",
     "split_scheme",
     "walk",

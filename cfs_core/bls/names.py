@@ -40,14 +40,14 @@ class EntryName:
         return f"{self.stem}{counter}{SUFFIX}"
 
 
-def safe(text: str) -> str:
+def name_part(text: str) -> str:
     """Return *text* as part of an entry name: no ``-`` (it separates), no ``+`` (it counts), nothing FAT refuses."""
     return re.sub(r"[^A-Za-z0-9._~^]", "_", text) or "_"
 
 
 def entry_stem(os_id: str, version: str, priority: int) -> str:
     """Return the name of an entry without suffix. Loaders that sort by name show the highest *priority* first."""
-    return f"{ENTRY_PREFIX}{safe(os_id)}-{safe(version)[:150]}-{priority}"
+    return f"{ENTRY_PREFIX}{name_part(os_id)}-{name_part(version)[:150]}-{priority}"
 
 
 def guard_stem(deployment_id: str) -> str:
@@ -61,7 +61,7 @@ def sort_key(os_id: str, rank: int) -> str:
     return f"bootc-{os_id}-{rank}" if rank < last else f"bootc-{os_id}-{last}{rank - last:03d}"
 
 
-def priorities(count: int) -> tuple[int, ...]:
+def entry_priorities(count: int) -> tuple[int, ...]:
     """Return priorities of *count* entries, best first: bootc's 1 and 0, more where there are more."""
     return tuple(max(1, count - 1) - rank for rank in range(count))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cfs_core.errors import ImageError, LimitError
 from cfs_core.model.boot import Architecture
-from cfs_core.model.content import read_all
+from cfs_core.model.content import BytesContent, read_all
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -31,6 +31,12 @@ SECTIONS_LIMIT = 512
 """More than any UKI with many profiles has; the table must be read whole."""
 
 _DOS_HEADER = 64
+_CERTIFICATES = 4
+"""Number of the data directory that holds signatures."""
+
+_DIRECTORIES = {0x10B: 96, 0x20B: 112}
+"""Where data directories start in the optional header of PE32 and PE32+."""
+
 _COFF = struct.Struct("<4sHHIIIHH")
 _SECTION = struct.Struct("<8sIIIIIIHHI")
 
@@ -51,6 +57,8 @@ class PeFile:
     content: Content = field(repr=False)
     machine: int
     sections: tuple[Section, ...]
+    signed: bool = False
+    """Whether it has signatures (Authenticode). Whose they are is not looked at."""
 
     @property
     def architecture(self) -> Architecture | None:
@@ -136,12 +144,31 @@ def read_pe(content: Content) -> PeFile:
         if count > SECTIONS_LIMIT:
             msg = f"a PE file has {count} sections, more than {SECTIONS_LIMIT}"
             raise LimitError(msg, facts={"limit": SECTIONS_LIMIT})
-        file.seek(start + _COFF.size + optional_size)
+        optional = file.read(optional_size)
         table = file.read(count * _SECTION.size)
     if len(table) < count * _SECTION.size:
         msg = "a PE file ends in its section table"
         raise ImageError(msg)
-    return PeFile(content, machine, tuple(_section(each, content.size) for each in _SECTION.iter_unpack(table)))
+    sections = tuple(_section(each, content.size) for each in _SECTION.iter_unpack(table))
+    return PeFile(content, machine, sections, signed=_has_certificates(optional))
+
+
+def find_pe(data: bytes | None) -> PeFile | None:
+    """Return the PE file in *data*; None where it is none, or a damaged one."""
+    try:
+        return None if data is None else read_pe(BytesContent(data))
+    except (ImageError, LimitError):
+        return None
+
+
+def _has_certificates(optional: bytes) -> bool:
+    """Return whether the data directories of an optional header name a certificate table."""
+    try:
+        (magic,) = struct.unpack_from("<H", optional)
+        offset, size = struct.unpack_from("<II", optional, _DIRECTORIES.get(magic, len(optional)) + 8 * _CERTIFICATES)
+    except struct.error:
+        return False
+    return bool(offset and size)
 
 
 def _section(fields: tuple[bytes, int, int, int, int, int, int, int, int, int], end: int) -> Section:

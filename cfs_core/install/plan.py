@@ -14,7 +14,7 @@ from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.deployment import PlannedContents, PlannedEntry, plan_contents, plan_entry
 from cfs_core.deploy.state import plan_origin
 from cfs_core.install.disk import PlannedDisk, plan_disk
-from cfs_core.model.action import CopyObject, RunCommand, WriteFile
+from cfs_core.model.action import CopyObject, WriteFile
 from cfs_core.model.boot import BootMenu
 from cfs_core.model.digest import Digest
 from cfs_core.model.places import REPOSITORY
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.deploy.services import Services
     from cfs_core.install.request import InstallRequest
-    from cfs_core.model.action import Action
     from cfs_core.model.origin import BootFile
 
 
@@ -91,9 +90,9 @@ def _completed(
     """Add loader, menu and origin file to *target*, and return all the steps that filled it."""
     loader, facts = decisions.bootloader_choice.value, decisions.facts
     bounds = Bounds.of_bootloader(loader, decisions.bootloader_owner, decisions.bootloader.needs(facts), facts)
-    loader_actions = _carried_out(bounds, tuple(decisions.bootloader.plan_install(target, facts)), target)
+    loader_actions = bounds.apply(tuple(decisions.bootloader.plan_install(target, facts)), target)
     planned_menu = tuple(decisions.bootloader.plan_menu(target, BootMenu(entries=()), menu, facts))
-    menu_actions = _carried_out(bounds, planned_menu, target)
+    menu_actions = bounds.apply(planned_menu, target)
     origin = plan_origin(contents.state, _boot_files(target))
     target.apply(origin)
     storage = image.storage_choice.value
@@ -105,12 +104,6 @@ def _completed(
         Step(id="bootloader", provider=loader, title="bootloader", actions=loader_actions),
         Step(id="menu", provider=loader, title="boot menu", actions=menu_actions),
     )
-
-
-def _carried_out(bounds: Bounds, actions: tuple[Action, ...], target: MemoryTarget) -> tuple[Action, ...]:
-    """Apply *actions*; return what will be written, or the commands themselves where none was run."""
-    done = bounds.apply(actions, target)
-    return actions if target.runs_nothing and any(isinstance(action, RunCommand) for action in actions) else done
 
 
 def _boot_files(target: MemoryTarget) -> tuple[BootFile, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
-from cfs_core.deploy.target_reference import one_line, target_reference
+from cfs_core.deploy.target_reference import refuse_line_breaks, target_reference
 from cfs_core.examine.read_back import read_back
 from cfs_core.install.plan import PreparedInstall, make_plan
 from cfs_core.model.event import Event
@@ -53,7 +53,7 @@ def planned(request: InstallRequest, services: Services) -> Iterator[tuple[Prepa
     """
     ImageTarget.check_destination(request.disk, replace=request.replace)
     if request.target_imgref is None:
-        one_line(request.source, "--source-imgref")
+        refuse_line_breaks(request.source, "--source-imgref")
     else:
         request = replace(request, target_imgref=target_reference(request.target_imgref))
     with prepare(request, services) as image:

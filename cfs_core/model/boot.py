@@ -84,6 +84,12 @@ class BootArtifacts:
     os_release: tuple[tuple[str, str], ...] = ()
     """The image's os-release (a UKI's .osrel section), as key and value."""
 
+    @property
+    def contents(self) -> tuple[Content, ...]:
+        """All files that one deployment needs on a boot volume: kernel and initrd, or UKI and addons."""
+        files = (self.kernel, self.initrd, self.uki, *(addon.content for addon in self.addons))
+        return tuple(content for content in files if content is not None)
+
     def release(self, key: str) -> str | None:
         """Return one os-release value."""
         return dict(self.os_release).get(key)

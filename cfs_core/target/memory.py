@@ -129,9 +129,9 @@ class MemoryTarget:
             else run_command(action, self, self._commands, scratch=self._scratch)
         )
         return tuple(
-            WriteBlocks(why=action.why, effect=action.effect, location=location, offset=0, data=data)
+            WriteBlocks(why=action.why, location=location, offset=0, data=data)
             if location.volume in RAW
-            else WriteFile(why=action.why, effect=action.effect, location=location, data=data)
+            else WriteFile(why=action.why, location=location, data=data)
             for location, data in outputs.items()
         )
 

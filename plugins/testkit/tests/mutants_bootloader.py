@@ -7,7 +7,7 @@ P = "plugin.py"
 OFFER = '    """Offer mutant."""\n'
 MAKE = "    from cfs_mutant.bootloader import Mutant\n"
 INSTALL = '        return _copy(target, location, loader, "mutant itself")'
-WRITE_MENU = 'actions.append(WriteFile(location=MENU, data=new, why="the boot menu", effect=effect))'
+WRITE_MENU = 'actions.append(WriteFile(location=MENU, data=new, why="the boot menu"))'
 UNCHANGED = "        if new != text:\n"
 NEW = "        new = _format("
 UKI = (

@@ -5,14 +5,13 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-from cfs_core.bls import BootFiles, argument_deployment, join_arguments, read_file, split_arguments
+from cfs_core.bls import BootFiles, argument_deployment, join_arguments, read_file, split_arguments, unknown_entry
 from cfs_core.plugin import (
     BootEntry,
     BootError,
     BootMenu,
     CopyObject,
     Digest,
-    Effect,
     EntryKind,
     Location,
     Volume,
@@ -107,8 +106,7 @@ class MenuPlan:
         config = self._with_timeout(self._with_default(config))
         actions = [*files.actions, *actions]
         if config.data() != self._text:
-            effect = Effect.REPLACE if self._text else Effect.ADD
-            actions.append(WriteFile(location=CONFIG, data=config.data(), why="menu of U-Boot", effect=effect))
+            actions.append(WriteFile(location=CONFIG, data=config.data(), why="menu of U-Boot"))
         return [*actions, *files.removals([config.data()])]
 
     def _label(self, entry: BootEntry, files: BootFiles, actions: list[Action]) -> Label:
@@ -142,8 +140,7 @@ class MenuPlan:
             known = _entry(label)
             if not known.foreign and known.deployment_id == entry.deployment_id:
                 return label if known.arguments == entry.arguments else label.with_append(words)
-        message = f"the menu has no entry for deployment {entry.deployment_id[:16]}"
-        raise BootError(message, hint="run `cfs status` to see which deployments can be started")
+        raise unknown_entry(entry.deployment_id)
 
     def _with_default(self, config: Config) -> Config:
         if not self._wanted.entries:
@@ -151,8 +148,7 @@ class MenuPlan:
         goal = self._wanted.default or self._wanted.entries[0].deployment_id
         label = next((label for label in config.labels if _entry(label).deployment_id == goal), None)
         if label is None:
-            message = f"the menu has no entry {goal[:64]!r} that could be its default"
-            raise BootError(message, hint="choose one that `cfs status` shows", facts={"entry": goal})
+            raise unknown_entry(goal)
         if config.default() is label:
             return config
         changed = config.with_setting("default", None if label is config.labels[0] else label.name)

@@ -10,15 +10,14 @@ import pytest
 from cfs_core.plugin import (
     BootFacts,
     Bootloader,
-    Effect,
     EntryKind,
     Finding,
     Firmware,
+    RemovePath,
     RunCommand,
     SetEfiVariable,
     Severity,
     Volume,
-    WriteBlocks,
 )
 from cfs_core.testing import MemoryTarget
 from cfs_testkit.contracts.bootloader_setting import BootloaderSetting, heavier, told
@@ -108,7 +107,7 @@ class InstallChecks(BootloaderSetting):
         kind = facts.artifacts.kind if facts.artifacts else EntryKind.BLS
         self.change(made, disk, facts, [deployment("a", kind)])
         actions = list(made.plan_install(disk, facts))
-        removed = [a for a in actions if a.effect is Effect.DESTROY and not isinstance(a, WriteBlocks)]
+        removed = [a for a in actions if isinstance(a, RemovePath)]
         assert removed == []
         for action in actions:
             disk.apply(action)
