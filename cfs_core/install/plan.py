@@ -12,6 +12,7 @@ from cfs_core.deploy import preflight
 from cfs_core.deploy.bounds import Bounds
 from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.deployment import PlannedContents, PlannedEntry, plan_contents, plan_entry
+from cfs_core.deploy.loader import check_filled
 from cfs_core.deploy.state import plan_origin
 from cfs_core.install.disk import PlannedDisk, plan_disk
 from cfs_core.model.action import CopyObject, WriteFile
@@ -59,7 +60,7 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
     disk = plan_disk(request, image, services, decisions, target)
     target.lay_out(disk.partitions)
     entry = plan_entry(request, image, decisions, disk.root)
-    menu = BootMenu(entries=(entry.entry,), timeout_seconds=image.settings.value("install.timeout"))
+    menu = BootMenu(entries=(entry.entry,), timeout_seconds=decisions.timeout_seconds)
     plan = InstallPlan(
         image=image.resolved,
         image_id=image.committed.id,
@@ -81,7 +82,7 @@ def _fill_root(target: MemoryTarget, contents: PlannedContents, image: PreparedI
     bounds = Bounds.of_storage(name, services.host.collect(families.STORAGE).owner(name), REPOSITORY)
     apply(contents.repository[:1], target)
     bounds.apply(contents.repository[1:], target)
-    apply((*contents.state_actions, plan_origin(contents.state, ())), target)
+    apply((*contents.state_actions, plan_origin(contents.state, (), ("", ""))), target)
 
 
 def _completed(
@@ -93,7 +94,8 @@ def _completed(
     loader_actions = bounds.apply(tuple(decisions.bootloader.plan_install(target, facts)), target)
     planned_menu = tuple(decisions.bootloader.plan_menu(target, BootMenu(entries=()), menu, facts))
     menu_actions = bounds.apply(planned_menu, target)
-    origin = plan_origin(contents.state, _boot_files(target))
+    check_filled(target, menu, facts, decisions.bootloader, (loader, decisions.bootloader_owner))
+    origin = plan_origin(contents.state, _boot_files(target), (loader, decisions.bootloader_owner.distribution))
     target.apply(origin)
     storage = image.storage_choice.value
     return (

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from cfs_core.deploy.loader import refuse_early
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
 from cfs_core.deploy.target_reference import refuse_line_breaks, target_reference
@@ -56,6 +57,7 @@ def planned(request: InstallRequest, services: Services) -> Iterator[tuple[Prepa
         refuse_line_breaks(request.source, "--source-imgref")
     else:
         request = replace(request, target_imgref=target_reference(request.target_imgref))
+    refuse_early(services.settings, services.host)
     with prepare(request, services) as image:
         services.emit(Event(name="plan.started"))
         yield image, make_plan(request, image, services)

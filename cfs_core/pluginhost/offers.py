@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from cfs_core.interfaces.provider import Capability, ProviderSetting
 from cfs_core.model.boot import EntryKind, Firmware
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ _SEVERAL: Final[dict[str, tuple[tuple[type, ...], type]]] = {
     "marker_paths": ((tuple, list), str),
     "firmware": ((frozenset, set), Firmware),
     "entries": ((frozenset, set), EntryKind),
+    "can": ((frozenset, set), Capability),
+    "settings": ((tuple, list), ProviderSetting),
 }
 """Fields with several values: the collection, and what is in it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+from cfs_core.plugin import BootloaderProvider, Capability, EntryKind, Firmware, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +31,7 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
             firmware=frozenset({Firmware.UEFI, Firmware.BIOS}),
             entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
             preference=10,
+            can=frozenset(Capability),
             marker_paths=(
                 "/usr/lib/grub/*-efi*/*",
                 "/usr/lib/grub/i386-pc/boot.img",

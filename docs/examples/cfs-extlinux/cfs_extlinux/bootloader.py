@@ -36,11 +36,8 @@ class Extlinux(Bootloader):
         """Read the table ``bootloader.extlinux``.
 
         Raises:
-            ConfigError: unknown setting, or no relative path.
+            ConfigError: no relative path.
         """
-        if unknown := sorted(set(settings) - {"devicetree"}):
-            msg = f"unknown setting bootloader.extlinux.{unknown[0]}"
-            raise ConfigError(msg, hint="known is devicetree")
         value = settings.get("devicetree")
         if value is not None and (not isinstance(value, str) or value.startswith("/") or ".." in value.split("/")):
             msg = f"bootloader.extlinux.devicetree is {value!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+from cfs_core.plugin import BootloaderProvider, Capability, EntryKind, Firmware, ProviderSetting, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,4 +29,12 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
         factory=_make,
         firmware=frozenset({Firmware.UBOOT}),
         entries=frozenset({EntryKind.BLS}),
+        can=frozenset({Capability.DEFAULT, Capability.TIMEOUT}),
+        settings=(
+            ProviderSetting(
+                name="devicetree",
+                kind="text",
+                summary="device tree of the board, as a path among those of the image's kernel",
+            ),
+        ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+from cfs_core.plugin import BootloaderProvider, Capability, EntryKind, Firmware, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +29,7 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
         factory=_make,
         firmware=frozenset({Firmware.UEFI}),
         entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
+        can=frozenset({Capability.DEFAULT, Capability.ONCE, Capability.TIMEOUT}),
         preference=30,
         marker_paths=("/usr/share/refind/refind/refind_*.efi",),
     )
