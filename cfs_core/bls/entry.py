@@ -110,6 +110,11 @@ def join_arguments(arguments: Sequence[str]) -> str:
             raise BootError(
                 message, hint="the kernel would take all that follows as one argument", facts={"argument": argument}
             )
+        if split_arguments(argument) != (argument,):
+            message = f"kernel argument {argument!r} has white space outside of double quotes"
+            raise BootError(
+                message, hint="give it as several arguments, or quote the value", facts={"argument": argument}
+            )
         try:
             data = argument.encode()
         except UnicodeEncodeError as error:

@@ -134,5 +134,8 @@ class BootFiles:
 
 
 def _names(texts: bytes, name: str) -> bool:
-    """Return whether *name* is in *texts* as a whole: ``NAME-1234`` beside it is another directory."""
-    return re.search(re.escape(name.encode()) + rb"(?![0-9A-Za-z_.-])", texts) is not None
+    """Return whether *name* is in *texts* as a whole: ``NAME-1234`` beside it is another directory.
+
+    Somebody may have written it in other letter case, which on FAT is the same file.
+    """
+    return re.search(re.escape(name.encode()) + rb"(?![0-9A-Za-z_.-])", texts, re.IGNORECASE) is not None

@@ -85,7 +85,7 @@ def uki_name(deployment_id: str) -> str:
 def uki_deployment(path: str) -> str | None:
     """Return whose UKI is at *path*, None if it does not look like one of ours."""
     match = re.fullmatch(re.escape(FILES_PREFIX) + r"(.+)\.efi", path.rpartition("/")[2], re.IGNORECASE)
-    return match[1] if match else None
+    return match[1].lower() if match else None  # in any letter case, it is the same file on FAT
 
 
 def argument_deployment(arguments: tuple[str, ...]) -> str | None:

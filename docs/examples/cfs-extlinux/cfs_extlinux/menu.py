@@ -32,6 +32,8 @@ CONFIG_LIMIT = 1 << 20
 
 HEADER = b"# menu of U-Boot, written by cfs-extlinux\nmenu title Boot menu\ntimeout 50\n"
 _TENTHS = 10
+_PREFIX = "cfs-"
+"""Starts the names of our labels."""
 
 
 def read_text(target: TargetView) -> bytes:
@@ -59,7 +61,7 @@ def _entry(label: Label) -> BootEntry:
     files = tuple(Location(Volume.BOOT, _path(path)) for path in paths if path)
     arguments = split_arguments(label.get("append") or "")
     deployment = argument_deployment(arguments)
-    ours = deployment is not None and bool(files) and files[0].path.startswith(LINUX.path + "/")
+    ours = deployment is not None and bool(files) and files[0].path.lower().startswith(LINUX.path + "/")
     return BootEntry(
         deployment_id=deployment if ours and deployment else label.name,
         kind=EntryKind.BLS,
@@ -144,7 +146,9 @@ class MenuPlan:
 
     def _with_default(self, config: Config) -> Config:
         if not self._wanted.entries:
-            return config
+            named = config.setting("default") or ""
+            ours = named.startswith(_PREFIX) and named not in {label.name for label in config.labels}
+            return config.with_setting("default", None) if ours else config
         goal = self._wanted.default or self._wanted.entries[0].deployment_id
         label = next((label for label in config.labels if _entry(label).deployment_id == goal), None)
         if label is None:
@@ -166,4 +170,4 @@ class MenuPlan:
 
 
 def _name(deployment_id: str) -> str:
-    return f"cfs-{deployment_id[:16]}"
+    return f"{_PREFIX}{deployment_id[:16]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -94,7 +95,7 @@ def _entry(stanza: Stanza) -> BootEntry:
     loader = files[0].path if files else ""
     uki = uki_deployment(loader)
     deployment = uki or argument_deployment(arguments)
-    ours = deployment is not None and loader.startswith(LINUX.path + "/")
+    ours = deployment is not None and loader.lower().startswith(LINUX.path.lower() + "/")  # FAT knows no letter case
     is_uki = uki is not None or loader.lower().endswith(".efi")
     return BootEntry(
         deployment_id=deployment if ours and deployment else stanza.title,
@@ -112,6 +113,10 @@ def _entry(stanza: Stanza) -> BootEntry:
 
 def _path(path: str) -> str:
     return posixpath.normpath("/" + path.replace("\\", "/").lstrip("/"))
+
+
+_OURS = re.compile(r"\[[0-9a-f]{1,16}\]")
+"""A ``default_selection`` that means an entry of ours."""
 
 
 def _handle(deployment_id: str) -> str:
@@ -184,7 +189,8 @@ class MenuPlan:
 
     def _with_default(self, config: Config) -> Config:
         if not self._wanted.entries:
-            return config
+            ours = _OURS.fullmatch(config.setting("default_selection") or "")
+            return config.without_setting("default_selection") if ours else config
         goal = self._wanted.default or self._wanted.entries[0].deployment_id
         return _selecting(config, goal)
 
