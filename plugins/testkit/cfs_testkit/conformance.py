@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect results, where there are contracts."""
     pytest.register_assert_rewrite("cfs_testkit.contracts")
+    config.addinivalue_line("markers", "vm: boots virtual machines")
     config.pluginmanager.register(Conformance(config), "cfs-conformance")
 
 
