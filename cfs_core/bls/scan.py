@@ -71,6 +71,7 @@ class EntryFile:
             *(path for value in self.fields.every("initrd") for path in value.split()),
             *self.fields.every("devicetree"),
         ]
+        # A variable of GRUB's, such as Fedora's $tuned_initrd, is no path; usually it is empty.
         return tuple(self.place.locate(path) for path in paths if not path.startswith("$"))
 
     def menu_file(self) -> MenuFile:

@@ -31,6 +31,8 @@ def plan_entries(have: Iterable[MenuFile], want: Sequence[MenuFile]) -> tuple[li
     disk = {file.location: file for file in have}
     wanted = {file.location: file for file in want}
     kept = {file.deployment_id for file in want}
+    # Worst first: until the best is written the old default starts, and from then on all others are there to fall back
+    # to.
     pending = [location for location in reversed(wanted) if disk.get(location) != wanted[location]]
     writes: list[Action] = []
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from cfs_grub.order import Sorting
 
 _MIB = 1024 * 1024
+# A core image has some hundred KiB; 1 MiB is what partitions are aligned to anyway.
 _BIOS_BOOT = _MIB
 _NEEDED = frozenset({"configfile", "linux", "loadenv", "part_gpt", "search_fs_uuid", "test"})
 _NEEDED_FOR_UKIS = frozenset({"chain", "fat"})

@@ -24,8 +24,10 @@ def discovered(target: TargetView) -> Iterator[tuple[BootEntry, Shown]]:
             data = read_file(target, directory / file_name)
             release = _release(data)
             title = _pick(release, "PRETTY_NAME", "IMAGE_ID", "NAME", "ID")
+            # systemd-boot shows no UKI that it cannot name.
             if data is None or title is None:
                 continue
+            # Boot counters are part of a UKI's name as of an entry's.
             name = EntryName.parse(file_name[:-4] + ".conf") or EntryName(stem=file_name[:-4])
             identity = f"{name.stem}.efi"
             version = _pick(release, "IMAGE_VERSION", "VERSION", "VERSION_ID", "BUILD_ID") or ""
