@@ -84,7 +84,9 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)
 
 
-def plan_origin(state: DeploymentState, boot_files: tuple[BootFile, ...], bootloader: tuple[str, str]) -> WriteFile:
+def plan_origin(
+    state: DeploymentState, boot_files: tuple[BootFile, ...], bootloader: tuple[str, str] = ("", "")
+) -> WriteFile:
     """Return what writes the origin file.
 
     *boot_files* are what loader and menu put outside of the repository, *bootloader* its name and distribution.

@@ -82,7 +82,7 @@ def _fill_root(target: MemoryTarget, contents: PlannedContents, image: PreparedI
     bounds = Bounds.of_storage(name, services.host.collect(families.STORAGE).owner(name), REPOSITORY)
     apply(contents.repository[:1], target)
     bounds.apply(contents.repository[1:], target)
-    apply((*contents.state_actions, plan_origin(contents.state, (), ("", ""))), target)
+    apply((*contents.state_actions, plan_origin(contents.state, ())), target)
 
 
 def _completed(

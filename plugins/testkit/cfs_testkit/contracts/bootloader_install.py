@@ -103,10 +103,8 @@ class InstallChecks(BootloaderSetting):
         light = self.facts_of(offered, self.image_files)
         actions = made.plan_install(self.empty_disk(made, light), light)
         copied = {read_all(action.source) for action in actions if isinstance(action, CopyObject)}
-        files = {
-            path: data + bytes(HEAVY) if isinstance(data, bytes) and data in copied else data
-            for path, data in self.image_files.items()
-        }
+        programs = {data for data in copied if find_pe(data) is not None}
+        files = {path: data + bytes(HEAVY) if data in programs else data for path, data in self.image_files.items()}
         entry = deployment("a", kind)
         artifacts = heavier(entry.artifacts, kind, HEAVY)
         facts = self.facts_of(offered, files, artifacts=artifacts)
