@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 from cfs_core.plugin import Architecture, Location, Volume
 from cfs_testkit.contracts import BootloaderContract
-from cfs_testkit.programs import efi_program
+from cfs_testkit.layouts import efi_program
 
 CONFIG = Location(Volume.ESP, "/EFI/BOOT/refind.conf")
 OTHERS = b"""# mine

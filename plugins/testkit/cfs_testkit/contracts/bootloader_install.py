@@ -173,7 +173,7 @@ class InstallChecks(BootloaderSetting):
             if not data:  # what a command makes is not there
                 continue
             program = find_pe(data)
-            assert program is not None, f"{location} is no EFI program (cfs_testkit.programs makes some)"
+            assert program is not None, f"{location} is no EFI program (cfs_testkit.layouts makes some)"
             assert program.architecture is architecture, f"{location} is a program for another architecture"
 
     def test_install_again_destroys_nothing(self, made: Bootloader, disk: MemoryTarget, facts: BootFacts) -> None:
