@@ -47,11 +47,11 @@ UKI = (
 READER = """
     def as_the_loader_reads(self, disk):
         text = disk.read(Location(Volume.ESP, "/EFI/mutant/menu.conf")).decode()
-        entries = [block.partition("\\n  end")[0] for block in text.split("entry ")[1:]]
-        return [[w for line in e.split("\\n") if "options" in line for w in line.split()[1:]] for e in entries]
+        words = [line.partition("#")[0].split() for line in text.splitlines()]
+        return [line[1:] for line in words if line[:1] == ["options"]]
 
 """
-"""A reader that has nothing of the plugin's: an entry is over where it says so."""
+"""How the loader reads, to which # begins a comment anywhere; neither writer nor reader of the plugin know it."""
 
 MUTANTS = (
     # --- what all kinds of plugins have in common
@@ -86,7 +86,8 @@ MUTANTS = (
     mutant(
         "forgets that kernels need room",
         "needs_count_the_boot_files",
-        (B, "            files += [facts.artifacts.kernel, facts.artifacts.initrd]", "            pass"),
+        (B, "            files += facts.artifacts.contents", "            pass"),
+        also=("needs_hold_what_is_put_there",),
     ),
     mutant(
         "refuses what it could start",
@@ -380,6 +381,7 @@ MUTANTS = (
         "refuses no special letters",
         "every_letter_of_an_argument_arrives",
         (B, 'not argument.isprintable() or " " in argument or not argument', "not argument"),
+        also=("arguments_are_not_interpreted",),
     ),
     mutant(
         "refuses spaces only",
@@ -430,15 +432,10 @@ MUTANTS = (
         base=UKI,
     ),
     mutant(
-        "breaks what the real loader reads",
-        "usual_arguments_arrive",
+        "takes no care of what the loader takes for a comment",
+        "every_letter_of_an_argument_arrives",
         ("test", "    image_files = ", READER + "    image_files = "),
-        (
-            B,
-            'lines += [f"entry {stanza.name}", ',
-            'lines += [f"entry {stanza.name}", *["  end"] * bool(stanza.fields[3:]), ',
-        ),
-        also=("every_letter_of_an_argument_arrives", "every_pair_of_letters_arrives"),
+        also=("every_pair_of_letters_arrives",),
     ),
 )
 
