@@ -41,6 +41,8 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from cfs_core.hookspecs import hookimpl
+    from cfs_core.image.artifacts import parse_os_release
+    from cfs_core.image.pe import PeFile, find_pe, read_pe
     from cfs_core.interfaces.bootloader import BootFacts, Bootloader, LoaderConsole
     from cfs_core.interfaces.command import CommandContext, CommandProvider, DiskMenu, Output, OutputFormat
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
@@ -51,11 +53,13 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.policy import Policy, PolicyVerdict
     from cfs_core.interfaces.provider import (
         BootloaderProvider,
+        Capability,
         FilesystemProvider,
         InitramfsProvider,
         LayoutProvider,
         PolicyProvider,
         Provider,
+        ProviderSetting,
         StorageProvider,
         TransportProvider,
     )
@@ -165,6 +169,7 @@ _HOMES: Final = {
     "BytesContent": "cfs_core.model.content:BytesContent",
     "CONFIG_LIMIT": "cfs_core.interfaces.fetcher:CONFIG_LIMIT",
     "CannotResumeError": "cfs_core.interfaces.transport:CannotResumeError",
+    "Capability": "cfs_core.interfaces.provider:Capability",
     "CfsError": "cfs_core.errors:CfsError",
     "ChangedError": "cfs_core.errors:ChangedError",
     "CommandContext": "cfs_core.interfaces.command:CommandContext",
@@ -241,6 +246,7 @@ _HOMES: Final = {
     "Output": "cfs_core.interfaces.command:Output",
     "OutputFormat": "cfs_core.interfaces.command:OutputFormat",
     "Partition": "cfs_core.model.disk:Partition",
+    "PeFile": "cfs_core.image.pe:PeFile",
     "PlacingAction": "cfs_core.model.action:PlacingAction",
     "Platform": "cfs_core.model.manifest:Platform",
     "PluginContext": "cfs_core.interfaces.context:PluginContext",
@@ -251,6 +257,7 @@ _HOMES: Final = {
     "Problem": "cfs_core.model.deployment:Problem",
     "Progress": "cfs_core.interfaces.context:Progress",
     "Provider": "cfs_core.interfaces.provider:Provider",
+    "ProviderSetting": "cfs_core.interfaces.provider:ProviderSetting",
     "RateLimitedError": "cfs_core.errors:RateLimitedError",
     "RefusedError": "cfs_core.errors:RefusedError",
     "Region": "cfs_core.model.disk:Region",
@@ -299,6 +306,7 @@ _HOMES: Final = {
     "WriteFile": "cfs_core.model.action:WriteFile",
     "Xattrs": "cfs_core.model.tree:Xattrs",
     "decompress": "cfs_core.archive.decompress:decompress",
+    "find_pe": "cfs_core.image.pe:find_pe",
     "hookimpl": "cfs_core.hookspecs:hookimpl",
     "host_commands": "cfs_core.system.command:host_commands",
     "lookup": "cfs_core.model.tree:lookup",
@@ -311,7 +319,9 @@ _HOMES: Final = {
     "open_regular": "cfs_core.system.regular:open_regular",
     "printable": "cfs_core.system.foreign_text:printable",
     "without_secrets": "cfs_core.system.foreign_text:without_secrets",
+    "parse_os_release": "cfs_core.image.artifacts:parse_os_release",
     "read_all": "cfs_core.model.content:read_all",
+    "read_pe": "cfs_core.image.pe:read_pe",
     "scratch_directory": "cfs_core.system.scratch:scratch_directory",
     "split_scheme": "cfs_core.model.reference:split_scheme",
     "walk": "cfs_core.model.tree:walk",
@@ -335,6 +345,7 @@ __all__ = [
     "BootloaderProvider",
     "BytesContent",
     "CannotResumeError",
+    "Capability",
     "CfsError",
     "ChangedError",
     "ChosenFormat",
@@ -410,6 +421,7 @@ __all__ = [
     "Output",
     "OutputFormat",
     "Partition",
+    "PeFile",
     "PlacingAction",
     "Platform",
     "PluginContext",
@@ -420,6 +432,7 @@ __all__ = [
     "Problem",
     "Progress",
     "Provider",
+    "ProviderSetting",
     "RateLimitedError",
     "RefusedError",
     "Region",
@@ -472,13 +485,16 @@ __all__ = [
     "directory_of",
     "elf_architecture",
     "elf_interpreter",
+    "find_pe",
     "hookimpl",
     "host_commands",
     "lookup",
     "open_regular",
     "parse_json",
+    "parse_os_release",
     "printable",
     "read_all",
+    "read_pe",
     "scratch_directory",
     "split_scheme",
     "walk",

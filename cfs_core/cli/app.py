@@ -103,8 +103,16 @@ class App(contextlib.AbstractContextManager["App"]):
                 origin = self.settings.get("plugins.disabled").origin
                 problem = f"{origin} switches off {name!r}, and no installed plugin or distribution is called that"
                 self.logs.warning("setting.ignored", problem=problem)
+            self._report_tables()
             self.report_plugins()
         return self._host
+
+    def _report_tables(self) -> None:
+        """Warn of tables of settings that no installed provider has."""
+        from cfs_core.deploy.provider_settings import tables_of_nobody
+
+        for problem in tables_of_nobody(self.settings, self._host) if self._host is not None else ():
+            self.logs.warning("setting.ignored", problem=problem)
 
     def report_plugins(self) -> None:
         """Warn of what plugins did wrong, each once: ``plugin.skipped`` was not loaded, ``plugin.trouble`` was."""
@@ -123,6 +131,10 @@ class App(contextlib.AbstractContextManager["App"]):
     def blame(self, error: BaseException) -> PluginId | None:
         """Return the plugin that *error* came out of, None if it was none."""
         return self._host.blame(error) if self._host is not None else None
+
+    def describe(self, owner: PluginId, error: BaseException) -> str:
+        """Return what *error* says and where in *owner*'s code it came from."""
+        return self.host.describe(owner, error)
 
     @property
     def commands(self) -> HostCommands:
@@ -227,8 +239,11 @@ class App(contextlib.AbstractContextManager["App"]):
 
         Raises:
             PluginError: see `PluginHost.make`.
+            ConfigError: its table has a name that it does not declare, or a value of another kind.
         """
-        section = (settings or self.settings).section(family.table, name) if family.table else {}
+        from cfs_core.deploy.provider_settings import settings_of
+
+        section = settings_of(settings or self.settings, family, self.host.collect(family).get(name))
         return self.host.make(family, name, self.context(name, settings={**section, **(more or {})}, seed=seed))
 
     def add_options(self, options: Mapping[str, object]) -> None:

@@ -204,7 +204,9 @@ def _unexpected(error: BaseException, app: App) -> int:
         wrapped = CfsError(f"unexpected {what}", hint="this is a fault of cfs; --log-level debug shows where")
     else:
         hint = f"report it to the authors of {owner.distribution}; --log-level debug shows where"
-        wrapped = PluginError(f"the plugin {owner} failed: {what}", hint=hint, facts={"plugin": owner.name})
+        wrapped = PluginError(
+            f"the plugin {owner} failed: {app.describe(owner, error)}", hint=hint, facts={"plugin": owner.name}
+        )
     wrapped.__cause__ = error
     show(wrapped, app)
     return wrapped.exit_status

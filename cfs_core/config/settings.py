@@ -82,11 +82,15 @@ class Settings:
 
     def section(self, name: str, part: str) -> Mapping[str, object]:
         """Return one table of a table key, merged over the layers."""
-        merged: dict[str, object] = {}
+        return {key: setting.value for key, setting in self.table(name, part).items()}
+
+    def table(self, name: str, part: str) -> Mapping[str, Setting]:
+        """Return one table of a table key, merged over the layers, each value with its origin."""
+        merged: dict[str, Setting] = {}
         for setting in self.every(name):
             table = setting.value
             if isinstance(table, dict) and isinstance(table.get(part), dict):
-                merged.update(table[part])
+                merged |= {key: Setting(value, setting.origin, setting.rank) for key, value in table[part].items()}
         return merged
 
     @property

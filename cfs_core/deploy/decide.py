@@ -14,6 +14,7 @@ from cfs_core.deploy.choose import (
     choose_filesystem,
     choose_firmware,
 )
+from cfs_core.deploy.loader import check_firmware, wanted_timeout
 from cfs_core.interfaces.bootloader import BootFacts
 from cfs_core.model.boot import Firmware, KernelArgument
 from cfs_core.model.plan import Severity
@@ -47,6 +48,8 @@ class Decisions:
     """Kernel arguments of early boot and of plugins."""
 
     findings: tuple[Finding, ...]
+    timeout_seconds: int | None = None
+    """How long the boot menu is shown; None leaves it to the loader."""
 
 
 def decide(request: DeploymentRequest, image: PreparedImage, services: Services) -> Decisions:
@@ -73,15 +76,21 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
         seed=request.seed or "",
     )
     made: Bootloader = services.make(families.BOOTLOADERS, loader.value, settings=image.settings, seed=request.seed)
+    provider = loaders.get(loader.value)
     own = preflight.stamped(made.check(facts), loaders.owner(loader.value))
-    own += judge_artifacts(artifacts, architecture, loaders.get(loader.value), facts.firmware)
+    told = {finding.code for finding in own}
+    own += [finding for finding in check_firmware(provider, facts.firmware) if finding.code not in told]
+    own += judge_artifacts(artifacts, architecture, provider, facts.firmware)
+    timeout, unable = wanted_timeout(image.settings, provider)
     arguments, findings = _early_boot(own, artifacts, image, services)
     verity = known.get(filesystem.value).verity
     if not verity and services.host.collect(families.STORAGE).get(image.storage_choice.value).needs_verity:
         findings.append(_no_verity(filesystem.value, image))
     contributed = services.host.contribute("cfs_kernel_arguments", KernelArgument, facts=facts)
+    findings += unable
     return Decisions(
         facts=facts,
+        timeout_seconds=timeout,
         artifacts=artifacts,
         bootloader=made,
         bootloader_choice=loader,

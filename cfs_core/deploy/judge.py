@@ -10,7 +10,6 @@ from cfs_core.image.manifest import INDEX_TYPES, MANIFEST_TYPES, Index, parse_co
 from cfs_core.image.resolve import INDEX_DEPTH, resolve
 from cfs_core.model.manifest import ResolvedImage
 from cfs_core.pluginhost import families
-from cfs_core.pluginhost.load import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +59,7 @@ def judge(image: ResolvedImage, transport: Fetcher, services: Services) -> Judge
             msg = f"policy {name} of {owner} could not judge {image.reference}: {cause.message}"
             raise VerificationError(msg, hint=cause.hint, facts=facts) from cause
         except Exception as cause:
-            msg = f"policy {name} of {owner} could not judge {image.reference}: {describe(cause)}"
+            msg = f"policy {name} of {owner} could not judge {image.reference}: {services.host.describe(owner, cause)}"
             raise VerificationError(
                 msg, hint=f"report it to the authors of {owner.distribution}", facts=facts
             ) from cause

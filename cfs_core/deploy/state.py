@@ -84,14 +84,21 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)
 
 
-def plan_origin(state: DeploymentState, boot_files: tuple[BootFile, ...]) -> WriteFile:
-    """Return what writes the origin file; *boot_files* are what loader and menu put outside of the repository."""
+def plan_origin(
+    state: DeploymentState, boot_files: tuple[BootFile, ...], bootloader: tuple[str, str] = ("", "")
+) -> WriteFile:
+    """Return what writes the origin file.
+
+    *boot_files* are what loader and menu put outside of the repository, *bootloader* its name and distribution.
+    """
     origin = OriginFile(
         image=state.target_imgref,
         boot_type=state.boot_type,
         boot_digest=state.boot_digest,
         manifest_digest=str(state.manifest_digest),
         verified=state.verified,
+        bootloader=bootloader[0] or None,
+        bootloader_distribution=bootloader[1] or None,
         files=boot_files,
     )
     return WriteFile(

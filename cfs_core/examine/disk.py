@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.kernel_line import check_entry
+from cfs_core.deploy.loader import unread_message
 from cfs_core.errors import CfsError, ImageError
 from cfs_core.examine.programs import examine_kernel, examine_loaders
 from cfs_core.image.pe import read_pe
@@ -18,7 +19,7 @@ from cfs_core.pluginhost import families
 from cfs_core.target.read import open_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from pathlib import Path
 
     from cfs_core.deploy.services import Services
@@ -56,7 +57,7 @@ def check_disk(services: Services, path: Path) -> Iterator[Problem]:
         storage = _storage_on(services, root) if root is not None else None
         yield from examine_volumes(disk, storage)
         if root is not None:
-            yield from _check_boot_files(disk, root, storage)
+            yield from _check_boot_files(disk, root, storage, services.host.collect(families.BOOTLOADERS))
         yield from _check_menus(services, disk)
 
 
@@ -109,7 +110,9 @@ def _filesystems(services: Services) -> dict[str, Filesystem]:
     return made
 
 
-def _check_boot_files(disk: DiskImage, root: FileReader, storage: StorageFormat | None) -> Iterator[Problem]:
+def _check_boot_files(
+    disk: DiskImage, root: FileReader, storage: StorageFormat | None, loaders: Container[str]
+) -> Iterator[Problem]:
     """Compare loader, kernels and entries with what each deployment's origin file says was installed.
 
     A file that is gone was renamed or replaced by an update, or taken away with its deployment's entry; what the menu
@@ -128,6 +131,9 @@ def _check_boot_files(disk: DiskImage, root: FileReader, storage: StorageFormat 
         except ValueError as error:
             yield Problem(code="state.origin", where=path, message=str(error))
             continue
+        if origin.bootloader is not None and origin.bootloader not in loaders:
+            message = unread_message(origin.bootloader, origin.bootloader_distribution)
+            yield Problem(code="boot.loader-unknown", where=name[:16], message=message)
         for location, expected in origin.files:
             reader = disk.reader(location.volume)
             if reader is None or reader.kind(location.path) != "file":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cfs_core.errors import ImageError, LimitError
 from cfs_core.model.boot import Architecture
-from cfs_core.model.content import read_all
+from cfs_core.model.content import BytesContent, read_all
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -35,6 +35,12 @@ SECTIONS_LIMIT = 512
 
 _DOS_HEADER = 64
 _SUBSYSTEM = 68
+_CERTIFICATES = 4
+"""Number of the data directory that holds signatures."""
+
+_DIRECTORIES = {0x10B: 96, 0x20B: 112}
+"""Where data directories start in the optional header of PE32 and PE32+."""
+
 _COFF = struct.Struct("<4sHHIIIHH")
 _SECTION = struct.Struct("<8sIIIIIIHHI")
 
@@ -62,6 +68,9 @@ class PeFile:
     def is_efi(self) -> bool:
         """Whether firmware starts it."""
         return self.subsystem in EFI_SUBSYSTEMS
+
+    signed: bool = False
+    """Whether it has signatures (Authenticode). Whose they are is not looked at."""
 
     @property
     def architecture(self) -> Architecture | None:
@@ -153,7 +162,15 @@ def read_pe(content: Content) -> PeFile:
         msg = "a PE file ends in its section table"
         raise ImageError(msg)
     sections = tuple(_section(each, content.size) for each in _SECTION.iter_unpack(table))
-    return PeFile(content, machine, sections, _subsystem(optional))
+    return PeFile(content, machine, sections, subsystem=_subsystem(optional), signed=_has_certificates(optional))
+
+
+def find_pe(data: bytes | None) -> PeFile | None:
+    """Return the PE file in *data*; None where it is none, or a damaged one."""
+    try:
+        return None if data is None else read_pe(BytesContent(data))
+    except (ImageError, LimitError):
+        return None
 
 
 def _subsystem(optional: bytes) -> int | None:
@@ -161,6 +178,16 @@ def _subsystem(optional: bytes) -> int | None:
     if optional[:2] not in {b"\x0b\x01", b"\x0b\x02"} or len(optional) < _SUBSYSTEM + 2:
         return None
     return int.from_bytes(optional[_SUBSYSTEM : _SUBSYSTEM + 2], "little")
+
+
+def _has_certificates(optional: bytes) -> bool:
+    """Return whether the data directories of an optional header name a certificate table."""
+    try:
+        (magic,) = struct.unpack_from("<H", optional)
+        offset, size = struct.unpack_from("<II", optional, _DIRECTORIES.get(magic, len(optional)) + 8 * _CERTIFICATES)
+    except struct.error:
+        return False
+    return bool(offset and size)
 
 
 def _section(fields: tuple[bytes, int, int, int, int, int, int, int, int, int], end: int) -> Section:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy.preflight import check_space, error
 from cfs_core.errors import CfsError
-from cfs_core.examine.read_back import menu_problems
 from cfs_core.model.disk import Volume
 from cfs_core.report.progress import human_bytes
 from cfs_core.target.memory import RAW
@@ -18,11 +17,9 @@ from cfs_core.target.room import room_on_host
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cfs_core.deploy.decide import Decisions
     from cfs_core.deploy.services import Services
     from cfs_core.install.disk import PlannedDisk
     from cfs_core.install.request import PlanRequest
-    from cfs_core.model.boot import BootMenu
     from cfs_core.model.plan import Finding
     from cfs_core.target.memory import MemoryTarget
 
@@ -63,17 +60,3 @@ def _room(request: PlanRequest, disk: PlannedDisk, target: MemoryTarget, service
             (services.scratch, scratch, "for temporary files"),
         ]
     )
-
-
-def foresee_menu(target: MemoryTarget, menu: BootMenu, decisions: Decisions) -> Iterator[Finding]:
-    """Yield what the loader's own reader finds wrong with the menu that its writer planned."""
-    owner = decisions.bootloader_owner
-    hint = f"report it to the authors of {owner.distribution}, or choose another --bootloader"
-    try:
-        problems = list(menu_problems(target, menu.entries[0], decisions.bootloader))
-    except CfsError as cause:
-        yield error(cause.code, f"the menu that {owner} planned cannot be read: {cause.message}", cause.hint or hint)
-        return
-    for problem in problems:
-        message = f"the menu that {owner} planned reads back wrong: {problem.where}: {problem.message}"
-        yield error(problem.code, message, hint)

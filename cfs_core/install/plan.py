@@ -15,10 +15,11 @@ from cfs_core.deploy.bounds import Bounds
 from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.deployment import PlannedContents, PlannedEntry, plan_contents, plan_entry
 from cfs_core.deploy.kernel_line import is_root
+from cfs_core.deploy.loader import check_filled
 from cfs_core.deploy.state import plan_origin
 from cfs_core.install.disk import PlannedDisk, plan_disk
-from cfs_core.install.foresee import foresee, foresee_menu
-from cfs_core.model.action import CopyObject, RunCommand, WriteFile
+from cfs_core.install.foresee import foresee
+from cfs_core.model.action import CopyObject, WriteFile
 from cfs_core.model.boot import BootMenu
 from cfs_core.model.digest import Digest
 from cfs_core.model.disk import Volume
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.deploy.services import Services
     from cfs_core.install.request import PlanRequest
-    from cfs_core.model.action import Action
     from cfs_core.model.origin import BootFile
 
 
@@ -65,7 +65,7 @@ def make_plan(request: PlanRequest, image: PreparedImage, services: Services) ->
     disk = plan_disk(request, image, services, decisions, target)
     target.lay_out(disk.partitions)
     entry = plan_entry(request, image, decisions, disk.root)
-    menu = BootMenu(entries=(entry.entry,), timeout_seconds=image.settings.value("install.timeout"))
+    menu = BootMenu(entries=(entry.entry,), timeout_seconds=decisions.timeout_seconds)
     plan = InstallPlan(
         image=image.resolved,
         image_id=image.committed.id,
@@ -76,7 +76,6 @@ def make_plan(request: PlanRequest, image: PreparedImage, services: Services) ->
     )
     foreseen = (
         *foresee(request, disk, target, services),
-        *foresee_menu(target, menu, decisions),
         *judge_fstab(image.merged, disk.partitions, is_root),
         *judge_programs(target.contents(Volume.ESP).values(), decisions.facts.architecture),
     )
@@ -102,10 +101,11 @@ def _completed(
     """Add loader, menu and origin file to *target*, and return all the steps that filled it."""
     loader, facts = decisions.bootloader_choice.value, decisions.facts
     bounds = Bounds.of_bootloader(loader, decisions.bootloader_owner, decisions.bootloader.needs(facts), facts)
-    loader_actions = _carried_out(bounds, tuple(decisions.bootloader.plan_install(target, facts)), target)
+    loader_actions = bounds.apply(tuple(decisions.bootloader.plan_install(target, facts)), target)
     planned_menu = tuple(decisions.bootloader.plan_menu(target, BootMenu(entries=()), menu, facts))
-    menu_actions = _carried_out(bounds, planned_menu, target)
-    origin = plan_origin(contents.state, _boot_files(target))
+    menu_actions = bounds.apply(planned_menu, target)
+    check_filled(target, menu, facts, decisions.bootloader, (loader, decisions.bootloader_owner))
+    origin = plan_origin(contents.state, _boot_files(target), (loader, decisions.bootloader_owner.distribution))
     target.apply(origin)
     storage = image.storage_choice.value
     return (
@@ -116,12 +116,6 @@ def _completed(
         Step(id="bootloader", provider=loader, title="bootloader", actions=loader_actions),
         Step(id="menu", provider=loader, title="boot menu", actions=menu_actions),
     )
-
-
-def _carried_out(bounds: Bounds, actions: tuple[Action, ...], target: MemoryTarget) -> tuple[Action, ...]:
-    """Apply *actions*; return what will be written, or the commands themselves where none was run."""
-    done = bounds.apply(actions, target)
-    return actions if target.runs_nothing and any(isinstance(action, RunCommand) for action in actions) else done
 
 
 def _boot_files(target: MemoryTarget) -> tuple[BootFile, ...]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from cfs_core.deploy.authorized_keys import check_authorized_keys
+from cfs_core.deploy.loader import refuse_early
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
 from cfs_core.deploy.request import DeploymentRequest
-from cfs_core.deploy.target_reference import one_line, target_reference
+from cfs_core.deploy.target_reference import target_reference
 from cfs_core.examine.read_back import Makers, read_back
 from cfs_core.install.plan import PreparedInstall, make_plan
 from cfs_core.model.event import Event
@@ -59,7 +60,7 @@ def checked(request: R) -> R:
     if request.root_ssh_authorized_keys is not None:
         check_authorized_keys(request.root_ssh_authorized_keys)
     if request.target_imgref is None:
-        one_line(request.source, "--source-imgref")
+        refuse_line_breaks(request.source, "--source-imgref")
         return request
     return replace(request, target_imgref=target_reference(request.target_imgref))
 
@@ -73,6 +74,7 @@ def planned(request: InstallRequest, services: Services) -> Iterator[tuple[Prepa
     """
     ImageTarget.check_destination(request.disk, replace=request.replace)
     request = checked(request)
+    refuse_early(services.settings, services.host)
     with prepare(request, services) as image:
         services.emit(Event(name="plan.started"))
         yield image, make_plan(request, image, services)

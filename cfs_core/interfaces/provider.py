@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from cfs_core.interfaces.bootloader import LoaderConsole
 
@@ -26,6 +27,36 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SettingKind = Literal["text", "texts", "flag", "number", "table"]
+"""What the value of a provider's setting is: a string, a list of them, true or false, a number, a table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSetting:
+    """A setting of a provider: ``name`` in its own table (``[bootloader.NAME]``)."""
+
+    name: str
+    kind: SettingKind
+    summary: str
+    default: object = None
+    """What `config show` says where nobody set it; the factory is not given it."""
+
+
+class Capability(enum.StrEnum):
+    """What a loader can do besides starting the first entry; what it does not declare is refused early."""
+
+    DEFAULT = "default"
+    """Start an entry by default that is not the first."""
+
+    ONCE = "once"
+    """Start another entry at the next boot only; on a machine at least, if not on a disk image."""
+
+    TRIES = "tries"
+    """Count attempts to boot, and pass over an entry that has none left."""
+
+    TIMEOUT = "timeout"
+    """Show the menu for a given time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider(Generic[T]):
@@ -34,6 +65,8 @@ class Provider(Generic[T]):
     name: str
     summary: str
     factory: Callable[[PluginContext], T]
+    settings: tuple[ProviderSetting, ...] = ()
+    """All that may stand in its table of the settings; another name there is an error, and the factory is not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +105,9 @@ class BootloaderProvider(Provider["Bootloader"]):
 
     console: LoaderConsole = field(default_factory=LoaderConsole)
     """What it writes to a serial console; `cfs prove` looks for it."""
+
+    can: frozenset[Capability] = frozenset()
+    """What it does besides starting the first entry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

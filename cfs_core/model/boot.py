@@ -6,9 +6,10 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cfs_core.model.disk import Location, Volume
+
 if TYPE_CHECKING:
     from cfs_core.model.content import Content
-    from cfs_core.model.disk import Location
 
 
 class Firmware(enum.StrEnum):
@@ -32,6 +33,11 @@ class Architecture(enum.StrEnum):
     def efi(self) -> str:
         """Suffix in EFI file names: ``x64`` as in BOOTX64.EFI (UEFI 2.10, 3.5.1.1)."""
         return {"amd64": "x64", "arm64": "aa64", "riscv64": "riscv64", "386": "ia32"}[self.value]
+
+    @property
+    def removable_program(self) -> Location:
+        """What firmware starts from any disk: ``ESP:/EFI/BOOT/BOOTX64.EFI`` (UEFI 2.10, 3.5.1.1)."""
+        return Location(Volume.ESP, f"/EFI/BOOT/BOOT{self.efi.upper()}.EFI")
 
 
 class EntryKind(enum.StrEnum):
@@ -111,6 +117,12 @@ class BootArtifacts:
 
     architecture: Architecture | None = None
     """The CPU that the kernel is for, by its own header; None where it does not tell."""
+
+    @property
+    def contents(self) -> tuple[Content, ...]:
+        """All files that one deployment needs on a boot volume: kernel and initrd, or UKI and addons."""
+        files = (self.kernel, self.initrd, self.uki, *(addon.content for addon in self.addons))
+        return tuple(content for content in files if content is not None)
 
     def release(self, key: str) -> str | None:
         """Return one os-release value."""

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from cfs_core.interfaces.bootloader import LoaderConsole
+from cfs_core.interfaces.provider import Capability, ProviderSetting
 from cfs_core.model.boot import EntryKind, Firmware, KernelForm
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ _SEVERAL: Final[dict[str, tuple[tuple[type, ...], type]]] = {
     "firmware": ((frozenset, set), Firmware),
     "entries": ((frozenset, set), EntryKind),
     "kernels": ((frozenset, set), KernelForm),
+    "can": ((frozenset, set), Capability),
+    "settings": ((tuple, list), ProviderSetting),
 }
 """Fields with several values: the collection, and what is in it."""
 

@@ -56,6 +56,8 @@ CODES = {
     "boot.kernel-left-out": "The image has another kernel, which is not started: a warning if it is newer.",
     "boot.loader-damaged": "The loader's files in the image are incomplete, or not what they should be.",
     "boot.loader-missing": "The image has no files of this loader for this firmware and architecture.",
+    "boot.loader-unable": "Something is asked for that the loader cannot do, such as a time to show its menu.",
+    "boot.loader-unknown": "The disk was installed with a loader that no installed plugin reads.",
     "boot.menu": "The boot menu cannot be read, is empty, or does not start what was installed.",
     "boot.tool-missing": "A program of this host that the loader is made with is not installed.",
     "boot.uki": "A UKI or an addon of it is no program for UEFI, is damaged, or has a kernel without EFI stub.",

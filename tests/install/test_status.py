@@ -75,6 +75,8 @@ def test_a_disk_image(cfs, disk, source, image, verified):
         "manifest_digest": image.digest,
         "layout": "bls",
         "verified": verified,
+        "bootloader": "systemd-boot",
+        "bootloader_distribution": "cfs-systemd-boot",
     }
     shown = {key: entry[key] for key in ("loader", "kind", "position", "default", "once", "tries_left")}
     assert shown == {

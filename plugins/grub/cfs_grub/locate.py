@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import Architecture
+from cfs_core.plugin import Architecture, find_pe
 from cfs_grub.order import Sorting
-from cfs_grub.program import built_in, is_signed, loader_name
+from cfs_grub.program import built_in, loader_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,8 +117,10 @@ def _examine(path: str, content: Content, data: bytes) -> Program:
     if vendor and vendor[1].upper() != "BOOT":
         prefixes = tuple(dict.fromkeys([*prefixes, f"/EFI/{vendor[1]}"]))
     modules = frozenset(module.name for module in built_in(data))
+    pe = find_pe(data)
+    signed = pe is not None and pe.signed
     bls = _sorting(modules)
-    return Program(path=path, content=content, signed=is_signed(data), modules=modules, bls=bls, prefixes=prefixes)
+    return Program(path=path, content=content, signed=signed, modules=modules, bls=bls, prefixes=prefixes)
 
 
 def _sorting(modules: frozenset[str]) -> Sorting | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import Action, BytesContent, CopyObject, Effect, RunCommand, WriteFile, read_all
+from cfs_core.plugin import Action, BytesContent, CopyObject, RunCommand, WriteFile, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,7 +63,7 @@ def plan_program(
     options = ("-d", "{reads[0]}", "-O", modules.target, "-p", prefix, "-c", "{reads[1]}", "-o", "{writes[0]}")
     argv = (tool, *options, *chosen)
     why = f"makes GRUB for {modules.target} of the image's modules"
-    actions.append(RunCommand(argv=argv, reads=(directory, config), writes=(output,), why=why, effect=Effect.REPLACE))
+    actions.append(RunCommand(argv=argv, reads=(directory, config), writes=(output,), why=why))
     return actions
 
 

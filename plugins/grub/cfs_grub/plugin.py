@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, KernelForm, LoaderConsole, hookimpl
+from cfs_core.plugin import BootloaderProvider, Capability, EntryKind, Firmware, KernelForm, LoaderConsole, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +32,7 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
             entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
             kernels=frozenset({KernelForm.BZIMAGE, KernelForm.EFI, KernelForm.GZIP}),
             preference=10,
+            can=frozenset(Capability),
             marker_paths=(
                 "/usr/lib/grub/*-efi*/*",
                 "/usr/lib/grub/i386-pc/boot.img",

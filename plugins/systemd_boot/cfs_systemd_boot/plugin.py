@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, KernelForm, LoaderConsole, hookimpl
+from cfs_core.plugin import BootloaderProvider, Capability, EntryKind, Firmware, KernelForm, LoaderConsole, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +31,7 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
             firmware=frozenset({Firmware.UEFI}),
             entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
             kernels=frozenset({KernelForm.EFI}),
+            can=frozenset(Capability),
             preference=20,  # GRUB comes with kernels and live images; systemd-boot is put there on purpose
             marker_paths=("/usr/lib/systemd/boot/efi/systemd-boot*.efi*",),
             console=LoaderConsole(

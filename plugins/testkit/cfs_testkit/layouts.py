@@ -61,10 +61,10 @@ def bootable_image(
     return build_image([content], architecture=architecture, labels=labels)
 
 
-def efi_program(architecture: str = "amd64") -> bytes:
-    """Return a program of the right form for UEFI (PE32+), without code."""
+def efi_program(architecture: str = "amd64", text: bytes = b"") -> bytes:
+    """Return a program of the right form for UEFI (PE32+), without code; *text* is behind its headers."""
     head = bytearray(0x80)
     head[:2] = b"MZ"
     struct.pack_into("<I", head, 0x3C, len(head))
     coff = struct.pack("<4sHHIIIHH", b"PE\0\0", PE_MACHINES[architecture], 0, 0, 0, 0, 112, 0x22)
-    return bytes(head) + coff + optional_header()
+    return bytes(head) + coff + optional_header() + text

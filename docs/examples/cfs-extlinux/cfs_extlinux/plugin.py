@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, KernelForm, LoaderConsole, hookimpl
+from cfs_core.plugin import BootloaderProvider, Capability, EntryKind, Firmware, KernelForm, LoaderConsole, ProviderSetting, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,4 +42,12 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
             harmless=(r"^append: ",),  # and then the kernel's arguments
         ),
         kernels=frozenset({KernelForm.IMAGE, KernelForm.GZIP, KernelForm.BZIMAGE}),
+        can=frozenset({Capability.DEFAULT, Capability.TIMEOUT}),
+        settings=(
+            ProviderSetting(
+                name="devicetree",
+                kind="text",
+                summary="device tree of the board, as a path among those of the image's kernel",
+            ),
+        ),
     )

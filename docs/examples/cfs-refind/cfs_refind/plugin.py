@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, KernelForm, LoaderConsole, hookimpl
+from cfs_core.plugin import BootloaderProvider, Capability, EntryKind, Firmware, KernelForm, LoaderConsole, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +30,7 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
         firmware=frozenset({Firmware.UEFI}),
         entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
         kernels=frozenset({KernelForm.EFI}),
+        can=frozenset({Capability.DEFAULT, Capability.ONCE, Capability.TIMEOUT}),
         preference=30,
         marker_paths=("/usr/share/refind/refind/refind_*.efi",),
         console=LoaderConsole(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import TransportProvider, hookimpl
+from cfs_core.plugin import ProviderSetting, TransportProvider, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,4 +29,13 @@ def cfs_register_transports() -> Iterable[TransportProvider]:
         summary="a root filesystem as one tar file: http-tarball:URL[@sha256:DIGEST][#arch=ARCHITECTURE]",
         factory=_make,
         schemes=("http-tarball",),
+        settings=(
+            ProviderSetting(name="architecture", kind="text", summary="architecture of images that do not say theirs"),
+            ProviderSetting(name="max-bytes", kind="number", summary="longest file in bytes", default=16 << 30),
+            ProviderSetting(
+                name="max-uncompressed-bytes", kind="number", summary="longest tar file in bytes", default=64 << 30
+            ),
+            ProviderSetting(name="timeout", kind="number", summary="seconds of silence that are waited for", default=30),
+            ProviderSetting(name="ca-file", kind="text", summary="certificates that servers may have"),
+        ),
     )

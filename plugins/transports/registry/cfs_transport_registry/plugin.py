@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import PluginContext, Transport, TransportProvider, hookimpl
+from cfs_core.plugin import PluginContext, ProviderSetting, Transport, TransportProvider, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,4 +29,12 @@ def cfs_register_transports() -> Iterable[TransportProvider]:
         factory=make,
         schemes=("docker", "registry"),
         can_write=True,
+        settings=(
+            ProviderSetting(name="authfile", kind="text", summary="file with credentials, as podman has it"),
+            ProviderSetting(name="tls-verify", kind="flag", summary="whether registries must have valid certificates"),
+            ProviderSetting(name="cert-dir", kind="text", summary="directory of certificates"),
+            ProviderSetting(name="registries-conf", kind="text", summary="path of registries.conf"),
+            ProviderSetting(name="connect-timeout", kind="number", summary="seconds for a connection", default=15),
+            ProviderSetting(name="read-timeout", kind="number", summary="longest silence in seconds", default=30),
+        ),
     )
