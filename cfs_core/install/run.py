@@ -12,7 +12,7 @@ from cfs_core.deploy.loader import refuse_early
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
 from cfs_core.deploy.request import DeploymentRequest
-from cfs_core.deploy.target_reference import target_reference
+from cfs_core.deploy.target_reference import refuse_line_breaks, target_reference
 from cfs_core.examine.read_back import Makers, read_back
 from cfs_core.install.plan import PreparedInstall, make_plan
 from cfs_core.model.event import Event
