@@ -12,7 +12,7 @@ HEAD = """
 import click
 from cfs_core.plugin import CommandContext, CommandProvider, DiskError, OutputFormat, hookimpl
 from pathlib import Path
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 """
 
 COMMAND = """

@@ -114,7 +114,7 @@ def test_what_plugins_print_is_safe_on_a_terminal(tmp_path):
         import click
         from cfs_core.plugin import CommandProvider, hookimpl
 
-        CFS_PLUGIN_API = (1, 0)
+        CFS_PLUGIN_API = (2, 0)
         TEXT = "\\x1b]0;owned\\x07\\x9b31m\\u202e"
 
         @click.command()

@@ -159,7 +159,7 @@ def test_a_disk_whose_loader_nobody_reads_says_which(cfs, tmp_path):
 
 SLOPPY = """
 from cfs_core.plugin import *
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 class Bad(Bootloader):
     def needs(self, facts):
