@@ -46,7 +46,7 @@ def status(app: App, disk: Path | None, sysroot: Path | None, output: str) -> in
 
     if disk is not None and sysroot is not None:
         msg = "DISK and --sysroot contradict each other"
-        raise UsageError(msg)
+        raise UsageError(msg, hint="give one of them")
     loaders = {
         provider.name: app.make(families.BOOTLOADERS, provider.name)
         for provider in app.host.collect(families.BOOTLOADERS)
