@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from cfs_core.model.content import Content
     from cfs_core.model.deployment import ImageId
     from cfs_core.model.digest import Digest
+    from cfs_core.model.manifest import ImageConfig
     from cfs_core.model.origin import BootFile
     from cfs_core.model.tree import Node, ObjectId, Xattrs
 
 SELINUX = b"security.selinux"
 WHY = "state of the deployment"
+VERSION_LABEL = "org.opencontainers.image.version"
+"""Label of the image specification's annotation of that name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,10 @@ class DeploymentState:
     boot_digest: str
     manifest_digest: Digest
     verified: tuple[str, ...] = ()
+    bootloader: str | None = None
+    config: ImageConfig | None = None
+    """The image's configuration: what the origin file says of version, date and architecture is from it."""
+
     root_ssh_authorized_keys: bytes | None = None
 
 
@@ -82,6 +89,7 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
 
 def plan_origin(state: DeploymentState, boot_files: tuple[BootFile, ...]) -> WriteFile:
     """Return what writes the origin file; *boot_files* are what loader and menu put outside of the repository."""
+    config = state.config
     origin = OriginFile(
         image=state.target_imgref,
         boot_type=state.boot_type,
@@ -89,6 +97,10 @@ def plan_origin(state: DeploymentState, boot_files: tuple[BootFile, ...]) -> Wri
         manifest_digest=str(state.manifest_digest),
         verified=state.verified,
         files=boot_files,
+        bootloader=state.bootloader,
+        version=config.labels.get(VERSION_LABEL) if config else None,
+        created=config.created if config else None,
+        architecture=config.platform.architecture if config else None,
     )
     return WriteFile(
         location=DEPLOYMENTS / state.image_id / f"{state.image_id}.origin",

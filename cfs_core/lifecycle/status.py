@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import CfsError
@@ -46,15 +46,28 @@ class DeploymentStatus:
     layout: EntryKind | None = None
     verified: tuple[str, ...] = ()
     entries: tuple[EntryStatus, ...] = ()
+    origin: OriginFile = field(default_factory=OriginFile, repr=False)
+    boot_entry: BootEntry | None = field(default=None, repr=False)
+    """Its first entry, as the loader shows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Deployments in the order of the menu, those that nothing starts last; entries of other systems."""
+    """Deployments in the order of the menu, those that nothing starts last; entries of other systems.
+
+    What nothing starts is no problem: bootc drops the oldest of three from the menu and leaves the rest of it to a
+    collection, and what is staged has no entry yet.
+    """
 
     deployments: tuple[DeploymentStatus, ...]
     foreign: tuple[EntryStatus, ...]
     problems: tuple[Problem, ...]
+    menus: Mapping[str, BootMenu] = field(default_factory=dict, repr=False)
+    """The menu of each loader that could be read."""
+
+    def get(self, identity: str | None) -> DeploymentStatus | None:
+        """Return the deployment with this id."""
+        return next((each for each in self.deployments if each.id == identity), None)
 
 
 def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> Status:
@@ -82,10 +95,11 @@ def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> St
                 continue
             identity = entry.deployment_id
             known = ordered.get(identity) or found.get(identity) or DeploymentStatus(id=identity)
-            ordered[identity] = replace(known, entries=(*known.entries, status))
+            first = known.boot_entry or entry
+            ordered[identity] = replace(known, entries=(*known.entries, status), boot_entry=first)
     deployments = tuple({**ordered, **{name: each for name, each in found.items() if name not in ordered}}.values())
     problems += _check(deployments, frozenset(found), menus)
-    return Status(deployments=deployments, foreign=tuple(foreign), problems=tuple(problems))
+    return Status(deployments=deployments, foreign=tuple(foreign), problems=tuple(problems), menus=menus)
 
 
 def mounted_volumes(sysroot: Path, outside: Path | None = None) -> dict[Volume, Path]:
@@ -129,6 +143,7 @@ def _deployment(target: TargetView, name: str, problems: list[Problem]) -> Deplo
         manifest_digest=origin.manifest_digest,
         layout=origin.boot_type,
         verified=origin.verified,
+        origin=origin,
     )
 
 
@@ -160,8 +175,6 @@ def _check(
         yield Problem(code="boot.menu", where="boot menu", message="has no entries, or its volume is not here")
         return
     for each in deployments:
-        if not each.entries:
-            yield Problem(code="boot.menu", where=f"{each.id:.16}", message="is started by no boot entry")
         if each.id not in present:
             names = ", ".join(entry.name for entry in each.entries)
             message = f"has a boot entry ({names}) and is not deployed"
