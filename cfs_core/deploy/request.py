@@ -28,4 +28,7 @@ class DeploymentRequest:
     """What /boot gets as a partition of its own: BOOT, XBOOTLDR, or nothing."""
 
     repo: Path | None = None
+    by_digest: bool = False
+    """Whether the repository names the image by its manifest's digest, as bootc does on a machine."""
+
     seed: str | None = None

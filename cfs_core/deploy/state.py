@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SELINUX = b"security.selinux"
 WHY = "state of the deployment"
+_NOT_COPIED = frozenset({b"/.updated"})
 VERSION_LABEL = "org.opencontainers.image.version"
 """Label of the image specification's annotation of that name."""
 
@@ -72,11 +73,7 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
         yield _directory(path, plain)
     yield _directory("/composefs/bootc", label_of(state.tree, b"/usr"))
     yield MakeSymlink(location=Location(Volume.ROOT, "/ostree/bootc"), target="../composefs/bootc", why=WHY)
-    etc = lookup(state.tree, b"etc")
-    if not isinstance(etc, Directory):
-        msg = "the image has no /etc directory"
-        raise ImageError(msg, hint="create it in the image; without it no system comes up")
-    yield from _copy(etc, f"{deploy}/etc", state.content, skip=frozenset({b"/.updated"}))
+    yield from _copy(etc_of(state.tree), f"{deploy}/etc", state.content, skip=_NOT_COPIED)
     if state.root_ssh_authorized_keys is not None:
         yield from _ssh_keys(f"{deploy}/etc", state.root_ssh_authorized_keys, label_of(state.tree, b"/etc"))
     var = lookup(state.tree, b"var")
@@ -85,6 +82,31 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     else:
         yield _directory("/state/os/default/var", plain)
     yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)
+
+
+def plan_next_state(state: DeploymentState) -> Iterator[Action]:
+    """Yield what a further deployment adds to a machine: its own directory with /etc; /var is there and shared.
+
+    Raises:
+        ImageError: the image has no /etc.
+    """
+    deploy = f"/state/deploy/{state.image_id}"
+    yield _directory(deploy, label_of(state.tree, b"/"))
+    yield from _copy(etc_of(state.tree), f"{deploy}/etc", state.content, skip=_NOT_COPIED)
+    yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)
+
+
+def etc_of(tree: Directory) -> Directory:
+    """Return /etc of an image.
+
+    Raises:
+        ImageError: it has none.
+    """
+    etc = lookup(tree, b"etc")
+    if not isinstance(etc, Directory):
+        msg = "the image has no /etc directory"
+        raise ImageError(msg, hint="create it in the image; without it no system comes up")
+    return etc
 
 
 def plan_origin(state: DeploymentState, boot_files: tuple[BootFile, ...]) -> WriteFile:

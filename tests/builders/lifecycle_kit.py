@@ -1,0 +1,90 @@
+"""Versions of a system, and the verbs as functions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from builders import bootable
+from builders.pe import pe_bytes
+from cfs_core.lifecycle.finalize import finalize
+from cfs_core.lifecycle.session import session
+from cfs_core.lifecycle.upgrade import UpgradeRequest, upgrade
+from cfs_testkit.builders.oci import File, Image, layer, write_layout
+
+
+def own(tree):
+    """Give every file the owner that the tests have."""
+    from dataclasses import replace
+
+    return {
+        path: replace(what, uid=os.geteuid(), gid=os.getegid()) if hasattr(what, "uid") else what
+        for path, what in tree.items()
+    }
+
+
+def version(number, **files):
+    """An image: version *number* of one system, a base layer that all share and one of its own."""
+    base = own(bootable.tree(**{"usr/bin/tool": None, "var/lib/state": File("state")}))
+    top = {
+        "usr/lib/os-release": File(f'ID=test\nPRETTY_NAME="Test OS {number}"\nVERSION_ID={number}\n'),
+        "etc/release": File(f"{number}\n"),
+        "usr/share/version": File(f"{number}" * 100),
+        **{path.replace("__", "/"): what for path, what in files.items()},
+    }
+    labels = {"org.opencontainers.image.version": f"v{number}"}
+    return Image([layer(base), layer(own(top), parents=True)], labels=labels)
+
+
+def kernel(text):
+    """Another kernel."""
+    return {f"{bootable.MODULES}/vmlinuz": File(pe_bytes([(".text", text.encode() * 200)], 0x8664))}
+
+
+class Versions:
+    """The OCI directory that the machine's origin names: what the tag ``os`` means moves on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tags: dict[str, Image] = {}
+
+    @property
+    def reference(self):
+        return f"oci:{self.folder}:os"
+
+    def publish(self, image, tag="os"):
+        import shutil
+
+        self.tags[tag] = image
+        shutil.rmtree(self.folder, ignore_errors=True)
+        write_layout(self.folder, dict(self.tags))
+        return f"oci:{self.folder}:{tag}"
+
+
+def copied(machine, folder):
+    """Copy a machine."""
+    import shutil
+
+    from builders.machines import Installed
+
+    shutil.copytree(machine.root, folder / "machine", symlinks=True)
+    return Installed(folder / "machine", folder)
+
+
+def staged(machine, **request):
+    """Upgrade *machine* as the command does; the result."""
+    with machine.app() as app, session(machine.root, app, "upgrade", writable=not request.get("dry_run")) as opened:
+        return upgrade(opened, app, UpgradeRequest(**request))
+
+
+def finalized(machine, **options):
+    """Shut the machine down; the result."""
+    with machine.app() as app, session(machine.root, app, "finalize") as opened:
+        return finalize(opened, **options)
+
+
+def upgraded(machine, **request):
+    """Upgrade and start again; the id of what runs then."""
+    assert staged(machine, **request).result == "staged"
+    assert finalized(machine).result == "finalized"
+    return machine.reboot()
