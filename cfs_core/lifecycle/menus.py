@@ -37,6 +37,11 @@ def dropped(machine: Machine, menu: BootMenu) -> tuple[str, ...]:
     return tuple(entry.deployment_id for entry in machine.entries if entry.deployment_id not in kept)
 
 
+def unchanged(machine: Machine) -> BootMenu:
+    """Return the menu as it is."""
+    return _menu(machine, list(machine.entries), machine.default)
+
+
 def with_first(machine: Machine, identity: str) -> BootMenu:
     """Return the menu in which deployment *identity* comes first and starts by itself.
 

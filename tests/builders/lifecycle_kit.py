@@ -88,3 +88,21 @@ def upgraded(machine, **request):
     assert staged(machine, **request).result == "staged"
     assert finalized(machine).result == "finalized"
     return machine.reboot()
+
+
+def run(machine, *words):
+    """Run the command on *machine*; errors are raised, the rest is click's result."""
+    from click.testing import CliRunner
+
+    from cfs_core.cli.main import cli
+
+    with machine.app() as app:
+        app.show_progress = False
+        name, *rest = map(str, words)
+        extra = [name] if name not in {"deployments", "kargs", "boot"} else [name, rest.pop(0)]
+        argv = ["--no-progress", *extra, "--root", str(machine.root), *rest]
+        done = CliRunner().invoke(cli, argv, obj=app, standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    done.exit_code = done.return_value or 0
+    return done
