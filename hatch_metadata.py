@@ -23,6 +23,7 @@ CORE = [
 DEFAULT_PLUGINS = {
     "cfs-disk": "plugins/disk",
     "cfs-grub": "plugins/grub",
+    "cfs-host": "plugins/host",
     "cfs-initramfs": "plugins/initramfs",
     "cfs-policies": "plugins/policies",
     "cfs-prove": "plugins/prove",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import HostError
+from cfs_core.lifecycle.running import read_running
 
 if TYPE_CHECKING:
     from cfs_core.lifecycle.running import RunningSystem
@@ -21,26 +22,27 @@ _REMOUNT, _BIND, _RECURSIVE, _SLAVE = 0x20, 0x1000, 0x4000, 0x80000
 
 ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 ESP_PLACE = Path("/run/cfs/esp")
-_TOUCHED = ("efi", "boot", "boot/efi")
+_PLACES = ("/efi", "/boot", "/boot/efi")
 
 
-def make_writable(running: RunningSystem) -> Path | None:
+def make_writable() -> Path | None:
     """Make /sysroot writable for this process alone; return where the ESP was mounted, if nobody had mounted it.
 
-    The rest of the system sees none of it: it happens in a mount namespace of its own.
+    The rest of the system sees none of it: it happens in a mount namespace of its own. While the system shuts down,
+    what systemd mounts on demand is no longer mounted; then the ESP is, here.
 
     Raises:
         HostError: without root rights.
     """
-    for name in _TOUCHED:  # what systemd mounts when it is looked at has to be looked at before
+    for name in _PLACES:  # what systemd mounts when it is looked at has to be looked at before
         with suppress(OSError):
-            os.listdir(Path("/") / name)  # noqa: PTH208 - only to touch it
+            os.listdir(name)  # noqa: PTH208 - only to touch it
     libc = ctypes.CDLL(None, use_errno=True)
     _checked(libc.unshare(_NEW_NAMESPACE), "leave the system's mounts alone")
     _checked(libc.mount(None, b"/", None, _RECURSIVE | _SLAVE, None), "keep mounts private")
     _checked(libc.mount(None, b"/sysroot", None, _REMOUNT | _BIND, None), "make /sysroot writable")
-    boot = next((mount for mount in running.mounts if mount.where in {"/boot", "/efi", "/boot/efi"}), None)
-    if boot is not None:
+    running = read_running(Path("/"))
+    if any(mount.where in _PLACES and mount.filesystem == "vfat" for mount in running.mounts):
         return None
     device = find_esp(running)
     if device is None:

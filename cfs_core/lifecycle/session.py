@@ -201,7 +201,7 @@ def session(root: Path, services: Services, what: str, *, writable: bool = True)
         yield _opened(root, services, None)
         return
     with locked(root / "run/cfs.lock", what):
-        esp = make_writable(read_running(root)) if root == Path("/") else None
+        esp = make_writable() if root == Path("/") else None
         yield _opened(root, services, esp)
 
 

@@ -107,7 +107,7 @@ def mounted_volumes(sysroot: Path, outside: Path | None = None) -> dict[Volume, 
     roots = {Volume.ROOT: sysroot}
     bases = [base for base in (sysroot, outside) if base is not None]
     places = [base / name for base in bases for name in _ESPS]
-    esp = next((path for path in places if (path / "EFI").is_dir() or (path / "loader/loader.conf").is_file()), None)
+    esp = next((path for path in places if _is_there(path / "EFI") or _is_there(path / "loader/loader.conf")), None)
     if esp is not None:
         roots[Volume.ESP] = esp
     boot = next((base / "boot" for base in bases if (base / "boot").is_mount()), None)
@@ -115,6 +115,15 @@ def mounted_volumes(sysroot: Path, outside: Path | None = None) -> dict[Volume, 
         grub = any((boot / name).is_dir() for name in ("grub", "grub2"))
         roots[Volume.BOOT if grub else Volume.XBOOTLDR] = boot
     return roots
+
+
+def _is_there(path: Path) -> bool:
+    """Look without minding what cannot be looked at: a mount on demand while the system shuts down, say."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def _deployment(target: TargetView, name: str, problems: list[Problem]) -> DeploymentStatus:
