@@ -84,13 +84,15 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)
 
 
-def plan_next_state(state: DeploymentState) -> Iterator[Action]:
-    """Yield what a further deployment adds to a machine: its own directory with /etc; /var is there and shared.
+def plan_next_state(state: DeploymentState, where: Location) -> Iterator[Action]:
+    """Yield what a further deployment adds to a machine, below *where*: its own directory with /etc.
+
+    /var is on the machine and shared; the link to it is for the place that the directory will have.
 
     Raises:
         ImageError: the image has no /etc.
     """
-    deploy = f"/state/deploy/{state.image_id}"
+    deploy = (where / state.image_id).path
     yield _directory(deploy, label_of(state.tree, b"/"))
     yield from _copy(etc_of(state.tree), f"{deploy}/etc", state.content, skip=_NOT_COPIED)
     yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)

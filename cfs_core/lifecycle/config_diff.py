@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.lifecycle.etc import state_of
 from cfs_core.lifecycle.etc_merge.difference import differences
 from cfs_core.lifecycle.etc_merge.scan import scan_directory
+from cfs_core.lifecycle.states import state_of
 from cfs_core.lifecycle.stored import stored_status
 
 if TYPE_CHECKING:

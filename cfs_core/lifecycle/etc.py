@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ from cfs_core.lifecycle.etc_merge.labels import labelled
 from cfs_core.lifecycle.etc_merge.nodes import DIRECTORY, EtcNode
 from cfs_core.lifecycle.etc_merge.rules import Merge, Note, OnConflict, merge
 from cfs_core.lifecycle.etc_merge.scan import scan_directory
-from cfs_core.lifecycle.etc_merge.write import clear_flags, write_tree
+from cfs_core.lifecycle.etc_merge.write import write_tree
+from cfs_core.lifecycle.states import remove_tree, state_of
 from cfs_core.model.action import Attributes, Effect, ExchangePaths, RemovePath, WriteFile
 from cfs_core.model.places import DEPLOYMENTS
 from cfs_core.system.syncing import sync_filesystem
@@ -129,22 +129,6 @@ def write_etc(session: Session, identity: str, plan: EtcPlan) -> Iterator[WriteF
     if plan.tree is not None:
         why = "the merged /etc takes its place"
         yield ExchangePaths(a=where / MERGING, b=where / "etc", why=why, effect=Effect.REPLACE)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a directory of the state with everything in it, immutable files too; missing is fine."""
-    if not path.exists():
-        return
-    try:
-        shutil.rmtree(path)
-    except PermissionError:
-        clear_flags(path)
-        shutil.rmtree(path)
-
-
-def state_of(session: Session, identity: str) -> Path:
-    """Return the directory of a deployment's state."""
-    return session.places.sysroot / "state/deploy" / identity
 
 
 def etc_mode(image: TreeReader) -> str:

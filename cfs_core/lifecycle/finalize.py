@@ -15,10 +15,11 @@ from cfs_core.lifecycle import menus
 from cfs_core.lifecycle.arguments import next_arguments
 from cfs_core.lifecycle.document import verity_optional
 from cfs_core.lifecycle.entry import entry_of, running_arguments
-from cfs_core.lifecycle.etc import MERGING, EtcPlan, plan_etc, refuse_conflicts, remove_tree, state_of, write_etc
+from cfs_core.lifecycle.etc import MERGING, EtcPlan, plan_etc, refuse_conflicts, write_etc
 from cfs_core.lifecycle.etc_merge.rules import OnConflict
 from cfs_core.lifecycle.records import Failure
 from cfs_core.lifecycle.staging import read_details, tries_of
+from cfs_core.lifecycle.states import remove_tree, state_of
 from cfs_core.lifecycle.stored import StoredDeployment, stored_status
 from cfs_core.model.event import Event
 

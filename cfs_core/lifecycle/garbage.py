@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.lifecycle import menus
-from cfs_core.lifecycle.etc import MERGING, remove_tree, state_of
+from cfs_core.lifecycle.etc import MERGING
+from cfs_core.lifecycle.states import discard, remove_tree, state_of, sweep
 from cfs_core.model.deployment import ImageId
 from cfs_core.model.places import DEPLOYMENTS
 
@@ -62,7 +63,8 @@ def collect(session: Session, *, dry_run: bool = False) -> GarbageResult:
     if not dry_run:
         session.apply(boot_files)
         for name in states:
-            remove_tree(state_of(session, name))
+            discard(session, name)
+        sweep(session)
         for name in live:
             remove_tree(state_of(session, name) / MERGING)
         session.refresh()

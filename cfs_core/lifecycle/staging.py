@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cfs_core.deploy.state import DeploymentState, plan_next_state, plan_origin
-from cfs_core.lifecycle.etc import remove_tree, state_of
+from cfs_core.lifecycle.states import NEW, adopt, sweep
+from cfs_core.model.action import CopyObject
 from cfs_core.model.digest import Digest
 from cfs_core.system.atomic import atomic_file
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.storage import TreeReader
     from cfs_core.lifecycle.running import Staged
     from cfs_core.lifecycle.session import Session
-    from cfs_core.model.action import Action, CopyObject
+    from cfs_core.model.action import Action, WriteFile
     from cfs_core.model.boot import BootEntry
     from cfs_core.model.origin import BootFile
 
@@ -59,15 +61,17 @@ def stage(session: Session, plan: Plan, staged: Staged) -> None:
         DiskError: no room; nothing leads to what was written by then, and staging again starts anew.
     """
     session.stage(None)
-    existing = state_of(session, staged.id)
+    state = _state(plan)
+    origin = plan_origin(state, _boot_files(plan.menu_actions))
     kept = session.machine.status.get(staged.id)
     if kept is None or not kept.entries:
-        remove_tree(existing)
+        sweep(session)
         with session.target.together():
-            session.apply(plan_next_state(_state(plan)))
-    files = session.place_boot_files(plan.menu_actions)
-    with session.target.together():
-        session.apply([plan_origin(_state(plan), _boot_files(files))])
+            session.apply([*plan_next_state(state, NEW), replace(origin, location=NEW / staged.id / _name(origin))])
+        adopt(session, staged.id)
+    else:  # what one goes back to is staged again: its /etc is exchanged when this is finalized
+        session.apply([origin])
+    session.place_boot_files(plan.menu_actions)
     write_details(session, {"id": staged.id, "arguments": list(plan.entry.arguments), "tries": plan.entry.tries_left})
     session.stage(staged)
     session.refresh()
@@ -112,9 +116,15 @@ def _state(plan: Plan) -> DeploymentState:
     )
 
 
-def _boot_files(files: tuple[CopyObject, ...]) -> tuple[BootFile, ...]:
+def _name(action: WriteFile) -> str:
+    return action.location.path.rpartition("/")[2]
+
+
+def _boot_files(actions: tuple[Action, ...]) -> tuple[BootFile, ...]:
     found: list[BootFile] = []
-    for action in files:
+    for action in actions:
+        if not isinstance(action, CopyObject):
+            continue
         with action.source.open() as source:
             found.append((action.location, Digest.of_stream(source).hex))
     return tuple(found)

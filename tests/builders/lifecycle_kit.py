@@ -25,7 +25,9 @@ def own(tree):
 
 def version(number, **files):
     """An image: version *number* of one system, a base layer that all share and one of its own."""
-    base = own(bootable.tree(**{"usr/bin/tool": None, "var/lib/state": File("state")}))
+    without = {path: None for path, what in files.items() if what is None}
+    base = own(bootable.tree(**{"usr/bin/tool": None, "var/lib/state": File("state"), **without}))
+    files = {path: what for path, what in files.items() if what is not None}
     top = {
         "usr/lib/os-release": File(f'ID=test\nPRETTY_NAME="Test OS {number}"\nVERSION_ID={number}\n'),
         "etc/release": File(f"{number}\n"),
@@ -34,6 +36,24 @@ def version(number, **files):
     }
     labels = {"org.opencontainers.image.version": f"v{number}"}
     return Image([layer(base), layer(own(top), parents=True)], labels=labels)
+
+
+GRUB_PROGRAM = "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"
+
+
+def grub(number, **files):
+    """The same with GRUB in place of systemd-boot."""
+    from grub_files import program
+
+    loader = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+    return version(number, **{GRUB_PROGRAM: File(program()), loader: None, **files})
+
+
+def sealed(number, digest_of):
+    """The same with a UKI that names the image, whose identity *digest_of* tells."""
+    plain = version(number)
+    made = bootable.with_uki(plain, f"rw composefs={digest_of(plain)}")
+    return Image(made.layers, labels=plain.labels)
 
 
 def kernel(text):
@@ -88,6 +108,37 @@ def upgraded(machine, **request):
     assert staged(machine, **request).result == "staged"
     assert finalized(machine).result == "finalized"
     return machine.reboot()
+
+
+class Killed(BaseException):
+    """The machine lost its power."""
+
+
+class PowerCut:
+    """Lets the first *actions* be done on any machine, and ends the process at the next."""
+
+    def __init__(self, actions):
+        self.left = actions
+        self.done = 0
+
+    def __enter__(self):
+        from cfs_core.target.mounted import MountedTarget
+
+        self._class, self._real = MountedTarget, MountedTarget.apply
+
+        def apply(target, action):
+            if self.left == 0:
+                raise Killed
+            self.left -= 1
+            self.done += 1
+            self._real(target, action)
+
+        MountedTarget.apply = apply
+        return self
+
+    def __exit__(self, kind, *_):
+        self._class.apply = self._real
+        return kind is Killed
 
 
 def run(machine, *words):

@@ -95,13 +95,27 @@ class Installed:
         assert etc.is_dir(), f"the default {default:.16} has no state"
         assert (self.root / "sysroot/composefs/images" / default).exists()
         running(self.root, default)
-        (self.root / "proc/cmdline").write_text(" ".join(entry.arguments) + "\n")
+        if entry.arguments:  # those of a UKI are sealed in it
+            (self.root / "proc/cmdline").write_text(" ".join(entry.arguments) + "\n")
         return default
 
     @property
     def etc(self):
         """The /etc of what runs."""
         return self.root / "sysroot/state/deploy" / self.read().running.booted / "etc"
+
+
+def digest_of(folder, image):
+    """Return the identity that *image* has on a machine."""
+    import subprocess
+    import sys
+
+    from cfs_testkit.builders.oci import write_layout
+
+    where = folder / f"measured-{image.digest[7:19]}"
+    write_layout(where, {"x": image})
+    words = [sys.executable, "-m", "cfs_core", "image", "digest", "--bootable", f"oci:{where}:x"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def install_below(folder, source, **settings):
