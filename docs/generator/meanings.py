@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 EVENTS = {
+    "deployment.finalized": "What was staged is the default now; `/etc` is merged.",
+    "deployment.staged": "A deployment is on disk and waits for the shutdown; `locked`: it was downloaded only.",
     "disk.verified": "The disk was read back and is what was planned.",
     "disk.written": "All bytes of the disk are written; it has not got its name yet.",
     "image.committed": "Layers are merged and the EROFS image is in the repository: `image_id` is the identity.",
@@ -83,9 +85,18 @@ CODES = {
     "repository.missing": "There is no repository here.",
     "repository.no-metadata": "There is no `meta.json`; the hash is told from the objects' names.",
     "repository.stray": "Something lies in the repository that does not belong there.",
+    "state.booted": "The deployment runs, and cannot be removed.",
+    "state.etc-conflict": "`/etc` of machine and image were both changed, and only one of them is a directory there.",
     "state.layout": "A boot entry is of another kind than its deployment was made for.",
-    "state.missing": "A boot entry starts a deployment that is not there.",
+    "state.locked": "Another process is changing this machine.",
+    "state.missing": "A boot entry starts a deployment that is not there, or one runs that is not.",
+    "state.not-found": "A name means no deployment, or several.",
     "state.origin": "The origin file of the deployment is missing.",
+    "state.pinned": "The deployment is pinned, and cannot be removed.",
+    "state.same": "The image to switch to has the very files of what runs.",
+    "state.staged": "An upgrade is staged: it would be dropped, or what it was staged for is gone.",
+    "state.usr-overlay": "An overlay is mounted over /usr already.",
+    "state.weaker": "Less would be verified after the change than before.",
     "stream.damaged": "A layer, put together again, is not what it claims to be.",
     "stream.kind": "A stream holds something else than its name says.",
     "verity.data": "A file's bytes and the hashes stored with it differ.",

@@ -132,7 +132,7 @@ class Guest:
             self._uefi = find_firmware(Architecture.AMD64)
             shutil.copy(self._uefi.variables, folder / "variables.fd")
 
-    def start(self, seconds=400):
+    def start(self, seconds=1200):
         """Start it and wait for the shell."""
         address = self.folder / "shell"
         address.unlink(missing_ok=True)
@@ -190,7 +190,7 @@ class Guest:
         before, _, self._buffer = self._buffer.partition(mark)
         return before
 
-    def sh(self, command, *, ok=(0,), seconds=600):
+    def sh(self, command, *, ok=(0,), seconds=1500):
         """Run a shell command in the guest; its output."""
         self._socket.sendall(command.replace("\n", "; ").encode() + b"\n")
         out = self._wait(b"\n<<STATUS ", seconds)
@@ -199,7 +199,7 @@ class Guest:
         assert status in ok, f"{command}: status {status}\n{text}"
         return text
 
-    def reboot(self, seconds=600):
+    def reboot(self, seconds=1800):
         """Restart it in order and wait for the shell."""
         self._socket.sendall(b"systemctl reboot\n")
         self._wait(b"<<READY>>\n", seconds)
