@@ -24,6 +24,7 @@ _FOREIGN = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4", b"
 """Compressions by their first bytes that the image specification has no media type for."""
 
 _MAGIC_BYTES = 6
+# The library's own default (ZSTD_WINDOWLOG_LIMIT_DEFAULT); more takes --long or --ultra, and that much memory.
 _ZSTD_WINDOW_LIMIT = 1 << 27
 _READ_SIZE = 1 << 17
 
@@ -41,6 +42,7 @@ class DecompressionLimits:
     """What one layer may become; sizes in bytes."""
 
     total_bytes: int = 128 << 30
+    # Deflate ends at 1032 to 1 and real layers below 100; zstd makes gigabytes of a few bytes.
     ratio: int = 1000
     """Uncompressed to compressed, once more than ``ratio_free_bytes`` came out."""
 
@@ -176,6 +178,7 @@ def _gunzip(source: _Source) -> Iterator[bytes]:
                 _check_after_gzip(data, source)
                 return
             member = new()
+        # What the last call held back, since it had given out as much as it may at once.
         while out := member.decompress(b"", CHUNK):
             yield out
     except errors as error:

@@ -41,6 +41,8 @@ _ZERO_BLOCK = bytes(BLOCK)
 _USTAR = b"ustar\x0000"
 _GNU = b"ustar  \x00"
 _MAGICS = frozenset({_USTAR, _GNU})
+# Thousands of entries share a few owners, times and sets of xattrs, and looking a field up is much cheaper than reading
+# it. Whoever makes all of them different gets no memory out of us.
 _CACHE_SIZE = 4096
 _KINDS = {
     0x31: "hard link",
@@ -114,6 +116,8 @@ class _Parser:
                 header = raw[padding:]
                 kind = header[156]
                 extensions = None
+                # Nearly all headers are plain ones: they take the short way past the tests for end blocks and
+                # extensions.
                 if kind not in _PLAIN_KINDS or not header[0]:
                     if header == _ZERO_BLOCK:
                         yield LayerMember(raw + self._second_end_block(), None, 0)

@@ -63,6 +63,7 @@ def _steps() -> Generator[int, bytes, None]:
         elif magic == _MAGIC:
             yield from _frame()
         else:
+            # No frame: the library says so, and has better words for it.
             while True:
                 yield _FOREVER
         yield 0

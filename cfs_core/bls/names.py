@@ -47,16 +47,19 @@ def safe(text: str) -> str:
 
 def entry_stem(os_id: str, version: str, priority: int) -> str:
     """Return the name of an entry without suffix. Loaders that sort by name show the highest *priority* first."""
+    # File names end at 255 bytes; what is left is for the OS id, a boot counter and ".conf".
     return f"{ENTRY_PREFIX}{safe(os_id)}-{safe(version)[:150]}-{priority}"
 
 
 def guard_stem(deployment_id: str) -> str:
     """Return the name of an entry that stays a deployment's while those of `entry_stem` move to others."""
+    # 128 bits of a digest, which no two deployments share, in a name that people can still compare.
     return f"{ENTRY_PREFIX}{deployment_id[:32]}"
 
 
 def sort_key(os_id: str, rank: int) -> str:
     """Return the sort key of the entry at place *rank* (0 is the best). Keys are compared as text, ascending."""
+    # bootc has one digit, and as text 10 sorts before 2: behind 8 all ranks begin with 9 and have four digits.
     last = 9
     return f"bootc-{os_id}-{rank}" if rank < last else f"bootc-{os_id}-{last}{rank - last:03d}"
 

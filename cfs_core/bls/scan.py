@@ -70,6 +70,7 @@ class EntryFile:
             *(path for value in every(self.fields, "initrd") for path in value.split()),
             *every(self.fields, "devicetree"),
         ]
+        # A variable of GRUB's, such as Fedora's $tuned_initrd, is no path; usually it is empty.
         return tuple(self.place.locate(path) for path in paths if not path.startswith("$"))
 
     def entry(self) -> BootEntry:

@@ -23,6 +23,8 @@ def plan_entries(have: Mapping[Location, tuple[str, bytes]], want: Files) -> tup
     """
     disk: Files = dict(have)
     kept = {deployment for deployment, _ in want.values()}
+    # Worst first: until the best is written the old default starts, and from then on all others are there to fall back
+    # to.
     pending = [location for location in reversed(want) if have.get(location) != want[location]]
     writes: list[Action] = []
 

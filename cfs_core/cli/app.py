@@ -175,7 +175,7 @@ class App(contextlib.AbstractContextManager["App"]):
         """Show an event to the log, to progress readers and to plugins that observe."""
         if event.warning:
             self.progress.close()
-        (self.logs.warning if event.warning else self.logs.info)(event.name, **event.facts)
+        self.logs.event(event)
         self.progress.event(event)
         self.host.notify(event)
 
@@ -273,6 +273,7 @@ class App(contextlib.AbstractContextManager["App"]):
         configured = self.settings.value("repo")
         if configured:
             return Path(configured)
+        # The cache and not the data directory: all of it can be fetched again, and no disk that was made needs it.
         cache = directory_of(self.environ, "XDG_CACHE_HOME", ".cache")
         if cache is None:
             msg = "there is no HOME to keep images in, or it is not an absolute path"

@@ -49,6 +49,7 @@ def identity_options(command: F) -> F:
     """Add the options that decide an identity."""
     for option in reversed(
         [
+            # Not what settings say of new repositories: one command line is to print one digest, on every machine.
             click.option("--format", "version", type=click.Choice(["v0", "v1", "v2"]), default="v1", show_default=True),
             click.option(
                 "--hash", "algorithm", type=click.Choice(["sha256", "sha512"]), default="sha512", show_default=True

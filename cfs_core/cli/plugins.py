@@ -123,6 +123,7 @@ def doctor(app: App, output: str) -> int:
             say(f"{'broken ' if trouble.fatal else 'warning'}  {trouble}")
         for name in missing:
             say(f"missing  no plugin offers a {name}; an install needs one")
+    # As `PluginError`: what a run that needed the plugin would end with.
     return 0 if healthy else 4
 
 

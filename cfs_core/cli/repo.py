@@ -78,6 +78,7 @@ def fsck(app: App, repo_path: Path | None, disk: Path | None, output: str) -> in
         for problem in problems:
             say(f"{problem.code}: {problem.where}: {problem.message}")
         say(counted(len(problems), "problem") if problems else "clean")
+    # As `StorageError`: something that is stored is damaged, on whichever volume of a disk.
     return 9 if problems else 0
 
 

@@ -44,9 +44,7 @@ def refuse_errors(findings: Iterable[Finding]) -> None:
         return
     first, *rest = errors
     message = first.message + (f" (and {len(rest)} more: {', '.join(item.code for item in rest)})" if rest else "")
-    error = PreflightError(message, hint=first.hint, facts={"findings": errors})
-    error.code = first.code  # type: ignore[misc]  # an instance's own, more precise code
-    raise error
+    raise PreflightError(message, hint=first.hint, code=first.code, facts={"findings": errors})
 
 
 def stamped(findings: Iterable[Finding], owner: PluginId) -> list[Finding]:

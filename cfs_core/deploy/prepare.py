@@ -141,6 +141,8 @@ def _fetched(
         found = _pulled(judged, repository, services)
         wanted = _other_hash(found.sealed, repository.options.algorithm)
         if wanted is not None and request.repo is None:
+            # It stays, as the first one does: the next install of an image that is sealed like this finds its layers
+            # there.
             beside = path.with_name(f"{path.name}-{wanted.value}")
             services.emit(Event(name="repository.other-hash", facts={"hash": wanted.value, "path": str(beside)}))
             repository = stack.enter_context(open_repository(services, storage, beside, algorithm=wanted))

@@ -72,10 +72,14 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     for path in ("/state", "/state/deploy", deploy, "/state/os", "/state/os/default", "/boot", "/ostree"):
         yield _directory(path, plain)
     yield _directory("/composefs/bootc", label_of(state.tree, b"/usr"))
+    # bootc keeps images that belong to a system in /ostree/bootc/storage, whichever back end the system itself is on.
     yield MakeSymlink(location=Location(Volume.ROOT, "/ostree/bootc"), target="../composefs/bootc", why=WHY)
+    # With /etc/.updated not older than /usr, ConditionNeedsUpdate= (systemd.unit(5)) does not hold, and the first boot
+    # skips what brings a new /etc up to date, such as systemd-sysusers. bootc leaves it out, too.
     yield from _copy(etc_of(state.tree), f"{deploy}/etc", state.content, skip=_NOT_COPIED)
     if state.root_ssh_authorized_keys is not None:
         yield from _ssh_keys(f"{deploy}/etc", state.root_ssh_authorized_keys, label_of(state.tree, b"/etc"))
+    # One /var for all deployments, whose data outlives each of them; "default" is what ostree calls such a state root.
     var = lookup(state.tree, b"var")
     if isinstance(var, Directory):
         yield from _copy(var, "/state/os/default/var", state.content)

@@ -114,6 +114,8 @@ def _other_metadata(reader: MetadataReader, path: str, action: PlacingAction) ->
     if isinstance(action, MakeHardLink):
         same = reader.same_file(path, action.existing.path)
         return None if same else f"is not a link to {action.existing.path}"
+    # What ConditionNeedsUpdate= compares is no exception: the time of /usr is in the image, whose digest is checked,
+    # and /etc/.updated is not copied. FAT could not hold the times anyway, as it counts in steps of two seconds.
     found, wanted = reader.attributes(path), action.attributes
     if found.mode != wanted.mode & 0o7777 and not isinstance(action, MakeSymlink):
         return f"has permissions {found.mode:04o}, not {wanted.mode:04o}"

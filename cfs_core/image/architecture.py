@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.storage import TreeReader
     from cfs_core.model.content import Content
 
+# Every header that is looked at lies in the first few KiB, of what is unpacked as well.
 _HEAD = 64 * 1024
 _ELF_MACHINES = {62: Architecture.AMD64, 183: Architecture.ARM64, 243: Architecture.RISCV64, 3: Architecture.I386}
 _ELF_64 = 2

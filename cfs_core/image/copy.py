@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PARALLEL = 3
 """Blobs that are copied at the same time."""
 
+# As in `resolve`: each level is one more request for what nobody trusts yet.
 INDEX_DEPTH = 4
 
 

@@ -23,6 +23,7 @@ _COMMAND_LINE_BYTES = {Architecture.RISCV64: 1023}
 _DEFAULT_COMMAND_LINE_BYTES = 2047
 """COMMAND_LINE_SIZE of the kernel less its NUL; arch/x86, arch/arm64."""
 
+# bootc compares with what Rust calls the machine (std::env::consts::ARCH).
 _RUST_NAMES = {
     Architecture.AMD64: "x86_64",
     Architecture.ARM64: "aarch64",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+# Engines stop at about 127; whoever has thousands means harm.
 LAYERS_LIMIT = 1024
 INDEX_LIMIT = 1024
 ANNOTATIONS_LIMIT = 1024

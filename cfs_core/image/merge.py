@@ -65,6 +65,7 @@ class _Merger:
                 parent_path = None
                 continue
             here, _, name = entry.path.rpartition(b"/")
+            # Entries of one directory come one after the other, so the way to it is walked once for all of them.
             if here != parent_path:
                 parent = self._made(number, entry.path, here)
                 parent_path = here

@@ -47,6 +47,7 @@ def pull_layers(
     """
     missing = {diff_id: index for index, diff_id in reversed(list(enumerate(image.config.diff_ids)))}
     wanted = [index for diff_id, index in missing.items() if not repository.has_layer(diff_id)]
+    # The largest decides how long all take; begun last, it would run alone at the end.
     wanted.sort(key=lambda index: -image.manifest.layers[index].size)
 
     def fetch(index: int) -> int:

@@ -118,6 +118,7 @@ def _boot_files(target: MemoryTarget) -> tuple[BootFile, ...]:
     found: list[BootFile] = []
     for volume in sorted(target.volumes()):
         for action in target.contents(volume).values() if volume not in RAW else ():
+            # The repository's names are digests, so it proves itself; what is below /state is the machine's to change.
             if action.location.path.startswith((f"{REPOSITORY.path}/", "/state/")):
                 continue
             if isinstance(action, WriteFile) and not action.volatile:

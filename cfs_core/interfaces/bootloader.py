@@ -75,8 +75,9 @@ class Bootloader(abc.ABC):
         It must be the default of *current* or that of *wanted*, too: names that move to other entries need care.
         Entries of *wanted* with ``artifacts`` are written; those without are on the target already and keep their files
         and whatever their entry says besides order, arguments and tries. Foreign entries are kept even if *wanted*
-        omits them. *target* may be empty still (a disk that is only planned): what `plan_install` will write need not
-        be there.
+        omits them. *current* is enough for a loader whose files say no more than a menu; one that keeps more of what it
+        finds reads *target* again. *target* may be empty still (a disk that is only planned): what `plan_install` will
+        write need not be there.
 
         Raises:
             BootError: this loader cannot express *wanted* on this target; the message says what.

@@ -125,7 +125,7 @@ class Transport(abc.ABC):
         """Open a blob at *offset* bytes; chunks of any size.
 
         A transport that cannot start in the middle raises `CannotResumeError` for a non-zero offset.
-        Raise `TransportError` with ``transient=True`` for what is worth another attempt, and ``retry_after_seconds``
+        Raise `TransportError` with ``transient=True`` for what is worth another attempt, and ``retry_after`` in seconds
         if the source says when.
         """
 

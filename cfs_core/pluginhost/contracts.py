@@ -162,6 +162,8 @@ def hold(made: T, interface: type, owner: PluginId, what: str) -> T:
     """
     own = type(made)
     promises = RETURNS.get(interface.__name__, {})
+    # Held already is what comes twice: from a factory that keeps one object, or a repository that `open` returned
+    # before.
     if not promises or "_cfs_held" in vars(own):
         return made
     held = types.new_class(own.__name__, (own,), exec_body=lambda body: body.update(__slots__=(), _cfs_held=True))

@@ -66,6 +66,7 @@ INITRAMFS: Final = Family(
     f"{_INTERFACES}.initramfs:InitramfsProvider",
     "initramfs",
 )
+# That it is a click command is all that is asked of one: what its methods return is between it and click.
 COMMANDS: Final = Family("command", "cfs_register_commands", CommandProvider, "click:Command")
 
 ALL: Final[tuple[Family[Any], ...]] = (

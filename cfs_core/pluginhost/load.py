@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cfs_core.pluginhost.families import Family
 
 ENTRY_POINT_GROUP = "cfs.plugins"
+# What plugins are asked in passing takes milliseconds. A person who waits for a second should know whose it is.
 SLOW_SECONDS = 1.0
 OFFERS_LIMIT = 1000
 """Providers or contributions of one hook call; a generator without an end stops here."""

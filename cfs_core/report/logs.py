@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
+    from cfs_core.model.event import Event
+
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SECRET_KEY = re.compile(r"(?i)(passw|secret|token|authorization|credential|cookie|private_?key|^auth$)")
 _SECRET_TEXT = re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{6,}|://[^/\s:@]+:[^/\s@]+@")
 REDACTED = "[redacted]"
 # Names that structlog puts into each record itself; a fact of such a name is kept with an underscore after it.
-_TAKEN = frozenset({"event", "level", "timestamp", "exception", "stack", "stack_info", "positional_args"})
+_TAKEN = frozenset({"event", "level", "timestamp", "exception", "stack", "stack_info", "positional_args", "self"})
 
 
 def drop_secrets(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -75,6 +77,11 @@ class Logs:
     def error(self, event: str, /, **facts: object) -> None:
         """Log at level error."""
         self._log("error", event, facts)
+
+    def event(self, event: Event) -> None:
+        """Log an event of core: as a warning if somebody should see it who asked for no log."""
+        facts = {f"{key}_" if key == "exc_info" else key: value for key, value in event.facts.items()}
+        self._log("warning" if event.warning else "info", event.name, facts)
 
     def _log(self, level: str, event: str, facts: Mapping[str, object]) -> None:
         if LEVELS[level] < self._level:

@@ -34,6 +34,7 @@ class HostCommands:
     def __init__(self, environ: Mapping[str, str]) -> None:
         path = [part for part in environ.get("PATH", "").split(os.pathsep) if part]
         self._path = os.pathsep.join([*path, *(name for name in SYSTEM_DIRECTORIES if name not in path)])
+        # Messages of tools are looked into, so they are in English; times that tools write have no zone, so it is UTC.
         self._environ = {"PATH": self._path, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
         for name in ("HOME", "TMPDIR", "XDG_RUNTIME_DIR", "GNUPGHOME"):
             # gpg makes a home of its own below the current directory where HOME is relative.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "cfs-run-"
 _NAME = re.compile(re.escape(_PREFIX) + r"[0-9a-f]{16}\Z")
+# Another try is for a directory that a run which just began took for stale before it was locked.
 _TRIES = 100
 
 

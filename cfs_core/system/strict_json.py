@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from cfs_core.errors import ImageError, LimitError
 
+# Manifests and configs nest a handful deep. Python's parser recurses, which a few KiB of brackets would bring to its
+# end.
 DEPTH_LIMIT = 32
 VALUE_LIMIT = 200_000
 """Values in one document, counted by its commas and brackets."""
@@ -135,6 +137,7 @@ def parse_json(raw: bytes, where: str) -> JsonFields:
 
 
 def _check_shape(raw: bytes, where: str) -> None:
+    # Counted before anything is parsed: as Python objects, values take many times the memory of their text.
     openers = raw.count(b"[") + raw.count(b"{")
     if openers + raw.count(b",") > VALUE_LIMIT:
         msg = f"{where} has more than {VALUE_LIMIT} values"

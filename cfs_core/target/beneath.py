@@ -49,6 +49,7 @@ def directory(root: Path, parts: list[str], *, create: bool) -> Iterator[int]:
                     raise
                 with suppress(FileExistsError):
                     os.mkdir(part, 0o755, dir_fd=descriptor)
+                # Also where somebody else has just made it: that does not make it durable.
                 os.fsync(descriptor)
                 below = os.open(part, _DIRECTORY, dir_fd=descriptor)
             os.close(descriptor)

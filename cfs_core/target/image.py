@@ -133,6 +133,8 @@ class ImageTarget:
             place = self._memory.partition(volume)
             for offset, data in self._memory.blocks(volume):
                 partial.write_at(offset + (place.start if place else 0), data)
+        # Before it is read back, so that what the host cannot write out is an error now and not after the disk has its
+        # name.
         partial.sync()
         self._built = True
         return partial.path

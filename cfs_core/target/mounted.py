@@ -228,6 +228,7 @@ class MountedTarget:
                 file.flush()
                 self._set_attributes(file.fileno(), attributes, location)
                 self._sync(file.fileno())
+            # The kernel refuses while anybody has the file open for writing (Documentation/filesystems/fsverity.rst).
             if verity is not None:
                 _enable_verity(directory, temporary, verity, location)
 
@@ -317,6 +318,7 @@ class MountedTarget:
             beneath.parent(self._root(second), second.path, create=True) as other,
         ):
             yield one, other
+            # The new place first: after a loss of power between the two, the file has both names and not none.
             self._sync(other[0])
             self._sync(one[0])
 
@@ -357,6 +359,8 @@ def _empty_journal(descriptor: int, *, freeze: bool) -> None:
 
 
 def _set_attributes(place: int | str, attributes: Attributes) -> None:
+    # In this order: chown takes set-user-ID bits and file capabilities away (chown(2)), and times are set when nothing
+    # is changed any more.
     follow = isinstance(place, int)  # an open file needs no path to be followed, and takes no other answer
     found = os.stat(place, follow_symlinks=follow)  # noqa: PTH116 - may be an open file
     if (found.st_uid, found.st_gid) != (attributes.uid, attributes.gid):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NAME = re.compile(r"\.cfs-[0-9a-f]{16}\.partial\Z")
+# Random names do not clash. Another try is for a file that a run which just began took for stale before it was locked.
 _TRIES = 100
 
 

@@ -109,7 +109,7 @@ def test_what_is_there_is_not_sent_again(registry_server, copy, image):
 
 def test_an_upload_that_breaks_is_tried_again(registry_server, copy, image):
     image.publish(registry_server, "app", "1")
-    registry_server.fault("/uploads/", faults.Status(503), faults.Status(502), facts={"method": "PUT"})
+    registry_server.fault("/uploads/", faults.Status(503), faults.Status(502), method="PUT")
     assert copy(f"docker://{registry_server.host}/app:1", f"docker://{registry_server.host}/copy:1") == image.digest
 
 
@@ -121,7 +121,7 @@ def test_a_bad_source_leaves_nothing_visible(
     registry_server, copy, open_transport, image, tmp_path, fault, error, target
 ):
     image.publish(registry_server, "app", "1")
-    registry_server.fault("/app/blobs/", fault, facts={"forever": True})
+    registry_server.fault("/app/blobs/", fault, forever=True)
     texts = {
         "layout": f"oci:{tmp_path}/layout:t",
         "archive": f"oci-archive:{tmp_path}/image.tar",
@@ -143,7 +143,7 @@ def test_a_bad_source_leaves_nothing_visible(
 def test_a_failed_copy_removes_only_what_it_began(registry_server, copy, image, tmp_path):
     image.publish(registry_server, "app", "1")
     source = f"docker://{registry_server.host}/app:1"
-    registry_server.fault(f"/app/blobs/{image.layers[0]}", faults.Corrupt(5), facts={"forever": True})
+    registry_server.fault(f"/app/blobs/{image.layers[0]}", faults.Corrupt(5), forever=True)
     with pytest.raises(VerificationError):
         copy(source, f"oci:{tmp_path}/new/parents/layout:t")
     assert not (tmp_path / "new").exists()
@@ -175,7 +175,7 @@ def test_a_failed_copy_leaves_a_layout_that_another_run_uses(open_transport, tmp
 def test_a_refused_target_is_asked_once(copy, image):
     with RegistryServer() as server:
         image.publish(server, "app", "1")
-        server.fault("/copy/", faults.Status(403), facts={"method": "POST", "forever": True})
+        server.fault("/copy/", faults.Status(403), method="POST", forever=True)
         with pytest.raises(ForbiddenError):
             copy(f"docker://{server.host}/app:1", f"docker://{server.host}/copy:1")
 
@@ -183,7 +183,7 @@ def test_a_refused_target_is_asked_once(copy, image):
 def test_a_source_that_keeps_failing_is_not_tried_sixteen_times(registry_server, copy, tmp_path):
     image = build_image([{"a": "b"}])
     image.publish(registry_server, "app", "1")
-    registry_server.fault("/app/blobs/" + image.layers[0], faults.Status(503), facts={"forever": True})
+    registry_server.fault("/app/blobs/" + image.layers[0], faults.Status(503), forever=True)
     with pytest.raises(TransportError):
         copy(f"docker://{registry_server.host}/app:1", f"oci:{tmp_path}/layout:t")
     assert len(registry_server.requests("/app/blobs/" + image.layers[0])) == 4

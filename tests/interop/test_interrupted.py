@@ -80,7 +80,7 @@ def files(folder):
 )
 def test_a_signal_ends_a_pull(start, server, image, tmp_path, fault, number):
     for digest in image.layers:
-        server.fault(f"/blobs/{digest}", fault, facts={"forever": True})
+        server.fault(f"/blobs/{digest}", fault, forever=True)
     process = start(
         *("image", "pull", f"docker://{server.host}/app:1", "--repo", tmp_path / "repo", "--architecture", "amd64")
     )
@@ -90,7 +90,7 @@ def test_a_signal_ends_a_pull(start, server, image, tmp_path, fault, number):
 
 @pytest.mark.parametrize("fault", [WAIT, faults.Silence()], ids=["retry-after", "silence"])
 def test_a_signal_ends_a_copy_from_a_registry(start, server, tmp_path, fault):
-    server.fault("/app/blobs/", fault, facts={"forever": True})
+    server.fault("/app/blobs/", fault, forever=True)
     process = start("image", "copy", f"docker://{server.host}/app:1", f"oci:{tmp_path}/layout:t")
     interrupt(process, signal.SIGINT, lambda: len(server.requests("/app/blobs/")) >= 3)
     assert not (tmp_path / "layout").exists()
@@ -99,7 +99,7 @@ def test_a_signal_ends_a_copy_from_a_registry(start, server, tmp_path, fault):
 @pytest.mark.parametrize("fault", [WAIT, faults.Silence()], ids=["retry-after", "silence"])
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT"])
 def test_a_signal_ends_a_copy_to_a_registry(start, server, fault, method):
-    server.fault("/copy/blobs/", fault, facts={"method": method, "forever": True})
+    server.fault("/copy/blobs/", fault, method=method, forever=True)
     process = start("image", "copy", f"docker://{server.host}/app:1", f"docker://{server.host}/copy:1")
     interrupt(process, signal.SIGINT, lambda: len(server.requests("/copy/blobs/", method)) >= 3)
     assert ("copy", "1") not in server.manifests
@@ -153,13 +153,9 @@ def test_the_first_final_error_does_not_wait_for_the_others(server, image, open_
     from cfs_testkit.context import CountedProgress, plugin_context
 
     waiting, absent = image.layers
-    server.fault(f"/blobs/{waiting}", fault, facts={"forever": True})
+    server.fault(f"/blobs/{waiting}", fault, forever=True)
 
-    server.fault(
-        f"/blobs/{absent}",
-        faults.Raw(AbsentOnce(lambda: server.requests(f"/blobs/{waiting}"))),
-        facts={"forever": True},
-    )
+    server.fault(f"/blobs/{absent}", faults.Raw(AbsentOnce(lambda: server.requests(f"/blobs/{waiting}"))), forever=True)
     transport, reference = open_transport(f"docker://{server.host}/app:1")
     options = {"progress": CountedProgress(), "emit": lambda _: None}
     begun = time.monotonic()

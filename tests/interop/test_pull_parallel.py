@@ -89,8 +89,8 @@ def test_the_largest_comes_first(transport, storage, tmp_path, registry_server):
 
 def test_the_first_error_is_raised_and_ends_the_rest(transport, storage, tmp_path, registry_server, image):
     image.publish(registry_server, "app", "1")
-    registry_server.fault(f"/blobs/{image.layers[1]}", faults.Corrupt(1000), facts={"forever": True})
-    registry_server.fault(f"/blobs/{image.layers[2]}", faults.Drip(0.002), facts={"forever": True})
+    registry_server.fault(f"/blobs/{image.layers[1]}", faults.Corrupt(1000), forever=True)
+    registry_server.fault(f"/blobs/{image.layers[2]}", faults.Drip(0.002), forever=True)
     begun = time.monotonic()
     with pytest.raises(VerificationError):
         pull(transport, storage, tmp_path / "repo", f"docker://{registry_server.host}/app:1", 3)
@@ -136,7 +136,7 @@ def test_killed_at_ten_random_moments_nothing_complete_is_fetched_twice(tmp_path
         image.publish(server, "app", "1")
         text = f"docker://{server.host}/app:1"
         truth, _ = pull(transport, storage, tmp_path / "truth", text, 3)
-        server.fault(r"/blobs/", faults.Drip(0.01, 65536), facts={"forever": True})
+        server.fault(r"/blobs/", faults.Drip(0.01, 65536), forever=True)
         (tmp_path / "registries.conf").write_text("")
         argv = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(tmp_path), text]
         moments = random.Random(4711)

@@ -72,7 +72,7 @@ LONG = {"Retry-After": "100000"}
     ],
 )
 def test_faults_that_stay(cfs, server, where, fault, status, said):
-    server.fault(f"/{where}/", fault, facts={"forever": True})
+    server.fault(f"/{where}/", fault, forever=True)
     returned, stderr, left = cfs(server)
     assert returned == status, stderr
     assert said in stderr

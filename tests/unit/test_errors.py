@@ -73,18 +73,17 @@ def test_error_names_of_the_author_surface_are_complete():
 
 def test_the_module_holds_classes_and_nothing_else():
     tree = ast.parse(inspect.getsource(errors))
-    assert {type(node) for node in tree.body} <= {ast.ClassDef, ast.Import, ast.ImportFrom, ast.Expr}
+    assert {type(node) for node in tree.body} <= {ast.ClassDef, ast.Import, ast.ImportFrom, ast.Expr, ast.If}
 
 
 @pytest.mark.parametrize("name", ["code", "event", "message", "hint", "self", "msg", "level", "exc_info"])
 def test_any_name_is_one_for_a_fact(name, capsys):
     from cfs_core.cli.app import App
     from cfs_core.cli.main import show
-    from cfs_core.report.logs import Logs
 
-    app = App({})
     for as_json in (True, False):
-        app.logs = Logs(level="debug", as_json=as_json)
+        app = App({})
+        app.log_level, app.log_as_json = "debug", as_json
         show(errors.ImageError("it is so", facts={name: "planted"}), app)
         app.emit(Event(name="layer.stored", facts={name: "planted"}))
     told = capsys.readouterr().err

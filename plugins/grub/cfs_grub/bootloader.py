@@ -46,8 +46,10 @@ if TYPE_CHECKING:
     from cfs_grub.order import Sorting
 
 _MIB = 1024 * 1024
+# FAT's largest usual cluster, and room for directories, entries and FAT's own tables: an ESP is made before its files.
 _CLUSTER = 32 * 1024
 _OVERHEAD = 2 * _MIB
+# A core image has some hundred KiB; 1 MiB is what partitions are aligned to anyway.
 _BIOS_BOOT = _MIB
 _NEEDED = frozenset({"configfile", "linux", "loadenv", "part_gpt", "search_fs_uuid", "test"})
 _NEEDED_FOR_UKIS = frozenset({"chain", "fat"})

@@ -119,6 +119,7 @@ def _default(choices: Sequence[Counted], most_tries: int) -> str:
         lines.append(f'  if [ "${{saved_entry}}" = {name} ]; then set saved_entry=; fi')
         lines.append("fi")
     lines += [
+        # Forgotten before it is tried: if it does not come up, the next boot is an ordinary one again.
         'if [ "${next_entry}" ]; then',
         '  set default="${next_entry}"',
         "  set next_entry=",
@@ -169,6 +170,7 @@ def _bls(entries_path: str, sorting: Sorting) -> str:
 def _entry(entry: ScriptEntry) -> str:
     initrd = f"  initrd {' '.join(entry.initrds)}\n" if entry.initrds else ""
     linux = f"  linux {' '.join((quote(entry.linux), *entry.words))}\n{initrd}" if entry.linux else ""
+    # An entry that was tried before, and failed, may have left another root.
     body = f'  set root="$cfs_boot"\n{linux}'
     if entry.efi:
         other = f"else\n{body}" if linux else ""

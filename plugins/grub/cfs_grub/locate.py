@@ -21,6 +21,7 @@ BIOS_ARCHITECTURES = frozenset({Architecture.AMD64, Architecture.I386})
 PROGRAM_LIMIT = 64 * 1024 * 1024
 """An EFI program of GRUB has 1 to 5 MiB; longer files (bytes) are not read."""
 
+# Debian, Fedora and Arch have the first, openSUSE the second.
 _MODULE_ROOTS = ("/usr/lib/grub", "/usr/share/grub2", "/usr/lib/grub2", "/usr/lib64/grub", "/usr/share/grub")
 _VENDOR_ROOTS = ("/usr/lib/ostree-boot/efi/EFI", "/usr/lib/bootupd/updates/EFI", "/boot/efi/EFI")
 _PACKAGE_ROOT = "/usr/lib/efi"
@@ -107,6 +108,7 @@ def _program_paths(image: TreeReader, architecture: Architecture) -> Iterator[st
 
 
 def _examine(path: str, content: Content, data: bytes) -> Program:
+    # A signed program looks for grub.cfg only where it was told when it was made, and nobody else can change that.
     prefixes = tuple(dict.fromkeys(match.decode("ascii") for match in _PREFIX.findall(data)))
     vendor = re.search(r"/EFI/([A-Za-z0-9_.+-]+)/[^/]+$", path)
     if vendor and vendor[1].upper() != "BOOT":

@@ -73,8 +73,12 @@ class MenuPlan:
         self._filesystem = filesystem
         self._ours = [entry for entry in wanted.entries if not entry.foreign]
         kinds = [kind for kind, _ in groupby(entry.kind for entry in self._ours)]
+        # GRUB shows all entry files in a row, and user.cfg before or after them. A menu that goes to and fro between
+        # the two kinds must be written out, in a script of ours.
         self._interleaved = len(kinds) > len(EntryKind) and not state.foreign
         plain = all(is_plain(entry.arguments) for entry in self._ours)
+        # Written out, too, where GRUB cannot read entry files, or would take the quotes and signs in an argument for
+        # its own.
         self._scripted = sorting is None or self._interleaved or not plain
         self._files = BootFiles(state.target, state.place.directory, ESP_UKIS)
         self._stems = self._choose_stems()
@@ -162,6 +166,7 @@ class MenuPlan:
             return {}
         os_id = self._os_id()
         names = [entry_stem(os_id, entry.version or entry.deployment_id, priority) for entry, priority in entries]
+        # In both orders, whichever GRUB is there today: an update may bring the other one.
         if any(best_first(names, sorting) != names for sorting in Sorting):
             # GRUB looks at versions before priorities: then all get the same.
             version = entries[0][0].version or entries[0][0].deployment_id

@@ -21,6 +21,7 @@ REQUIRED = frozenset((
 ))  # fmt: skip
 """Modules of a program we make that we cannot do without."""
 
+# Taken where the image has them: other filesystems for /boot, consoles, and what people type at GRUB's prompt.
 _WELCOME = (
     "btrfs", "xfs", "f2fs", "regexp", "minicmd", "ls", "cat", "sleep", "halt", "reboot", "true", "terminal", "serial",
     "gzio", "zstdio", "search_label", "search_fs_file", "blsuki", "blscfg", "chain", "efifwsetup", "efi_gop",

@@ -11,6 +11,7 @@ from cfs_core.plugin import BootError, Location, Volume
 if TYPE_CHECKING:
     from cfs_core.plugin import TargetView
 
+# Fedora and openSUSE have the first, Debian and Arch the second; where there is one already, it is the one in use.
 GRUB_DIRECTORIES = ("grub2", "grub")
 """Names GRUB's directory has had; the first is bootc's and ours."""
 

@@ -275,6 +275,7 @@ def _find(choices: Sequence[Choice], name: str) -> Choice | None:
 
 def tries_variable(deployment_id: str) -> str:
     """Return the variable of the environment block that counts a deployment's tries."""
+    # All variables share one small block (`environment.SIZE`), and 64 bits tell the deployments of one machine apart.
     return f"cfs_tries_{re.sub(r'[^A-Za-z0-9]', '_', deployment_id)[:16]}"
 
 

@@ -25,7 +25,7 @@ def fetch(registry_server, tmp_path):
 @pytest.mark.parametrize("fault", [faults.DripHeaders(0.02), faults.Raw([HEAD, *[b"x"] * 10_000], 0.02)])
 def test_a_server_that_drips_is_given_up(registry_server, fetch, monkeypatch, fault):
     monkeypatch.setattr(lookaside, "_TIMEOUT_SECONDS", 0.3)
-    registry_server.fault("/sigs/", fault, facts={"forever": True})
+    registry_server.fault("/sigs/", fault, forever=True)
     begun = time.monotonic()
     with pytest.raises(TransferTimeoutError) as caught:
         fetch()
@@ -43,13 +43,13 @@ def test_a_server_that_drips_is_given_up(registry_server, fetch, monkeypatch, fa
     ids=["no HTTP", "too many headers", "a long header"],
 )
 def test_nonsense_is_an_error_of_the_transport(registry_server, fetch, answer):
-    registry_server.fault("/sigs/", faults.Raw([answer]), facts={"forever": True})
+    registry_server.fault("/sigs/", faults.Raw([answer]), forever=True)
     with pytest.raises(TransportError):
         fetch()
 
 
 @pytest.mark.parametrize("location", ["http://[/x", "file:///etc/passwd", "ftp://127.0.0.1:1/x"])
 def test_a_redirect_to_something_else_is_an_error_of_the_transport(registry_server, fetch, location):
-    registry_server.fault("/sigs/", faults.Redirect(location, 302), facts={"forever": True})
+    registry_server.fault("/sigs/", faults.Redirect(location, 302), forever=True)
     with pytest.raises(TransportError):
         fetch()

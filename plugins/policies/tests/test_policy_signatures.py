@@ -381,7 +381,7 @@ def test_errors_on_the_way_mean_no(setting):
     key = make_key("p256")
     attach(setting, key)
     setting.require(sigstore(key))
-    setting.server.fault(r"\.sig$", faults.Status(500), facts={"forever": True})
+    setting.server.fault(r"\.sig$", faults.Status(500), forever=True)
     with pytest.raises(CfsError):
         setting.judge()
 

@@ -36,6 +36,7 @@ EMULATORS = {
     Architecture.AMD64: "qemu-system-x86_64",
     Architecture.ARM64: "qemu-system-aarch64",
 }
+# Compared with the patterns in QEMU's firmware descriptions, such as pc-q35-*: the version need only look like one.
 MACHINE_PATTERNS = {Architecture.AMD64: "pc-q35-10.0", Architecture.ARM64: "virt-10.0"}
 QEMU_NAMES = {Architecture.AMD64: "x86_64", Architecture.ARM64: "aarch64"}
 HOST_NAMES = {"x86_64": Architecture.AMD64, "aarch64": Architecture.ARM64}

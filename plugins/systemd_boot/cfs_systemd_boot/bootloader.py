@@ -89,6 +89,7 @@ class SystemdBoot(Bootloader):
             message = f"the image has no systemd-boot for {facts.architecture}"
             raise BootError(message, hint=f"install {_PACKAGES} in the image")
         actions: list[Action] = []
+        # As `bootctl update` does: an older image must not take a newer loader away from the others on this disk.
         for location in binary.places(facts.architecture):
             there = read_file(target, location)
             if there is not None and (binary.version(there) or 0) > (loader.version or 0):
@@ -99,6 +100,8 @@ class SystemdBoot(Bootloader):
                 continue
             effect = Effect.ADD if there is None else Effect.REPLACE
             actions.append(CopyObject(location=location, source=loader.content, why="systemd-boot", effect=effect))
+        # By it others see, before they add entries, that those here are the specification's; some distributions have
+        # had different ones in this directory (Boot Loader Specification).
         srel = Location(boot_volume(target, facts.volumes), "/loader/entries.srel")
         if read_file(target, srel) is None:
             actions.append(
@@ -134,6 +137,8 @@ class SystemdBoot(Bootloader):
         if not versions:
             loader = self._find(facts)
             versions.append((loader.version if loader else None) or 0)
+        # Firmware may start either of the two places, and an older loader passes over an entry that has nothing but
+        # `uki`.
         return min(versions)
 
 

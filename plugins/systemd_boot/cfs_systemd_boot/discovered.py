@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SECTION = struct.Struct("<8sIIII")
 _SECTION_SIZE = 40
+# What Windows' loader allows (Microsoft PE/COFF, NumberOfSections); UKIs have about ten.
 _SECTIONS_LIMIT = 96
 _DOS_HEADER = 64
 
@@ -30,8 +31,10 @@ def discovered(target: TargetView) -> Iterator[tuple[BootEntry, Shown]]:
             data = read_file(target, directory / file_name)
             release = os_release(pe_section(data or b"", b".osrel") or b"")
             title = _pick(release, "PRETTY_NAME", "IMAGE_ID", "NAME", "ID")
+            # systemd-boot shows no UKI that it cannot name.
             if data is None or title is None:
                 continue
+            # Boot counters are part of a UKI's name as of an entry's.
             name = EntryName.parse(file_name[:-4] + ".conf") or EntryName(stem=file_name[:-4])
             identity = f"{name.stem}.efi"
             version = _pick(release, "IMAGE_VERSION", "VERSION", "VERSION_ID", "BUILD_ID") or ""

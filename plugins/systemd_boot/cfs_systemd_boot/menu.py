@@ -97,6 +97,7 @@ def read_menu(target: TargetView) -> BootMenu:
     unique: dict[tuple[bool, str], BootEntry] = {}
     for how in ordered:
         entry = entries[how.key]
+        # While names change a deployment may have two entries: what the loader shows first is the one that counts.
         unique.setdefault((entry.foreign, entry.deployment_id), entry)
     timeout = first(settings, "timeout")
     return BootMenu(
@@ -241,6 +242,8 @@ class MenuPlan:
         shown += [Shown.of(file.identity, file.name, file.fields) for file in self._scanned if not file.ours]
         shown += [how for _, how in discovered(self._target)]
         ordered = in_order(shown)
+        # What stands there stays if it does. Else nothing at all is better than a pattern, and that better than a name,
+        # which will move to another entry.
         for candidate in (pattern, None, OURS):
             taken = chosen(ordered, candidate)
             if taken is not None and taken.key == goal:

@@ -106,7 +106,7 @@ def test_an_endless_body_ends_with_the_server():
 
 
 def test_faults_come_in_turn_and_the_last_stays(registry_server, path):
-    registry_server.fault("/blobs/", faults.Status(500), faults.Fault(), faults.Status(404), facts={"forever": True})
+    registry_server.fault("/blobs/", faults.Status(500), faults.Fault(), faults.Status(404), forever=True)
     assert [ask(registry_server, path)[0] for _ in range(5)] == [500, 200, 404, 404, 404]
 
 

@@ -21,6 +21,7 @@ _WORD = 1 << 32
 _DEVICES = frozenset({stat.S_IFCHR, stat.S_IFBLK})
 _OLD_DEVICE = 256
 _UNQUOTABLE = (b"\n", b"\r")
+# debugfs reads its script in lines of up to BUFSIZ bytes, 8192 with glibc; the command itself needs a few.
 _LINE_BYTES = 8000
 
 
@@ -36,6 +37,7 @@ def missing_nodes(contents: Ext4Contents, reader: Ext4Reader) -> Iterator[bytes]
         if stat.S_IFMT(node.mode) in _DEVICES:
             letter = b"c" if stat.S_ISCHR(node.mode) else b"b"
             yield b"cd <%d>" % directories.of(parent)
+            # Its number comes from `Adjuster`, which corrects that of devices made by mkfs as well.
             yield b"mknod %s %s 0 0" % (_quote(name), letter)
             yield b"cd <2>"
 
@@ -90,6 +92,7 @@ class Adjuster:
         yield from _owner_commands(node, inode)
         if stat.S_IFMT(node.mode) in _DEVICES and inode.rdev != node.rdev:
             major, minor = node.device
+            # Two forms: the kernel takes the second word where the first is 0 (ext4_iget in fs/ext4/inode.c).
             old = major << 8 | minor if max(major, minor) < _OLD_DEVICE else 0
             yield b"sif <%d> block[0] %d" % (inode.number, old)
             yield b"sif <%d> block[1] %d" % (inode.number, 0 if old else node.rdev)
@@ -109,6 +112,8 @@ class Adjuster:
                 seconds, nanoseconds = wanted
                 # The two words separately: debugfs knows no nanoseconds, and takes -1 for a mistake.
                 yield b"sif <%d> %s @%d" % (inode.number, field, seconds % _WORD)
+                # The word is signed; two more bits say how often it went round (ext4_encode_extra_time,
+                # fs/ext4/ext4.h).
                 epoch_bits = (seconds + (1 << 31)) // _WORD & 3
                 yield b"sif <%d> %s_extra %d" % (inode.number, field, epoch_bits | nanoseconds << 2)
 

@@ -102,6 +102,7 @@ def tar_stream(contents: Ext4Contents, epoch: int, scratch: Path) -> Iterator[by
         if length % pax.RECORD:
             yield pax.padding(length)
     by_path = {node.path: node for node in contents.nodes} if contents.links else {}
+    # Links last, so that each file is there before another name of it.
     for name, existing in contents.links:
         member = _member(by_path[existing], epoch, 0)
         # mke2fs gives the inode the attributes of the link's header, so they are the same ones.
@@ -195,6 +196,8 @@ class _Writer(threading.Thread):
         self.join(_ABANDON_SECONDS)
 
     def _open(self) -> io.FileIO:
+        # A plain open waits for a reader, and a command that ends before it reads would leave this thread waiting for
+        # ever.
         while not self._over.is_set():
             try:
                 descriptor = os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

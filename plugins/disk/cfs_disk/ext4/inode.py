@@ -12,6 +12,7 @@ FLAG_EXTENTS = 0x80000
 FLAG_VERITY = 0x100000
 FLAG_INLINE = 0x10000000
 
+# Without 0x4, a journal to be replayed: what is in it is newer than what would be read here.
 _INCOMPAT_KNOWN = {
     0x2: "filetype",
     0x40: "extent",

@@ -29,6 +29,7 @@ def header(member: TarMember, *, sparse: tuple[tuple[int, int], ...] = ()) -> by
 
     The bytes of the areas follow, then zeros up to a multiple of 512.
     """
+    # Without it libarchive takes names for UTF-8 and converts them, and what is none is lost on the way.
     records = [(b"hdrcharset", b"BINARY")]
     size = member.size
     data_map = b""
@@ -81,6 +82,7 @@ def _octal(value: int, digits: int) -> bytes:
 def _ustar(member: TarMember, size: int) -> bytes:
     head = b"".join(
         (
+            # Never used: the pax record has the path, whatever its length and bytes. One way for all is enough.
             b"m".ljust(100, b"\0"),
             _octal(member.mode, 7),
             _octal(member.uid, 7),

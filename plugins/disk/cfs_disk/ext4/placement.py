@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BLOCK = 4096
 """Verity block size and filesystem block size; cfs uses no other."""
 
+# Whatever the block size, so that no page of any kernel holds both content and metadata (fs/ext4/verity.c).
 METADATA_ALIGNMENT = 65536
 DESCRIPTOR_SIZE = 256
 _DESCRIPTOR = struct.Struct("<BBBBIQ64s32s144s")

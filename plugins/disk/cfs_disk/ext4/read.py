@@ -265,6 +265,8 @@ class Ext4Reader:
                 visited.add(child)
                 self._extent_node(inode, self._block(child), node_depth - 1, found, visited)
                 continue
+            # Longer than 32768 blocks is none: the rest says that they are allocated and read as zeros
+            # (Documentation/filesystems/ext4).
             length = second if second <= _UNWRITTEN else second - _UNWRITTEN
             physical = fourth | third << 32
             end = found[-1][0] + found[-1][1] if found else 0

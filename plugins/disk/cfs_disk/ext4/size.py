@@ -16,7 +16,9 @@ _LEAST_BYTES = 16 * _MIB
 
 _INODE_BYTES = 256
 _INODE_RATIO = 16384
+# 256 bytes of inode less 128, 32 of extra fields and 4 of a magic; what is longer takes a block (fs/ext4/xattr.h).
 _INLINE_XATTR_BYTES = 92
+# A shorter target lies in the inode itself, in i_block (fs/ext4/ext4.h).
 _FAST_SYMLINK = 60
 _DIRECTORY_FILL = BLOCK - 12 - 263
 """What of a directory block is surely used: all but its checksum and the space too small for the longest name."""

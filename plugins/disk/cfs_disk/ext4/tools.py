@@ -26,6 +26,8 @@ _FULL = re.compile(r"no space|could not allocate|no free space|inode allocation"
 _NO_COMPLAINT = (b"debugfs: ", b"debugfs 1.", b"Allocated inode: ")
 """The echo of each command, the banner, and what mknod says when it works."""
 
+# floppy, small, big and huge are what mke2fs adds to ext4 by size. They change nothing here, but without them it warns
+# that they are not defined, and what it says on standard error counts as a failure.
 _CONFIG = """\
 [defaults]
 \tbase_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
@@ -120,6 +122,7 @@ class Ext4Tools:
             "mkfs.ext4", "-q", "-F",
             "-b", "4096",
             "-I", "256",
+            # The default is 5 %, gigabytes of a large disk; a little must stay for root to log in and clean up.
             "-m", "1",
             "-N", str(options.inodes),
             "-J", f"size={options.journal_mib}",
@@ -177,6 +180,7 @@ class Ext4Tools:
     def check(self, region: Region) -> list[Problem]:
         """Run ``e2fsck -fn``."""
         with self._workspace() as place:
+            # 4: errors are left, as -n repairs none; 8: it could not go on (e2fsck(8)). What it printed tells which.
             done = self._commands.run(["e2fsck", "-fn", _at(region, place)], ok=frozenset({0, 4, 8, 12}))
         if done.returncode == 0:
             return []
@@ -185,6 +189,7 @@ class Ext4Tools:
         return [Problem(code="ext4.fsck", where=str(region.path), message=line) for line in wanted or ["e2fsck failed"]]
 
     def _env(self, epoch: int) -> dict[str, str]:
+        # e2fsprogs takes 0 for not set, and then the host's clock.
         return {"E2FSPROGS_FAKE_TIME": str(max(epoch, 1))}
 
     @contextmanager

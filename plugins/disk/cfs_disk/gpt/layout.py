@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+# Partitions begin and end at whole MiB, a multiple of every sector and of usual erase blocks.
 MIB = 1024 * 1024
 
 TYPE_BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
@@ -162,6 +163,7 @@ class GptLayout(DiskLayout):
             return align(asked)
         if volume is Volume.BIOS_BOOT:
             return max(MIB, align(needed))
+        # Deployments share no kernels as they share objects on the root volume, whose room for more is core's to add.
         return max(self._settings.boot_volume_mib * MIB, align(_DEPLOYMENTS * needed))
 
     def _root_size(self, request: LayoutRequest, need: VolumeNeed | None, start: int) -> int:
@@ -208,6 +210,7 @@ class GptLayout(DiskLayout):
                     table_crc=zlib.crc32(table),
                 )
                 backup = replace(primary, here=sectors - 1, other=1, table=sectors - 1 - TABLE_SECTORS)
+                # In any order: nobody sees this file under its name before all of it is there.
                 for position, data in (
                     (440, pack_protective_mbr(sectors)),
                     (SECTOR, pack_header(primary)),
@@ -344,6 +347,8 @@ def _partition(
 
 def _type_guid(volume: Volume, architecture: Architecture) -> str:
     if volume is Volume.ROOT:
+        # No default: with another architecture's type systemd would not find the root, or a wrong machine would.
+        # Whoever adds an architecture to core adds its type above.
         return TYPE_ROOT[architecture]
     # GPT has no type of its own for /boot: XBOOTLDR makes systemd mount it there, and the name tells the two apart.
     return {Volume.ESP: TYPE_ESP, Volume.BIOS_BOOT: TYPE_BIOS_BOOT}.get(volume, TYPE_XBOOTLDR)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cfs_core.plugin import DiskError
 
 SECTOR = 512
+# UEFI wants at least 16 KiB of entries, which are 128 of the least size (2.10, 5.3.1).
 ENTRY_COUNT = 128
 ENTRY_SIZE = 128
 TABLE_SECTORS = ENTRY_COUNT * ENTRY_SIZE // SECTOR
@@ -64,6 +65,7 @@ def pack_entries(entries: list[GptEntry]) -> bytes:
         _ENTRY.pack_into(
             table,
             (entry.number - 1) * ENTRY_SIZE,
+            # The first three fields of a GUID are little-endian on disk (UEFI 2.10, appendix A).
             entry.type_guid.bytes_le,
             entry.guid.bytes_le,
             entry.first,

@@ -30,10 +30,14 @@ if TYPE_CHECKING:
     from cfs_core.plugin import Partition, PlacingAction, PluginContext, Region
 
 _MIB = 1024 * 1024
+# 65525 clusters of one sector, the fewest that FAT32 has, and its tables. An EFI system partition is to be FAT32 (UEFI
+# 2.10, 13.3).
 _FAT32_BYTES = 34 * _MIB
 _LEAST_BYTES = 4 * _MIB
 _CLUSTER = 4096
 _SECTOR = 512
+# Microsoft's table for FAT32 (FAT specification 1.03, volume initialization), spelled out so that no version of
+# mkfs.vfat decides, and used for the small ones as well.
 _SECTORS_PER_CLUSTER = ((260 * _MIB, 1), (8192 * _MIB, 8), (16384 * _MIB, 16), (32768 * _MIB, 32))
 _LABEL_CHARACTERS = 11
 
@@ -86,6 +90,7 @@ class VfatFilesystem(Filesystem):
             "-S", str(_SECTOR),
             "-i", serial.replace("-", "").lower(),
             "-n", (partition.label or partition.name).upper()[:_LABEL_CHARACTERS],
+            # Hidden sectors, by which boot code finds the volume on its disk (BPB_HiddSec).
             "-h", str(partition.start // _SECTOR),
             f"--offset={region.offset // _SECTOR}",
             str(region.path.absolute()),

@@ -127,6 +127,8 @@ class ShortNames:
     def entries(self, name: str) -> tuple[list[bytes], bytes]:
         """Return the long-name entries for *name*, and the 11 bytes of its short name."""
         plain = name.encode("ascii", "replace")
+        # Small letters always take long entries: the flags for them in byte 12 are Windows NT's, and to the
+        # specification reserved.
         if _SHORT.match(plain):
             base, _, extension = plain.partition(b".")
             short = base.ljust(8) + extension.ljust(3)

@@ -164,6 +164,7 @@ class FatReader:
         """Follow a chain as far as *limit* bytes need."""
         size = self.geometry.cluster_bytes
         last = self.geometry.clusters + 1
+        # Eight values end a chain, and every writer has its own favourite (FAT specification 1.03).
         least_end = self.geometry.end_mark & ~7
         runs: list[Run] = []
         start, length = cluster, 0

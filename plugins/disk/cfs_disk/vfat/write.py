@@ -76,6 +76,7 @@ def _plan(root: FatNode, geometry: FatGeometry) -> tuple[list[_Planned], int]:
             item.children.append(below)
         order += [below for below in item.children if below.node.is_directory]
     order += [below for item in list(order) for below in item.children if not below.node.is_directory]
+    # Clusters are numbered from 2, and mkfs.vfat puts FAT32's root directory into the first.
     following = 3 if geometry.root_cluster else 2
     for item in order:
         if item is top:
@@ -138,6 +139,7 @@ def _write_item(file: BinaryIO, region: Region, geometry: FatGeometry, item: _Pl
             first = label if label[11:12] == b"\x08" else b""
         else:
             first = _dot(b".", item.cluster, item.node.mtime)
+            # The root is cluster 0 to its children, on FAT32 as well (FAT specification 1.03, directories).
             above = item.parent.cluster if item.parent.parent is not None else 0
             first += _dot(b"..", above, item.node.mtime)
         os.pwrite(file.fileno(), first + b"".join(_entries(child) for child in item.children), start)

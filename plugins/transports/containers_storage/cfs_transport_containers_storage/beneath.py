@@ -52,6 +52,7 @@ class Beneath:
             if result >= 0:
                 return result
             number = ctypes.get_errno()
+            # EPERM is what seccomp filters of older container engines say to calls that they do not know.
             if number not in (errno.ENOSYS, errno.EPERM):
                 raise OSError(number, os.strerror(number), os.fsdecode(name))
             self._has_openat2 = False

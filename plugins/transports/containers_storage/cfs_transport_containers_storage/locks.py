@@ -64,6 +64,7 @@ class SharedLock:
         deadline = time.monotonic() + self._patience
         while True:
             try:
+                # Asked for again and again, as F_OFD_SETLKW knows no time limit.
                 fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _FLOCK)
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() > deadline:

@@ -72,6 +72,7 @@ class Store:
         """
         folder = self.root / f"{self.driver}-layers"
         with self.layers_lock.held():
+            # Layers that containers/storage may lose in a crash ("volatile") are listed in a file of their own.
             entries = [*_read(folder / "layers.json"), *_read(folder / "volatile-layers.json")]
         return {layer.id: layer for layer in map(self._layer, entries)}
 

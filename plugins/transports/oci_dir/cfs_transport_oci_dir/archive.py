@@ -37,6 +37,7 @@ UNPACKED_LIMIT = 64 << 30
 """Bytes a compressed archive may unpack to."""
 
 _LIMITS = TarLimits(entries=100_000)
+# Older versions of docker save write a layer once and link to it from others that are the same.
 _LINKS = 8
 _CHUNK = 1 << 20
 

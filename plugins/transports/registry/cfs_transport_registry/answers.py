@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import requests
 
 _DETAIL_LIMIT = 16 * 1024
+# What another try may mend; 501 and 505 will be the same next time.
 _SERVER_SIDE = frozenset({408, 500, 502, 503, 504})
 
 

@@ -52,6 +52,8 @@ class Clients:
         client = self._build(endpoint, plain_http=False, insecure=insecure)
         if not insecure:
             return client
+        # This is no downgrade: of a registry marked insecure no certificate is verified, so whoever is in between could
+        # as well answer in TLS. podman and skopeo ask in this order, too.
         try:
             client.request("/v2/").close()
         except StoppedError:

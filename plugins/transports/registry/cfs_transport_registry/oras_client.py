@@ -238,6 +238,7 @@ class _Auth(oras.auth.TokenAuth):  # type: ignore[misc]
         request = original.request
         sent = request.headers.get("Authorization")
         at_home = urlsplit(str(request.url)).netloc == self._host
+        # Answered once, only to the registry itself, and only where the body can be sent again.
         if not challenge or not at_home or refresh or isinstance(request.body, (bytes, str, type(None))) is False:
             raise error_of(original, "this repository")
         with original, self._exchange:

@@ -40,6 +40,7 @@ def list_referrers(client: OrasClient, path: str, digest: Digest, artifact_type:
             msg = f"{client.host} lists referrers of {digest} on more than {_PAGES} pages"
             raise LimitError(msg)
         raw, following = _page(client, url)
+        # A registry without the referrers API says 404; clients then keep the list under a tag (distribution-spec 1.1).
         if raw is None and pages == 1:
             raw, following = _page(client, f"/v2/{path}/manifests/{digest.algorithm.value}-{digest.hex}")
         found += _descriptors(raw or b'{"manifests":[]}', artifact_type)

@@ -33,6 +33,7 @@ def read_chunks(response: requests.Response, host: str) -> Iterator[bytes]:
         begun = time.monotonic()
         reading.allow(reading.patience)
         with network_errors(host):
+            # Undecoded: sizes and digests are those of what is transferred.
             chunk = response.raw.read1(CHUNK, decode_content=False)
         if not chunk:
             return

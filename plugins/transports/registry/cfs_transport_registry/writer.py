@@ -91,6 +91,7 @@ class RegistryWriter(ImageWriter):
             raise error_of(response, f"place for {what} in {self._path}")
 
 
+# The specification's upload in one request has a Content-Length.
 class _Sized:
     """An iterable with a length, which requests sends with Content-Length instead of in HTTP chunks."""
 

@@ -205,7 +205,7 @@ def test_a_blob_that_the_mirror_loses_comes_from_the_registry(pair, mirrored, im
     mirror, primary = pair
     image.publish(mirror, "copy/app", "1")
     image.publish(primary, "real/app", "1")
-    mirror.fault("/blobs/", faults.Status(404), facts={"forever": True})
+    mirror.fault("/blobs/", faults.Status(404), forever=True)
     reference = mirrored.parse("docker://example.com/x/app:1")
     mirrored.fetch_manifest(reference)
     descriptor, data = layer(image)
@@ -230,8 +230,8 @@ def test_nobody_has_it(mirrored):
 @pytest.mark.parametrize(("status", "error"), [(404, NotFoundError), (401, UnauthorizedError), (403, ForbiddenError)])
 def test_the_registrys_own_answer_counts_where_the_mirror_is_dead(pair, mirrored, fault, status, error):
     mirror, primary = pair
-    mirror.fault("/manifests/", fault, facts={"forever": True})
-    primary.fault("/manifests/", faults.Status(status), facts={"forever": True})
+    mirror.fault("/manifests/", fault, forever=True)
+    primary.fault("/manifests/", faults.Status(status), forever=True)
     with pytest.raises(error) as caught:
         mirrored.fetch_manifest(mirrored.parse("docker://example.com/x/app:1"))
     assert len(primary.requests("/manifests/")) == 1

@@ -97,7 +97,7 @@ def test_a_token_server_with_a_problem(token_server, make_transport, tmp_path):
     token_server.fault("/token", faults.Status(503), faults.Status(429, {"Retry-After": "0"}))
     assert fetch(transport, token_server) == DATA
     busy = make_transport(authfile=str(tmp_path / "auth.json"))
-    token_server.fault("/token", faults.Status(429), facts={"forever": True})
+    token_server.fault("/token", faults.Status(429), forever=True)
     with pytest.raises(RateLimitedError):
         fetch(busy, token_server)
 
@@ -105,7 +105,7 @@ def test_a_token_server_with_a_problem(token_server, make_transport, tmp_path):
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"token": 5}', b'{"token": "a\\nb"}', b"{}", bytes(300_000)])
 def test_a_token_server_that_gives_no_token(token_server, make_transport, tmp_path, body):
     transport = make_transport(authfile=str(authfile(tmp_path / "auth.json", token_server.host)))
-    token_server.fault("/token", faults.Status(200, body=body), facts={"forever": True})
+    token_server.fault("/token", faults.Status(200, body=body), forever=True)
     with pytest.raises(ServerError):
         fetch(transport, token_server)
 
@@ -113,9 +113,7 @@ def test_a_token_server_that_gives_no_token(token_server, make_transport, tmp_pa
 def test_a_redirect_to_another_host_gets_no_credentials(server, make_transport, tmp_path):
     with RegistryServer() as elsewhere:
         elsewhere.put_blob("cdn", DATA)
-        server.fault(
-            r"/blobs/", faults.Redirect(elsewhere.url(f"/v2/cdn/blobs/{BLOB.digest}")), facts={"forever": True}
-        )
+        server.fault(r"/blobs/", faults.Redirect(elsewhere.url(f"/v2/cdn/blobs/{BLOB.digest}")), forever=True)
         transport = make_transport(authfile=str(authfile(tmp_path / "auth.json", server.host)))
         assert fetch(transport, server) == DATA
         assert len(elsewhere.seen) == 1
@@ -127,9 +125,7 @@ def test_a_redirect_keeps_the_range(token_server, make_transport, tmp_path):
     with RegistryServer() as elsewhere:
         elsewhere.put_blob("cdn", DATA)
         elsewhere.fault("/cdn/", faults.Truncate(40_000))
-        token_server.fault(
-            r"/blobs/", faults.Redirect(elsewhere.url(f"/v2/cdn/blobs/{BLOB.digest}")), facts={"forever": True}
-        )
+        token_server.fault(r"/blobs/", faults.Redirect(elsewhere.url(f"/v2/cdn/blobs/{BLOB.digest}")), forever=True)
         transport = make_transport(authfile=str(authfile(tmp_path / "auth.json", token_server.host)))
         assert fetch(transport, token_server) == DATA
         assert elsewhere.seen[1].headers["Range"] == "bytes=40000-"
@@ -137,7 +133,7 @@ def test_a_redirect_keeps_the_range(token_server, make_transport, tmp_path):
 
 def test_a_redirect_of_the_token_request_gets_no_credentials(token_server, make_transport, tmp_path):
     with RegistryServer(access=Access("token")) as elsewhere:
-        token_server.fault("/token", faults.Redirect(elsewhere.url("/token")), facts={"forever": True})
+        token_server.fault("/token", faults.Redirect(elsewhere.url("/token")), forever=True)
         transport = make_transport(authfile=str(authfile(tmp_path / "auth.json", token_server.host)))
         with pytest.raises(UnauthorizedError):
             fetch(transport, token_server)
@@ -161,7 +157,7 @@ def test_nothing_secret_is_kept_shown_or_logged(server, make_transport, tmp_path
     for client in transport._clients._clients.values():
         assert "Authorization" not in client._session.headers
         assert client._registry.headers == {}
-    server.fault(r"/manifests/", faults.Status(500), facts={"forever": True})
+    server.fault(r"/manifests/", faults.Status(500), forever=True)
     with pytest.raises(ServerError) as caught:
         transport.fetch_manifest(transport.parse(f"docker://{server.host}/a/image:1"))
     shown = f"{caught.value!r} {caught.value.facts} {log.records} {Credentials(user='alice', password=SECRET)!r}"
@@ -186,7 +182,7 @@ def test_many_threads_share_one_token(token_server, make_transport, tmp_path):
 
 def test_cookies_are_not_kept(make_transport):
     with RegistryServer() as server:
-        server.fault("/manifests/", faults.Header("Set-Cookie", "session=1; Path=/"), facts={"forever": True})
+        server.fault("/manifests/", faults.Header("Set-Cookie", "session=1; Path=/"), forever=True)
         transport = make_transport()
         fetch(transport, filled(server))
         assert not [seen for seen in server.seen if "Cookie" in seen.headers]
@@ -202,7 +198,7 @@ def test_an_error_does_not_show_what_a_redirect_puts_before_the_host(token_serve
     transport = make_transport(authfile=str(authfile(tmp_path / "auth.json", token_server.host)))
     with RegistryServer() as elsewhere:
         location = elsewhere.url("/absent").replace("//", "//user:hidden@")
-        token_server.fault(r"/blobs/", faults.Redirect(location), facts={"forever": True})
+        token_server.fault(r"/blobs/", faults.Redirect(location), forever=True)
         with pytest.raises(NotFoundError) as caught:
             fetch(transport, token_server)
         assert elsewhere.host in str(caught.value)

@@ -88,7 +88,7 @@ def soon():
 @pytest.mark.parametrize("part", ["manifests", "blobs", "referrers"])
 def test_an_answer_that_drips_is_given_up(server, impatient, part, fault):
     server.put_manifest("app", json.dumps({"subject": {"digest": str(BLOB.digest)}}).encode())
-    server.fault(f"/{part}/", fault, facts={"forever": True})
+    server.fault(f"/{part}/", fault, forever=True)
     reference = app(impatient, server)
     ask = {
         "manifests": lambda: impatient.fetch_manifest(reference),
@@ -101,13 +101,13 @@ def test_an_answer_that_drips_is_given_up(server, impatient, part, fault):
 
 def test_a_fast_endless_trailer_is_given_up(server, impatient):
     head = OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
-    server.fault("/blobs/", faults.Raw(Endless(head, b"X-Trailer: more\r\n" * 1000)), facts={"forever": True})
+    server.fault("/blobs/", faults.Raw(Endless(head, b"X-Trailer: more\r\n" * 1000)), forever=True)
     with soon(), pytest.raises(TransferTimeoutError):
         list(impatient.iter_blob(app(impatient, server), BLOB))
 
 
 def test_an_error_whose_body_drips_is_that_error(server, impatient):
-    server.fault("/manifests/", faults.Status(404, body=b" " * 10_000, drip_seconds=DRIP), facts={"forever": True})
+    server.fault("/manifests/", faults.Status(404, body=b" " * 10_000, drip_seconds=DRIP), forever=True)
     with soon(), pytest.raises(NotFoundError):
         impatient.fetch_manifest(app(impatient, server))
 
@@ -115,7 +115,7 @@ def test_an_error_whose_body_drips_is_that_error(server, impatient):
 @pytest.mark.parametrize("status", [200, 403])
 def test_a_token_answer_that_drips_is_given_up(impatient, status):
     with RegistryServer(access=Access("token")) as server:
-        server.fault("/token", faults.Status(status, body=b" " * 10_000, drip_seconds=DRIP), facts={"forever": True})
+        server.fault("/token", faults.Status(status, body=b" " * 10_000, drip_seconds=DRIP), forever=True)
         with soon(), pytest.raises(TransportError) as caught:
             impatient.fetch_manifest(app(impatient, server))
         assert caught.value.facts.get("status") == (403 if status == 403 else None)
@@ -124,16 +124,14 @@ def test_a_token_answer_that_drips_is_given_up(impatient, status):
 def test_a_refused_token_has_a_bounded_body(impatient):
     parts = Endless(b"HTTP/1.1 500 No\r\n\r\n", bytes(65536))
     with RegistryServer(access=Access("token")) as server:
-        server.fault("/token", faults.Raw(parts), facts={"forever": True})
+        server.fault("/token", faults.Raw(parts), forever=True)
         with soon(), pytest.raises(ServerError):
             impatient.fetch_manifest(app(impatient, server))
 
 
 def test_the_body_of_a_redirect_is_not_read(server, impatient):
     target = f"Location: /v2/app/blobs/{BLOB.digest}?x=1\r\n\r\n".encode()
-    server.fault(
-        r"/blobs/[^?]*$", faults.Raw(Endless(b"HTTP/1.1 307 Go\r\n" + target, bytes(65536))), facts={"forever": True}
-    )
+    server.fault(r"/blobs/[^?]*$", faults.Raw(Endless(b"HTTP/1.1 307 Go\r\n" + target, bytes(65536))), forever=True)
     with soon():
         assert b"".join(impatient.iter_blob(app(impatient, server), BLOB)) == DATA
 
@@ -193,7 +191,7 @@ def stopped(transport, action, reached):
 )
 def test_the_stop_signal_ends_waiting_for_a_registry(server, patient, fault):
     transport = patient()
-    server.fault("/blobs/", fault, facts={"forever": True})
+    server.fault("/blobs/", fault, forever=True)
     reference = app(transport, server)
     (error,) = stopped(
         transport, lambda: list(transport.iter_blob(reference, BLOB)), lambda: server.requests("/blobs/")
@@ -232,7 +230,7 @@ def test_the_stop_signal_ends_a_tls_handshake(patient):
 
 def test_the_stop_signal_ends_an_upload(server, patient):
     transport = patient()
-    server.fault("/uploads/", faults.Silence(), facts={"method": "PUT", "forever": True})
+    server.fault("/uploads/", faults.Silence(), method="PUT", forever=True)
     with transport.open_writer(transport.parse(f"docker://{server.host}/new:1")) as writer:
         (error,) = stopped(
             transport, lambda: writer.put_blob(BLOB, [DATA]), lambda: server.requests("/uploads/", "PUT")

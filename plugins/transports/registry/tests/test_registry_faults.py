@@ -87,8 +87,8 @@ def test_without_faults_manifest_and_blob_arrive(server, transport, reference, i
 )
 def test_a_status_that_stays_is_its_own_error(server, transport, reference, status, error, code, hint):
     body = json.dumps({"errors": [{"code": "SOMETHING", "message": "the registry's own words"}]}).encode()
-    server.fault(MANIFESTS, faults.Status(status, body=body), facts={"forever": True})
-    server.fault(BLOBS, faults.Status(status, body=body), facts={"forever": True})
+    server.fault(MANIFESTS, faults.Status(status, body=body), forever=True)
+    server.fault(BLOBS, faults.Status(status, body=body), forever=True)
     for action in (lambda: transport.fetch_manifest(reference), lambda: pull_blob(transport, reference)):
         with pytest.raises(error) as caught:
             action()
@@ -143,8 +143,8 @@ def test_a_senseless_retry_after_does_no_harm(server, make_transport, value):
 def test_silence_ends_with_the_timeout(server, make_transport):
     transport = make_transport(read_timeout=0.2)
     reference = transport.parse(f"docker://{server.host}/a/image:1")
-    server.fault(MANIFESTS, faults.Silence(), facts={"forever": True})
-    server.fault(BLOBS, faults.Silence(1000), facts={"forever": True})
+    server.fault(MANIFESTS, faults.Silence(), forever=True)
+    server.fault(BLOBS, faults.Silence(1000), forever=True)
     begun = time.monotonic()
     with pytest.raises(TransferTimeoutError) as caught:
         transport.fetch_manifest(reference)
@@ -157,8 +157,8 @@ def test_silence_ends_with_the_timeout(server, make_transport):
 def test_one_byte_now_and_then_is_not_progress(server, make_transport):
     transport = make_transport(read_timeout=0.3)
     reference = transport.parse(f"docker://{server.host}/a/image:1")
-    server.fault(BLOBS, faults.Drip(0.1), facts={"forever": True})
-    server.fault(MANIFESTS, faults.Drip(0.1), facts={"forever": True})
+    server.fault(BLOBS, faults.Drip(0.1), forever=True)
+    server.fault(MANIFESTS, faults.Drip(0.1), forever=True)
     begun = time.monotonic()
     with pytest.raises(TransferTimeoutError):
         transport.fetch_manifest(reference)
@@ -184,7 +184,7 @@ def test_nobody_listens(make_transport):
 
 @pytest.mark.parametrize("fault", [faults.Endless(), faults.Extra(bytes(5 * 1024 * 1024))])
 def test_a_manifest_has_a_limit(server, transport, reference, fault):
-    server.fault(MANIFESTS, fault, facts={"forever": True})
+    server.fault(MANIFESTS, fault, forever=True)
     with pytest.raises(LimitError) as caught:
         transport.fetch_manifest(reference)
     assert (caught.value.code, caught.value.exit_status) == ("image.limit", 8)
@@ -192,7 +192,7 @@ def test_a_manifest_has_a_limit(server, transport, reference, fault):
 
 @pytest.mark.parametrize("value", ["text/html", "image/png", "application/vnd.docker.distribution.manifest.v1+json"])
 def test_a_login_page_is_not_a_manifest(server, transport, reference, value):
-    server.fault(MANIFESTS, faults.ContentType(value, b"<html>log in</html>"), facts={"forever": True})
+    server.fault(MANIFESTS, faults.ContentType(value, b"<html>log in</html>"), forever=True)
     with pytest.raises(ContentTypeError) as caught:
         transport.fetch_manifest(reference)
     assert (caught.value.code, caught.value.exit_status) == ("transport.content-type", 6)
@@ -296,7 +296,7 @@ def test_a_range_that_is_ignored_starts_over(server, transport, reference, fault
 
 @pytest.mark.parametrize("fault", [faults.Extra(), faults.Endless(), faults.Corrupt(500_000)])
 def test_wrong_content_is_fetched_once_and_refused(server, transport, reference, fault):
-    server.fault(BLOBS, fault, facts={"forever": True})
+    server.fault(BLOBS, fault, forever=True)
     with pytest.raises(VerificationError) as caught:
         pull_blob(transport, reference)
     assert (caught.value.code, caught.value.exit_status) == ("verification", 7)
@@ -311,7 +311,7 @@ def test_an_encoding_nobody_asked_for_is_refused(server, transport, reference):
 
 
 def test_redirects_in_circles_end(server, transport, reference):
-    server.fault(BLOBS, faults.Redirect(server.url(f"/v2/a/image/blobs/{BLOB.digest}")), facts={"forever": True})
+    server.fault(BLOBS, faults.Redirect(server.url(f"/v2/a/image/blobs/{BLOB.digest}")), forever=True)
     with pytest.raises(ServerError):
         pull_blob(transport, reference)
     assert len(server.requests(BLOBS)) <= 6
@@ -319,6 +319,6 @@ def test_redirects_in_circles_end(server, transport, reference):
 
 @pytest.mark.parametrize("location", ["ftp://127.0.0.1/x", "file:///etc/passwd", "http://", "http://[/x"])
 def test_redirects_to_nonsense_are_errors_of_the_server(server, transport, reference, location):
-    server.fault(BLOBS, faults.Redirect(location), facts={"forever": True})
+    server.fault(BLOBS, faults.Redirect(location), forever=True)
     with pytest.raises((ServerError, UnreachableError)):
         pull_blob(transport, reference)

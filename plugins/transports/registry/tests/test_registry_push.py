@@ -68,7 +68,7 @@ def test_what_is_pushed_is_there(make_transport, image, tmp_path, kind):
     ],
 )
 def test_a_refused_push_is_an_error(registry_server, make_transport, image, method, path, fault, error):
-    registry_server.fault(path, fault, facts={"method": method, "forever": True})
+    registry_server.fault(path, fault, method=method, forever=True)
     with pytest.raises(error):
         push(make_transport(), registry_server, image)
     assert ("new/app", "1") not in registry_server.manifests
@@ -155,9 +155,7 @@ def test_referrers_have_a_limit(registry_server, make_transport, image):
     entry = {"mediaType": "a/b", "digest": image.digest, "size": 1}
     page = json.dumps({"manifests": [entry] * 5000}).encode()
     path = f"/v2/app/referrers/{image.digest}"
-    registry_server.fault(
-        "/referrers/", faults.Status(200, {"Link": f'<{path}>; rel="next"'}, page), facts={"forever": True}
-    )
+    registry_server.fault("/referrers/", faults.Status(200, {"Link": f'<{path}>; rel="next"'}, page), forever=True)
     transport = make_transport()
     with pytest.raises(LimitError):
         transport.referrers(transport.parse(f"docker://{registry_server.host}/app:1"), Digest.parse(image.digest))
@@ -166,9 +164,7 @@ def test_referrers_have_a_limit(registry_server, make_transport, image):
 
 @pytest.mark.parametrize("location", ["http://[/x", "ftp://127.0.0.1/x"])
 def test_an_upload_to_nowhere_is_an_error_of_the_server(registry_server, make_transport, location):
-    registry_server.fault(
-        "/uploads/", faults.Status(202, {"Location": location}), facts={"method": "POST", "forever": True}
-    )
+    registry_server.fault("/uploads/", faults.Status(202, {"Location": location}), method="POST", forever=True)
     transport = make_transport()
     reference = transport.parse(f"docker://{registry_server.host}/app:1")
     with transport.open_writer(reference) as writer, pytest.raises(ServerError):

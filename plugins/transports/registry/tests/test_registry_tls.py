@@ -160,7 +160,7 @@ def test_an_upload_to_plain_http_is_refused(authority, make_transport, tmp_path)
     blob = Descriptor(media_type="", digest=Digest.of(b"data"), size=4)
     with RegistryServer(tls=authority.issue("server")) as server, RegistryServer() as plain:
         location = {"Location": plain.url("/v2/app/blobs/uploads/1")}
-        server.fault("/uploads/", faults.Status(202, location), facts={"method": "POST", "forever": True})
+        server.fault("/uploads/", faults.Status(202, location), method="POST", forever=True)
         certs_d(tmp_path, server.host, ("ca.crt", authority.path))
         transport = make_transport(tls_verify=None)
         reference = transport.parse(f"docker://{server.host}/app:1")
@@ -172,7 +172,7 @@ def test_an_upload_to_plain_http_is_refused(authority, make_transport, tmp_path)
 def test_a_redirect_to_plain_http_is_refused(authority, make_transport, image, tmp_path):
     with RegistryServer(tls=authority.issue("server")) as server, RegistryServer() as plain:
         image.publish(server, "app", "1")
-        server.fault("/manifests/", faults.Redirect(plain.url("/v2/app/manifests/1")), facts={"forever": True})
+        server.fault("/manifests/", faults.Redirect(plain.url("/v2/app/manifests/1")), forever=True)
         certs_d(tmp_path, server.host, ("ca.crt", authority.path))
         with pytest.raises(TlsError):
             fetch(make_transport(tls_verify=None), server)
@@ -186,7 +186,7 @@ def test_credentials_are_not_sent_to_a_plain_token_server(authority, make_transp
     ):
         image.publish(server, "app", "1")
         challenge = {"WWW-Authenticate": f'Bearer realm="{plain.url("/token")}",service="x",scope="y"'}
-        server.fault("/manifests/", faults.Status(401, challenge), facts={"forever": True})
+        server.fault("/manifests/", faults.Status(401, challenge), forever=True)
         certs_d(tmp_path, server.host, ("ca.crt", authority.path))
         path = tmp_path / "auth.json"
         path.write_text(f'{{"auths": {{"{server.host}": {{"auth": "YWxpY2U6cHc="}}}}}}')
@@ -202,7 +202,7 @@ def test_a_client_certificate_is_not_shown_to_a_redirects_target(authority, make
     ):
         image.publish(server, "app", "1")
         image.publish(cdn, "app", "1")
-        server.fault("/manifests/", faults.Redirect(cdn.url("/v2/app/manifests/1")), facts={"forever": True})
+        server.fault("/manifests/", faults.Redirect(cdn.url("/v2/app/manifests/1")), forever=True)
         certificate, key = authority.issue("client")
         certs_d(tmp_path, server.host, ("ca.crt", authority.path), ("client.cert", certificate), ("client.key", key))
         with pytest.raises(TransportError) as caught:
