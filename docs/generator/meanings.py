@@ -33,6 +33,7 @@ LOGS = {
 
 CODES = {
     "boot.cmdline-too-long": "The kernel of this architecture does not read so long a command line.",
+    "boot.entry": "What runs is started by no boot entry.",
     "boot.differs": "A file of loader, menu or kernel is not what was installed.",
     "boot.filesystem-unreadable": "The loader cannot read the filesystem that its kernels are on.",
     "boot.firmware-unsupported": "The loader cannot start from this firmware.",
@@ -50,6 +51,7 @@ CODES = {
     "boot.loader-missing": "The image has no files of this loader for this firmware and architecture.",
     "boot.menu": "The boot menu cannot be read, is empty, or does not start what was installed.",
     "boot.tool-missing": "A program of this host that the loader is made with is not installed.",
+    "boot.untidy": "An entry or a boot file is left over, and nothing needs it.",
     "boot.uki-damaged": "The UKI on the disk cannot be read.",
     "boot.uki-seal": "The command line of the UKI names another image than the one that is installed.",
     "boot.uki-unsealed": "The command line of the UKI names no image, so that its initramfs will not find the root.",

@@ -38,6 +38,7 @@ class Case:
         self.kind, self.folder = kind, folder
         self.publish(1)
         self.machine = install_below(folder, self.versions.reference)
+        assert self.machine.read().loader == ("grub" if kind == "grub" else "systemd-boot")
         self.publish(2)
         upgraded(self.machine)
 
