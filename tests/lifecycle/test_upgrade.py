@@ -372,3 +372,33 @@ def test_one_writer_at_a_time(machine):
         run(machine, "gc")
     assert "cfs test" in caught.value.message
     run(machine, "gc")
+
+
+def test_what_bootc_staged_is_finalized(machine, versions):
+    """Nothing of ours is there: no details below /run, no section of ours in the origin files."""
+    versions.publish(version(2, **{"usr/lib/bootc/kargs.d/20-more.toml": File('kargs = ["more=2"]\n')}))
+    new = staged(machine).image_id
+    shutil.rmtree(machine.root / "run/cfs")
+    for origin in (machine.root / "sysroot/state/deploy").glob("*/*.origin"):
+        text = origin.read_text()
+        origin.write_text(text[: text.index("[cfs]")])
+    before = machine.read().booted.boot_entry.arguments
+    assert finalized(machine).result == "finalized"
+    assert machine.reboot() == new
+    after = machine.read().booted.boot_entry.arguments
+    assert set(after) - set(before) == {"more=2", f"composefs={new}"}
+
+
+def test_entries_are_what_bootc_expects(machine, versions):
+    versions.publish(version(2))
+    new = upgraded(machine)
+    found = {path.name: path.read_text() for path in (machine.root / "boot/loader/entries").iterdir()}
+    assert sorted(found) == ["bootc_test-1-0.conf", "bootc_test-2-1.conf"]
+    lines = found["bootc_test-2-1.conf"].splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["title", "version", "linux", "initrd", "options", "sort-key"]
+    assert (lines[1], lines[-1]) == ("version 2", "sort-key bootc-test-0")
+    assert f"composefs={new}" in lines[4].split(" ")
+    assert "sort-key bootc-test-1" in found["bootc_test-1-0.conf"]
+    tags = {path.name for path in (machine.root / "sysroot/composefs/streams/refs/oci").iterdir()}
+    digest = machine.read().booted.manifest_digest
+    assert f"localhost%2Fbootc-{digest}" in tags
