@@ -96,6 +96,13 @@ KEYS: Final[tuple[Key, ...]] = (
         most=9,
     ),
     Key(
+        "loader.update",
+        Kind.CHOICE,
+        "auto",
+        "whether upgrades bring the loader of the image to the boot volumes",
+        choices=("auto", "never"),
+    ),
+    Key(
         "upgrade.etc-conflicts",
         Kind.CHOICE,
         "fail",

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.choose import choose_architecture
+from cfs_core.deploy.choose import choose_architecture, choose_artifacts
 from cfs_core.errors import StateError
+from cfs_core.image.artifacts import find_artifacts
 from cfs_core.image.resolve import host_platform
 from cfs_core.lifecycle import menus
 from cfs_core.lifecycle.arguments import next_arguments
@@ -17,6 +18,7 @@ from cfs_core.lifecycle.document import verity_optional
 from cfs_core.lifecycle.entry import entry_of, running_arguments
 from cfs_core.lifecycle.etc import MERGING, EtcPlan, plan_etc, refuse_conflicts, write_etc
 from cfs_core.lifecycle.etc_merge.rules import OnConflict
+from cfs_core.lifecycle.loader_update import LoaderUpdate, update_loader
 from cfs_core.lifecycle.records import Failure
 from cfs_core.lifecycle.staging import read_details, tries_of
 from cfs_core.lifecycle.states import remove_tree, state_of
@@ -24,6 +26,7 @@ from cfs_core.lifecycle.stored import StoredDeployment, stored_status
 from cfs_core.model.event import Event
 
 if TYPE_CHECKING:
+    from cfs_core.image.reader import ImageReader
     from cfs_core.interfaces.storage import Repository
     from cfs_core.lifecycle.session import Session
     from cfs_core.model.boot import BootEntry
@@ -38,6 +41,7 @@ class FinalizeResult:
     image_id: str | None = None
     conflicts: int = 0
     dropped: tuple[str, ...] = ()
+    loader: LoaderUpdate | None = None
 
 
 def finalize(session: Session, on_conflict: OnConflict | None = None) -> FinalizeResult:
@@ -65,7 +69,7 @@ def finalize(session: Session, on_conflict: OnConflict | None = None) -> Finaliz
 def _finalize(session: Session, identity: str, on_conflict: OnConflict | None) -> FinalizeResult:
     choice = on_conflict or OnConflict(session.services.settings.value("upgrade.etc-conflicts"))
     with session.repository() as repository:
-        entry, etc = _planned(session, repository, identity, choice)
+        merged, entry, etc = _planned(session, repository, identity, choice)
         refuse_conflicts(etc, choice)
         session.apply(write_etc(session, identity, etc))
         remove_tree(state_of(session, identity) / MERGING)
@@ -73,17 +77,20 @@ def _finalize(session: Session, identity: str, on_conflict: OnConflict | None) -
         menu = menus.with_new(session.machine, entry, keep=keep)
         gone = menus.dropped(session.machine, menu)
         session.write_menu(menu)
+        loader = update_loader(session, merged)
     session.stage(None)
     records = session.machine.records
     failed = {name: each for name, each in records.failed.items() if name != identity}
     session.keep(replace(records, failed=failed))
     session.services.emit(Event(name="deployment.finalized", facts={"image_id": identity}))
-    return FinalizeResult(result="finalized", image_id=identity, conflicts=len(etc.merged.conflicts), dropped=gone)
+    return FinalizeResult(
+        result="finalized", image_id=identity, conflicts=len(etc.merged.conflicts), dropped=gone, loader=loader
+    )
 
 
 def _planned(
     session: Session, repository: Repository, identity: str, on_conflict: OnConflict
-) -> tuple[BootEntry, EtcPlan]:
+) -> tuple[ImageReader, BootEntry, EtcPlan]:
     booted = session.machine.require_booted()
     staged = session.machine.status.get(identity)
     if staged is None:
@@ -91,12 +98,13 @@ def _planned(
         raise StateError(msg, hint="run `cfs upgrade` again")
     old, new = stored_status(repository, booted), stored_status(repository, staged)
     etc = plan_etc(session, old, new, session.storage(), on_conflict)
-    artifacts = new.artifacts()
+    merged = new.merged()
+    artifacts = choose_artifacts(find_artifacts(merged))
     details = read_details(session, identity)
     arguments = tuple(details["arguments"]) if "arguments" in details else _arguments(session, old, new)
     entry = entry_of(identity, artifacts, arguments)
     tries = details["tries"] if "tries" in details else tries_of(new.deployed, session.services.settings)
-    return replace(entry, tries_left=tries), etc
+    return merged, replace(entry, tries_left=tries), etc
 
 
 def _arguments(session: Session, old: StoredDeployment, new: StoredDeployment) -> tuple[str, ...]:

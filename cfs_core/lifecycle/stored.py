@@ -67,17 +67,25 @@ class StoredDeployment:
         return tuple(argument.text for argument in self.repository.kernel_arguments(committed, verity=verity))
 
     def artifacts(self) -> BootArtifacts:
-        """Return what it boots from: /boot is in the layers only, not in the tree that is mounted.
+        """Return what it boots from.
 
         Raises:
             StateError: the image is not here as a whole.
             ImageError: it has no kernel.
         """
+        return choose_artifacts(find_artifacts(self.merged()))
+
+    def merged(self) -> ImageReader:
+        """Return the merged layers: /boot is there only, not in the tree that is mounted.
+
+        Raises:
+            StateError: the image is not here as a whole.
+            StorageError: a layer is not here, or damaged.
+        """
         if self.image is None:
             msg = f"the manifest of deployment {self.id:.16} is not in the repository"
             raise StateError(msg, hint="run `cfs upgrade` again: it fetches what is missing")
-        merged = ImageReader(merged_tree(self.repository, self.image), self.repository.content)
-        return choose_artifacts(find_artifacts(merged))
+        return ImageReader(merged_tree(self.repository, self.image), self.repository.content)
 
     def kernel_layer(self) -> str | None:
         """Return the uppermost layer (diff-id) with a kernel in it; None where that cannot be told."""

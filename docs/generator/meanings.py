@@ -15,6 +15,8 @@ EVENTS = {
     "image.directories-implied": "Directories that no layer names were made; composefs-rs refuses such images.",
     "layer.media-type-wrong": "A layer is packed otherwise than its media type says; its contents are right.",
     "layer.stored": "A layer is complete and right, and in the repository.",
+    "loader.update-failed": "The image's loader could not be brought to the boot volumes; the one there goes on.",
+    "loader.updated": "The loader of the image is on the boot volumes now.",
     "plan.started": "The image is prepared; loader, disk and menu are planned now, and nothing is written yet.",
     "step.started": "A part of the plan (repository, state, bootloader, menu) is being applied.",
 }

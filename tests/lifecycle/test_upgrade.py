@@ -7,11 +7,13 @@ import shutil
 
 import pytest
 from builders.lifecycle_kit import finalized, kernel, run, staged, upgraded, version
+from builders.pe import pe_bytes
 
 from cfs_core.errors import DiskFullError, NotFoundError, RefusedError, StateError
 from cfs_core.lifecycle import room
 from cfs_core.lifecycle.document import document
 from cfs_core.lifecycle.etc_merge.rules import OnConflict
+from cfs_core.target.mounted import MountedTarget
 from cfs_testkit.builders.oci import File
 
 
@@ -402,3 +404,46 @@ def test_entries_are_what_bootc_expects(machine, versions):
     tags = {path.name for path in (machine.root / "sysroot/composefs/streams/refs/oci").iterdir()}
     digest = machine.read().booted.manifest_digest
     assert f"localhost%2Fbootc-{digest}" in tags
+
+
+LOADER = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+PLACES = ("boot/EFI/systemd/systemd-bootx64.efi", "boot/EFI/BOOT/BOOTX64.EFI")
+
+
+def loader(number):
+    magic = f"#### LoaderInfo: systemd-boot {number} ####\0".encode()
+    return {LOADER: File(pe_bytes([(".text", b"loader" * 50), (".sdmagic", magic)], 0x8664))}
+
+
+def test_a_newer_loader_comes_along_and_an_older_one_does_not(machine, versions):
+    before = [(machine.root / place).read_bytes() for place in PLACES]
+    versions.publish(version(2, **loader("256.1")))
+    staged(machine)
+    assert finalized(machine).loader.result == "none"
+    machine.reboot()
+    assert [(machine.root / place).read_bytes() for place in PLACES] == before
+    newer = loader("999.1")
+    versions.publish(version(3, **newer))
+    staged(machine)
+    done = finalized(machine).loader
+    assert (done.result, len(done.files), done.files[-1]) == ("done", 2, "ESP:/EFI/BOOT/BOOTX64.EFI")
+    machine.reboot()
+    assert [(machine.root / place).read_bytes() for place in PLACES] == [newer[LOADER].data] * 2
+
+
+def test_a_loader_that_cannot_be_refreshed_stops_nothing(machine, versions, monkeypatch):
+    versions.publish(version(2, **loader("999.1")))
+    new = staged(machine).image_id
+    real = MountedTarget.apply
+
+    def apply(target, action):
+        if "BOOTX64" in str(getattr(action, "location", "")):
+            msg = "no room"
+            raise DiskFullError(msg)
+        real(target, action)
+
+    monkeypatch.setattr(MountedTarget, "apply", apply)
+    done = finalized(machine).loader
+    assert (done.result, done.why) == ("failed", "no room")
+    assert machine.reboot() == new
+    assert machine.read().status.problems == ()
