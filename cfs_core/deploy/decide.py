@@ -73,6 +73,8 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
     )
     made: Bootloader = services.make(families.BOOTLOADERS, loader.value, settings=image.settings, seed=request.seed)
     own = preflight.stamped(made.check(facts), loaders.owner(loader.value))
+    if request.loader_is_there:
+        own = preflight.without_loader(own)
     arguments, findings = _early_boot(own, facts, artifacts, image, services)
     verity = known.get(filesystem.value).verity
     if not verity and services.host.collect(families.STORAGE).get(image.storage_choice.value).needs_verity:

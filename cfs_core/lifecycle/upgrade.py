@@ -23,7 +23,6 @@ from cfs_core.lifecycle.running import Staged
 from cfs_core.lifecycle.staging import stage, tries_of
 from cfs_core.lifecycle.stored import StoredDeployment, stored, stored_status
 from cfs_core.model.event import Event
-from cfs_core.model.plan import Severity
 from cfs_core.pluginhost import families
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from cfs_core.model.plan import Finding
 
 _VERSION = "org.opencontainers.image.version"
-NOT_NEEDED = frozenset({"boot.loader-missing", "boot.loader-damaged", "boot.tool-missing"})
-"""What keeps a loader from being installed keeps no machine from being upgraded that has it already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +237,7 @@ def planned(session: Session, services: Services, request: UpgradeRequest, refer
         target_imgref=reference,
         repo=dry if request.dry_run else session.places.repository,
         by_digest=True,
+        loader_is_there=True,
     )
     booted = session.machine.require_booted()
     with prepare(wanted, services) as prepared:
@@ -294,7 +292,7 @@ def _plan(session: Session, request: UpgradeRequest, parts: _Parts, weak: list[s
         menu_actions=actions,
         etc=etc,
         arguments_before=booted.boot_entry.arguments if booted.boot_entry is not None else (),
-        findings=(*_softened(decisions.findings), *findings),
+        findings=(*decisions.findings, *findings),
         rooms=room.check_exact(actions, session.places.roots),
         weaker=tuple(weak),
         dropped=menus.dropped(machine, menu),
@@ -319,14 +317,6 @@ def describe(plan: Planned) -> dict[str, Any]:
 
 def _where(action: Action) -> str:
     return str(getattr(action, "location", ""))
-
-
-def _softened(findings: tuple[Finding, ...]) -> Iterator[Finding]:
-    for finding in findings:
-        if finding.code in NOT_NEEDED and finding.severity is Severity.ERROR:
-            yield replace(finding, severity=Severity.WARNING)
-        else:
-            yield finding
 
 
 def _on_conflict(request: UpgradeRequest, services: Services) -> OnConflict:

@@ -447,3 +447,12 @@ def test_a_loader_that_cannot_be_refreshed_stops_nothing(machine, versions, monk
     assert (done.result, done.why) == ("failed", "no room")
     assert machine.reboot() == new
     assert machine.read().status.problems == ()
+
+
+def test_an_image_without_a_loader_is_no_fault(machine, versions):
+    versions.publish(version(2, **{LOADER: None}))
+    done = staged(machine)
+    assert [finding.code for finding in done.plan["findings"]] == ["boot.loader-missing"]
+    assert finalized(machine).loader.result == "none"
+    assert machine.reboot() == done.image_id
+    assert (machine.root / PLACES[1]).exists()
