@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import StateError
-from cfs_core.examine.disk import opened_disk
-from cfs_core.lifecycle.image_facts import completed
 from cfs_core.lifecycle.machine import read_machine
 from cfs_core.lifecycle.running import RunningSystem, read_running
 from cfs_core.lifecycle.status import mounted_volumes
@@ -84,6 +82,10 @@ def machine_below(root: Path, services: Services) -> Machine:
     places = find_places(root)
     running = read_running(root)
     machine = read_machine(mounted_target(places, running, services), all_bootloaders(services), running)
+    if all(each.origin.architecture or not each.manifest_digest for each in machine.status.deployments):
+        return machine
+    from cfs_core.lifecycle.image_facts import completed  # only bootc's origin files leave it to the repository
+
     return replace(machine, status=completed(machine.status, places.repository, services))
 
 
@@ -106,6 +108,8 @@ def machine_on(disk: Path, services: Services) -> Iterator[Machine]:
     Raises:
         DiskError: no layout that is installed can read it.
     """
+    from cfs_core.examine.disk import opened_disk  # a machine that runs need not wait for readers of disks
+
     with opened_disk(services, disk) as image:
         yield read_machine(image, all_bootloaders(services))
 

@@ -22,8 +22,6 @@ def completed(status: Status, repository: Path, services: Services) -> Status:
 
     Who may not read the repository gets the status as it is.
     """
-    if all(each.origin.architecture or not each.manifest_digest for each in status.deployments):
-        return status
     try:
         with services.storage().open(repository) as opened:
             found = tuple(_filled(each, opened) for each in status.deployments)

@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 EPOCH = 1_750_000_000
 PACKAGES = (
     "python3", "python3-click", "python3-pluggy", "python3-rich", "python3-structlog", "python3-zstandard",
-    "python3-lz4", "python3-cryptography",
+    "python3-lz4", "python3-cryptography", "python3-xxhash",
 )  # fmt: skip
 """Debian's, with which cfs runs in the guest."""
 
