@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def why_not_soft(machine: Machine, deployment: DeploymentStatus) -> str | None:
-    """Return the reason why *deployment* cannot be reached by a soft reboot; None if it can (formats F.9)."""
+    """Return the reason why *deployment* cannot be reached by a soft reboot; None if it can."""
     booted = machine.booted
     if booted is None:
         return "what runs is not known"

@@ -19,8 +19,13 @@ _PINNED = re.compile(r"@sha(?:256|512):[0-9a-f]+\Z")
 
 def before_fetching(running: DeploymentStatus, reference: str, settings: Settings) -> Iterator[str]:
     """Yield what is weaker about *reference*, as far as can be said without the image."""
-    if running.verified and not settings.value("policy.require"):
+    required = settings.value("policy.require")
+    if running.verified and not required:
         yield f"the running image was judged ({running.verified[0]}), and no policy would judge the next one"
+    # A record is the policy's name, a colon, and what it proved (`judge`).
+    judged = dict.fromkeys(text.partition(":")[0] for text in running.verified if required)
+    for policy in (name for name in judged if name not in required):
+        yield f"policy {policy} judged the running image, and is not required of the next one"
     if running.image is not None and _PINNED.search(running.image) and not _PINNED.search(reference):
         yield f"{running.image} names one image by its digest, and {reference} whatever its tag will lead to"
 
