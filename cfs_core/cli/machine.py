@@ -84,6 +84,42 @@ def finalize_at_shutdown(app: App, root: Path) -> bool:
     return done.returncode == 0
 
 
+def soft_reboot_option(command: F) -> F:
+    """Add ``--soft-reboot``."""
+    return click.option(
+        "--soft-reboot",
+        type=click.Choice(["required", "auto"]),
+        help="With --apply: start userspace alone again, where kernel and arguments are the same.",
+    )(command)
+
+
+def restart(app: App, root: Path, identity: str | None, soft: str | None) -> None:
+    """Start the machine again; with *soft* ``auto`` or ``required`` only its userspace, into deployment *identity*.
+
+    Raises:
+        RefusedError: that is required and cannot be, or there is no systemd to ask.
+        CommandError: something refuses.
+    """
+    from cfs_core.lifecycle.access import find_places, machine_below
+    from cfs_core.lifecycle.soft_reboot import mount_next_root, refuse_soft
+
+    systemctl = app.commands.find("systemctl")
+    machine = machine_below(root, app)
+    deployment = machine.status.get(identity)
+    if soft is not None and deployment is not None and systemctl is not None:
+        try:
+            refuse_soft(machine, deployment.id)
+        except RefusedError:
+            if soft == "required":
+                raise
+        else:
+            words = deployment.boot_entry.arguments if deployment.boot_entry is not None else ()
+            mount_next_root(find_places(root), words or (f"composefs={deployment.id}",), app.commands)
+            app.commands.run([str(systemctl), "soft-reboot"])
+            return
+    reboot(app)
+
+
 def reboot(app: App) -> None:
     """Start the machine again.
 

@@ -12,9 +12,10 @@ from cfs_core.cli.machine import (
     dry_run_option,
     finalize_at_shutdown,
     machine_options,
-    reboot,
     refuse_elsewhere,
+    restart,
     show_change,
+    soft_reboot_option,
 )
 from cfs_core.cli.output import ResultCommand, authfile_option, say, show_json
 from cfs_core.errors import UsageError
@@ -38,6 +39,7 @@ def _staging_options(command: F) -> F:
         ),
         click.option("--allow-weaker", is_flag=True, help="Go on though less is verified than before."),
         click.option("--apply", is_flag=True, help="Restart the machine into it."),
+        soft_reboot_option,
         click.option("--quiet", is_flag=True, help="Say nothing but errors."),
         dry_run_option,
         machine_options,
@@ -98,6 +100,7 @@ def switch(app: App, /, target: str, root: Path, output: str, **options: Any) ->
 
 @click.command(cls=ResultCommand)
 @click.option("--apply", is_flag=True, help="Restart the machine into it.")
+@soft_reboot_option
 @click.option("--yes", "-y", is_flag=True, help="Drop a staged upgrade without asking.")
 @dry_run_option
 @machine_options
@@ -122,7 +125,7 @@ def rollback(app: App, /, root: Path, output: str, **options: Any) -> int:  # no
         result = go_back(opened, drop_staged=drop, dry_run=options["dry_run"])
     show_change(result, output)
     if options["apply"] and not options["dry_run"]:
-        reboot(app)
+        restart(app, root, result.image_id, options["soft_reboot"])
     return 0
 
 
@@ -215,6 +218,7 @@ def _check(app: App, root: Path, request: UpgradeRequest, output: str) -> int:
 def _stage(app: App, root: Path, request: UpgradeRequest, output: str, options: Mapping[str, Any]) -> int:
     from cfs_core.lifecycle.garbage import collect
     from cfs_core.lifecycle.session import session
+    from cfs_core.lifecycle.soft_reboot import refuse_soft
     from cfs_core.lifecycle.upgrade import unlock
     from cfs_core.lifecycle.upgrade import upgrade as run
 
@@ -222,6 +226,8 @@ def _stage(app: App, root: Path, request: UpgradeRequest, output: str, options: 
         refuse_elsewhere(root, "--apply")
     with session(root, app, "upgrade", writable=not request.dry_run) as opened:
         result = unlock(opened) if options.get("from_downloaded") else run(opened, app, request)
+        if options["soft_reboot"] == "required" and result.result == "staged" and result.image_id is not None:
+            refuse_soft(opened.machine, result.image_id)
         if result.result in {"staged", "downloaded"}:
             collect(opened)
     app.progress.close()
@@ -229,9 +235,9 @@ def _stage(app: App, root: Path, request: UpgradeRequest, output: str, options: 
     if not options["quiet"]:
         _show(result, output, at_shutdown=at_shutdown)
     if options["apply"] and result.result == "staged":
-        if not at_shutdown:
+        if not at_shutdown or options["soft_reboot"]:
             _finalize_now(app, root)
-        reboot(app)
+        restart(app, root, result.image_id, options["soft_reboot"])
     return 0
 
 

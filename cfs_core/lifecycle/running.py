@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 STAGED = "composefs/staged-deployment"
 """Below /run: what the finalizing at shutdown makes the default, as bootc has it (formats F.1)."""
 
+_SOURCE = re.compile(r"(?:composefs:|transient:composefs=)([0-9a-f]+)")
+"""What early boot calls the root that it mounts (formats E.6)."""
+
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -64,10 +67,12 @@ def read_running(root: Path) -> RunningSystem:
     arguments = split_arguments(_text(root / "proc/cmdline"))
     mounts = tuple(_mounts(_text(root / "proc/self/mountinfo") or _text(root / "proc/1/mountinfo")))
     system = RunningSystem(arguments=arguments, mounts=mounts)
+    root_mount = system.mount_at("/")
     over = system.mount_at("/usr")
     overlay = over is not None and over.filesystem == "overlay"
     return RunningSystem(
-        booted=argument_deployment(arguments),
+        # After a soft reboot the kernel's command line is that of another deployment; the mount says what runs.
+        booted=(_deployment_of(root_mount) if root_mount is not None else None) or argument_deployment(arguments),
         arguments=arguments,
         staged=read_staged(root / "run"),
         usr_overlay=_access(over) if over is not None and overlay else None,
@@ -122,6 +127,11 @@ def _mounts(text: str) -> list[Mount]:
 
 def _unescaped(text: str) -> str:
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def _deployment_of(mount: Mount) -> str | None:
+    match = _SOURCE.fullmatch(mount.source)
+    return match[1] if match else None
 
 
 def _access(mount: Mount) -> str:

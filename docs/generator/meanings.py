@@ -98,6 +98,7 @@ CODES = {
     "state.origin": "The origin file of the deployment is missing.",
     "state.pinned": "The deployment is pinned, and cannot be removed.",
     "state.same": "The image to switch to has the very files of what runs.",
+    "state.soft-reboot": "The deployment cannot be reached without starting the kernel again.",
     "state.staged": "An upgrade is staged: it would be dropped, or what it was staged for is gone.",
     "state.usr-overlay": "An overlay is mounted over /usr already.",
     "state.weaker": "Less would be verified after the change than before.",

@@ -94,6 +94,15 @@ def test_an_overlay_over_usr(tmp_path):
         assert found(tmp_path)[1]["usrOverlay"] == {"accessMode": access, "persistence": "transient"}
 
 
+def test_after_a_soft_reboot_the_mount_says_what_runs(tmp_path):
+    bootc_machine(tmp_path, [A, B], booted=A)
+    for source in (f"composefs:{B}", f"transient:composefs={B}"):
+        (tmp_path / "proc/self/mountinfo").write_text(f"47 1 0:35 / / ro - overlay {source} ro\n")
+        assert found(tmp_path)[1]["booted"]["composefs"]["verity"] == B
+    (tmp_path / "proc/self/mountinfo").write_text("47 1 0:35 / / ro - ext4 /dev/vda ro\n")
+    assert found(tmp_path)[1]["booted"]["composefs"]["verity"] == A
+
+
 def test_what_runs_and_is_not_there_is_told(tmp_path):
     _, status, ours = found(bootc_machine(tmp_path, [A], booted=B))
     assert status["booted"] is None

@@ -9,7 +9,7 @@ import pytest
 from builders.lifecycle_kit import finalized, kernel, run, staged, upgraded, version
 from builders.pe import pe_bytes
 
-from cfs_core.errors import DiskFullError, NotFoundError, RefusedError, StateError
+from cfs_core.errors import DiskFullError, NotFoundError, RefusedError, StateError, UsageError
 from cfs_core.lifecycle import room
 from cfs_core.lifecycle.document import document
 from cfs_core.lifecycle.etc_merge.rules import OnConflict
@@ -456,3 +456,14 @@ def test_an_image_without_a_loader_is_no_fault(machine, versions):
     assert finalized(machine).loader.result == "none"
     assert machine.reboot() == done.image_id
     assert (machine.root / PLACES[1]).exists()
+
+
+def test_a_soft_reboot_needs_the_same_kernel(machine, versions):
+    versions.publish(version(2, **kernel("two")))
+    with pytest.raises(RefusedError) as caught:
+        run(machine, "upgrade", "--soft-reboot", "required")
+    assert (caught.value.code, "its kernel or initramfs differs" in caught.value.message) == ("state.soft-reboot", True)
+    versions.publish(version(3))
+    assert run(machine, "upgrade", "--soft-reboot", "required").exit_code == 0
+    with pytest.raises(UsageError):
+        run(machine, "upgrade", "--apply")
