@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cfs_core.errors import StateError
-from cfs_core.lifecycle.etc_merge.accounts import Renumbered, renumbered, without_orphans
+from cfs_core.lifecycle.etc_merge.accounts import Renumbered, owning, renumbered, without_orphans
 from cfs_core.lifecycle.etc_merge.labels import labelled
 from cfs_core.lifecycle.etc_merge.nodes import DIRECTORY, EtcNode
 from cfs_core.lifecycle.etc_merge.rules import Merge, Note, OnConflict, merge
@@ -39,7 +39,10 @@ _PLAIN = EtcNode(kind=DIRECTORY, mode=0o700)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtcPlan:
-    """What /etc of a deployment will be; ``tree`` None: as the image has it, nothing is carried over."""
+    """What /etc of a deployment will be; ``tree`` None: as the image has it, nothing is carried over.
+
+    ``renumbered`` are users and groups that get another number, and own something in /etc or /var by the one they have.
+    """
 
     tree: EtcTree | None
     merged: Merge
@@ -88,7 +91,9 @@ def plan_etc(
     merged = merge(old.etc(), local, image, on_conflict)
     tree = labelled(merged.tree, [path for path in merged.local if path not in image], new.deployed, storage)
     tree, orphans = without_orphans(tree, _elsewhere(new.deployed))
-    return EtcPlan(tree=tree, merged=merged, orphans=orphans, renumbered=renumbered(local, tree))
+    places = (state_of(session, old.id) / "etc", session.places.sysroot / "state/os/default/var")
+    changed = owning(renumbered(local, tree), places)
+    return EtcPlan(tree=tree, merged=merged, orphans=orphans, renumbered=changed)
 
 
 def refuse_conflicts(plan: EtcPlan, on_conflict: OnConflict) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cfs_core.lifecycle.etc_merge.accounts import Renumbered, renumbered, without_orphans
+from cfs_core.lifecycle.etc_merge.accounts import Renumbered, owning, renumbered, without_orphans
 from cfs_core.lifecycle.etc_merge.difference import differences
 from cfs_core.lifecycle.etc_merge.nodes import DIRECTORY, REGULAR, SPECIAL, SYMLINK, EtcNode, same
 from cfs_core.lifecycle.etc_merge.rules import OnConflict, merge
@@ -192,6 +192,16 @@ def test_numbers_that_change_are_found():
     before = tree(passwd=file("root:x:0:0\nnginx:x:990:5\n"), group=file("nginx:x:990:\n"))
     after = tree(passwd=file("root:x:0:0\nnginx:x:991:5\nnew:x:5:5\n"), group=file("nginx:x:990:\n"))
     assert renumbered(before, after) == (Renumbered(kind="user", name="nginx", old=990, new=991),)
+
+
+def test_only_numbers_that_own_something_matter(tmp_path):
+    mine, nobody = os.geteuid(), 4_000_000
+    changed = tuple(Renumbered(kind="user", name=f"u{old}", old=old, new=5) for old in (mine, nobody))
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+    assert owning(changed, [tmp_path, tmp_path / "missing"]) == changed[:1]
+    assert owning(changed, [tmp_path / "a/b"]) == ()
+    assert owning((), [tmp_path]) == ()
 
 
 def test_differences():

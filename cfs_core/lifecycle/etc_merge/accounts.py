@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,8 @@ from cfs_core.model.content import BytesContent, read_all
 from cfs_core.model.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 _PAIRS = ((b"passwd", b"shadow"), (b"group", b"gshadow"))
 _SHORT = 1 << 20
@@ -62,6 +65,23 @@ def renumbered(local: EtcTree, merged: EtcTree) -> tuple[Renumbered, ...]:
             if before[name] != after[name]
         ]
     return tuple(found)
+
+
+def owning(changed: tuple[Renumbered, ...], trees: Iterable[Path]) -> tuple[Renumbered, ...]:
+    """Return those of *changed* to whose old number something below *trees* belongs. No link is followed."""
+    left = {(each.kind, each.old): each for each in changed}
+    found: list[Renumbered] = []
+    pending = [str(tree) for tree in trees]
+    while pending and left:
+        place = pending.pop()
+        with suppress(OSError), os.scandir(place) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                owners = (("user", status.st_uid), ("group", status.st_gid))
+                found += [left.pop(key) for key in owners if key in left]
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+    return tuple(sorted(found, key=lambda each: (each.kind, each.name)))
 
 
 def _numbers(node: EtcNode | None) -> Iterator[tuple[str, int]]:
