@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from cfs_core.cli.app import App
     from cfs_core.lifecycle.trial import TrialResult
 
+WAIT = 300
+"""Seconds; the units of one boot come at the same time, and one of them may be an upgrade."""
+
 
 @click.group(cls=ResultGroup)
 def boot() -> None:
@@ -34,7 +37,7 @@ def good(app: App, root: Path, output: str) -> None:
     from cfs_core.lifecycle.session import session
     from cfs_core.lifecycle.trial import bless
 
-    with session(root, app, "boot good") as opened:
+    with session(root, app, "boot good", wait_seconds=WAIT) as opened:
         result = bless(opened)
     _show(result, output)
 
@@ -52,7 +55,7 @@ def check(app: App, root: Path, output: str) -> None:
     from cfs_core.lifecycle.session import session
     from cfs_core.lifecycle.trial import record_failures
 
-    with session(root, app, "boot check") as opened:
+    with session(root, app, "boot check", wait_seconds=WAIT) as opened:
         result = record_failures(opened)
     _show(result, output)
 
@@ -74,7 +77,7 @@ def failed(app: App, reason: str, root: Path, output: str, *, no_reboot: bool) -
     from cfs_core.lifecycle.session import session
     from cfs_core.lifecycle.trial import give_up
 
-    with session(root, app, "boot failed") as opened:
+    with session(root, app, "boot failed", wait_seconds=WAIT) as opened:
         result = give_up(opened, reason)
     _show(result, output)
     if result.result == "reboot" and not no_reboot and root == FilePath("/"):

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
+WAIT = 60
+"""Seconds that finalizing waits for a verb which the shutdown has not ended yet."""
+
 
 def _staging_options(command: F) -> F:
     for option in (
@@ -147,7 +150,7 @@ def finalize(app: App, /, root: Path, output: str, etc_conflicts: str | None) ->
     from cfs_core.lifecycle.finalize import finalize as run
     from cfs_core.lifecycle.session import session
 
-    with session(root, app, "finalize") as opened:
+    with session(root, app, "finalize", wait_seconds=WAIT) as opened:
         result = run(opened, OnConflict(etc_conflicts) if etc_conflicts else None)
     if output == "json":
         show_json(result)

@@ -189,8 +189,12 @@ class Session:
 
 
 @contextmanager
-def session(root: Path, services: Services, what: str, *, writable: bool = True) -> Iterator[Session]:
+def session(
+    root: Path, services: Services, what: str, *, writable: bool = True, wait_seconds: float = 0
+) -> Iterator[Session]:
     """Lock the machine below *root* for *what* and read it. Without *writable* nothing is locked: only to look.
+
+    *wait_seconds*: how long somebody else may hold the lock.
 
     Raises:
         StateError: no deployments are there.
@@ -200,7 +204,7 @@ def session(root: Path, services: Services, what: str, *, writable: bool = True)
     if not writable:
         yield _opened(root, services, None)
         return
-    with locked(root / "run/cfs.lock", what):
+    with locked(root / "run/cfs.lock", what, wait_seconds=wait_seconds):
         esp = make_writable() if root == Path("/") else None
         yield _opened(root, services, esp)
 

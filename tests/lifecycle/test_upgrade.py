@@ -376,6 +376,19 @@ def test_one_writer_at_a_time(machine):
     run(machine, "gc")
 
 
+def test_units_of_a_boot_wait_for_each_other(machine):
+    from threading import Timer
+
+    from cfs_core.lifecycle.lock import locked
+
+    held = locked(machine.root / "run/cfs.lock", "test")
+    held.__enter__()
+    timer = Timer(1.0, held.__exit__, (None, None, None))
+    timer.start()
+    assert run(machine, "boot", "check").exit_code == 0
+    timer.join()
+
+
 def test_what_bootc_staged_is_finalized(machine, versions):
     """Nothing of ours is there: no details below /run, no section of ours in the origin files."""
     versions.publish(version(2, **{"usr/lib/bootc/kargs.d/20-more.toml": File('kargs = ["more=2"]\n')}))
