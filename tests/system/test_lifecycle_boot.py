@@ -75,7 +75,7 @@ def test_upgrade_and_back(guest, user):
     before = status(guest)
     assert before["cfs"]["problems"] == []
     one = before["status"]["booted"]["composefs"]["verity"]
-    guest.sh("echo mine >/etc/mine; chmod 600 /etc/issue; rm /etc/motd; echo kept >/var/kept")
+    guest.sh("echo mine >/etc/mine; chmod 600 /etc/issue; rm -f /etc/motd; echo kept >/var/kept")
     guest.sh("cfs kargs add local=1")
     assert "update: " in guest.sh("cfs upgrade --check")
     staged = json.loads(guest.sh("cfs --no-progress upgrade --format json 2>/dev/null"))
@@ -83,7 +83,9 @@ def test_upgrade_and_back(guest, user):
 
     guest.reboot()
     plug_in(guest)
+    guest.sh("while systemctl is-active -q cfs-boot-good.service; do sleep 1; done")
     after = status(guest)
+    assert guest.sh("systemctl is-system-running --wait", ok=(0, 1)).strip() == "running"
     assert after["status"]["booted"]["composefs"]["verity"] == staged["image_id"] != one
     assert after["status"]["rollback"]["composefs"]["verity"] == one
     assert after["cfs"]["problems"] == []
