@@ -204,6 +204,12 @@ class Guest:
         self._socket.sendall(b"systemctl reboot\n")
         self._wait(b"<<READY>>\n", seconds)
 
+    def power_off(self, seconds=1800):
+        """Shut it down in order."""
+        self._socket.sendall(b"systemctl poweroff\n")
+        self._process.wait(seconds)
+        self.stop()
+
     def stop(self):
         """Pull the plug."""
         if self._process is not None:

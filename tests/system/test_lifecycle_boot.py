@@ -102,8 +102,7 @@ def test_upgrade_and_back(guest, user):
     assert guest.sh("ls /usr/lib/version", ok=(2,))
     assert guest.sh("cat /etc/mine /var/kept").split() == ["mine", "kept"]
     guest.sh("cfs gc; cfs fsck", seconds=3000)
-    guest.sh("sync")
-    guest.stop()
+    guest.power_off()
     user.cfs("repo", "fsck", "--disk", guest.disk)
 
 
