@@ -102,6 +102,8 @@ def _show(machine: Machine, *, booted_only: bool, verbose: bool) -> None:
         say(f"other system\n  boot entry  {_words(entry)}")
     for name, failure in machine.failures.items():
         say(f"failed: {name:.16}: {failure.reason}")
+    for note in machine.status.notes:
+        say(f"note: {note.where}: {note.message} [{note.code}]")
     for problem in machine.status.problems:
         say(f"inconsistent: {problem.where}: {problem.message} [{problem.code}]")
 

@@ -10,7 +10,7 @@ from cfs_core.errors import RefusedError, StateError
 from cfs_core.lifecycle import menus
 from cfs_core.lifecycle.arguments import edited
 from cfs_core.lifecycle.staging import read_details, write_details
-from cfs_core.model.action import Attributes, Effect, WriteFile
+from cfs_core.model.action import Attributes, WriteFile
 from cfs_core.model.places import DEPLOYMENTS
 
 if TYPE_CHECKING:
@@ -156,7 +156,6 @@ def follow(session: Session, image: str) -> ChangeResult:
             data=origin.format().encode(),
             attributes=Attributes(mode=0o644),
             why="where updates come from",
-            effect=Effect.REPLACE,
         )
     )
     return ChangeResult(result="changed", image_id=followed.id, before=(followed.image or "",), after=(reference,))

@@ -131,6 +131,8 @@ def _ours(machine: Machine) -> dict[str, Any]:
                 "manifest_digest": each.manifest_digest,
                 "layout": each.layout,
                 "verified": each.verified,
+                "bootloader": each.bootloader,
+                "bootloader_distribution": each.bootloader_distribution,
                 "entries": each.entries,
                 "pinned": each.id in records.pinned,
                 "failed": records.failed.get(each.id),
@@ -140,4 +142,5 @@ def _ours(machine: Machine) -> dict[str, Any]:
         ],
         "foreign": machine.status.foreign,
         "problems": machine.status.problems,
+        "notes": machine.status.notes,
     }

@@ -15,7 +15,7 @@ from cfs_core.lifecycle.etc_merge.rules import Merge, Note, OnConflict, merge
 from cfs_core.lifecycle.etc_merge.scan import scan_directory
 from cfs_core.lifecycle.etc_merge.write import write_tree
 from cfs_core.lifecycle.states import remove_tree, state_of
-from cfs_core.model.action import Attributes, Effect, ExchangePaths, RemovePath, WriteFile
+from cfs_core.model.action import Attributes, ExchangePaths, RemovePath, WriteFile
 from cfs_core.model.places import DEPLOYMENTS
 from cfs_core.system.syncing import sync_filesystem
 
@@ -133,7 +133,7 @@ def write_etc(session: Session, identity: str, plan: EtcPlan) -> Iterator[WriteF
     yield WriteFile(location=where / REPORT, data=report, attributes=Attributes(mode=0o600), why="what became of /etc")
     if plan.tree is not None:
         why = "the merged /etc takes its place"
-        yield ExchangePaths(a=where / MERGING, b=where / "etc", why=why, effect=Effect.REPLACE)
+        yield ExchangePaths(a=where / MERGING, b=where / "etc", why=why)
 
 
 def etc_mode(image: TreeReader) -> str:

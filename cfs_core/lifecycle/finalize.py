@@ -99,7 +99,7 @@ def _planned(
     old, new = stored_status(repository, booted), stored_status(repository, staged)
     etc = plan_etc(session, old, new, session.storage(), on_conflict)
     merged = new.merged()
-    artifacts = choose_artifacts(find_artifacts(merged))
+    artifacts = choose_artifacts(find_artifacts(merged), merged)
     details = read_details(session, identity)
     arguments = tuple(details["arguments"]) if "arguments" in details else _arguments(session, old, new)
     entry = entry_of(identity, artifacts, arguments)

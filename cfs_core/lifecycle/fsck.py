@@ -13,7 +13,7 @@ from cfs_core.lifecycle import menus
 from cfs_core.lifecycle.entry import entry_of, running_arguments
 from cfs_core.lifecycle.states import GONE, path_of, remove_tree
 from cfs_core.lifecycle.stored import stored_status
-from cfs_core.model.action import CopyObject, Effect, MakeDirectory, RemovePath, RenamePath
+from cfs_core.model.action import CopyObject, MakeDirectory, RemovePath, RenamePath
 from cfs_core.model.boot import EntryKind
 from cfs_core.model.deployment import Problem
 from cfs_core.model.digest import Digest
@@ -140,7 +140,7 @@ def _repair_boot(session: Session, problems: list[Problem]) -> list[Repaired]:
             for location, content in _files(deployment.boot_entry, artifacts):
                 if not session.target.exists(location) or not _same(session, location, content):
                     why = "boot file as its image has it"
-                    copy = CopyObject(location=location, source=content, why=why, effect=Effect.REPLACE)
+                    copy = CopyObject(location=location, source=content, why=why)
                     session.place_boot_files([copy])
     if any(problem.code == "boot.untidy" for problem in problems):
         session.write_menu(menus.unchanged(session.machine))
@@ -197,7 +197,7 @@ def _put_aside(session: Session, where: str) -> bool:
     session.apply(
         [
             MakeDirectory(location=GONE, why=why),
-            RenamePath(source=location, location=GONE / where.replace("/", "-"), why=why, effect=Effect.REPLACE),
+            RenamePath(source=location, location=GONE / where.replace("/", "-"), why=why),
         ]
     )
     return True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import StateError
 from cfs_core.lifecycle.records import Records
 from cfs_core.lifecycle.running import RunningSystem
-from cfs_core.lifecycle.status import Status, read_status
+from cfs_core.lifecycle.status import read_status
 from cfs_core.model.boot import BootMenu
 from cfs_core.model.deployment import Problem
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.bootloader import Bootloader
     from cfs_core.interfaces.target import TargetView
     from cfs_core.lifecycle.records import Failure
-    from cfs_core.lifecycle.status import DeploymentStatus
+    from cfs_core.lifecycle.status import DeploymentStatus, Status
     from cfs_core.model.boot import BootEntry
 
 
@@ -146,9 +146,7 @@ def read_machine(
     problems = [*status.problems, *_odd(status, running)]
     return Machine(
         target=target,
-        status=Status(
-            deployments=status.deployments, foreign=status.foreign, problems=tuple(problems), menus=status.menus
-        ),
+        status=replace(status, problems=tuple(problems)),
         running=running,
         records=Records.read(target),
         loader=_loader(status, running),

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.model.action import Attributes, Effect, WriteFile
+from cfs_core.model.action import Attributes, WriteFile
 from cfs_core.model.disk import Location, Volume
 
 if TYPE_CHECKING:
@@ -98,7 +98,6 @@ class Records:
             data=data,
             attributes=Attributes(mode=0o644),
             why="what cfs keeps about this machine",
-            effect=Effect.REPLACE,
         )
 
 

@@ -62,7 +62,11 @@ def stage(session: Session, plan: Plan, staged: Staged) -> None:
     """
     session.stage(None)
     state = _state(plan)
-    origin = plan_origin(state, _boot_files(plan.menu_actions))
+    origin = plan_origin(
+        state,
+        _boot_files(plan.menu_actions),
+        (plan.decisions.bootloader_choice.value, plan.decisions.bootloader_owner.distribution),
+    )
     kept = session.machine.status.get(staged.id)
     if kept is None or not kept.entries:
         sweep(session)
@@ -111,7 +115,6 @@ def _state(plan: Plan) -> DeploymentState:
         boot_digest=plan.decisions.artifacts.boot_digest,
         manifest_digest=image.resolved.manifest.digest,
         verified=image.verified,
-        bootloader=plan.decisions.bootloader_choice.value,
         config=image.resolved.config,
     )
 

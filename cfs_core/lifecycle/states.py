@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from cfs_core.lifecycle.etc_merge.write import clear_flags
-from cfs_core.model.action import Effect, MakeDirectory, RenamePath
+from cfs_core.model.action import MakeDirectory, RenamePath
 from cfs_core.model.disk import Location, Volume
 from cfs_core.model.places import DEPLOYMENTS
 
@@ -38,7 +38,7 @@ def adopt(session: Session, identity: str) -> None:
     """
     discard(session, identity)
     why = "the state of the deployment is whole"
-    session.apply([RenamePath(source=NEW / identity, location=DEPLOYMENTS / identity, why=why, effect=Effect.ADD)])
+    session.apply([RenamePath(source=NEW / identity, location=DEPLOYMENTS / identity, why=why)])
 
 
 def discard(session: Session, identity: str) -> None:
@@ -55,7 +55,7 @@ def discard(session: Session, identity: str) -> None:
     session.apply(
         [
             MakeDirectory(location=GONE, why=why),
-            RenamePath(source=DEPLOYMENTS / identity, location=GONE / identity, why=why, effect=Effect.DESTROY),
+            RenamePath(source=DEPLOYMENTS / identity, location=GONE / identity, why=why),
         ]
     )
     remove_tree(path_of(session, GONE / identity))

@@ -73,7 +73,8 @@ class StoredDeployment:
             StateError: the image is not here as a whole.
             ImageError: it has no kernel.
         """
-        return choose_artifacts(find_artifacts(self.merged()))
+        merged = self.merged()
+        return choose_artifacts(find_artifacts(merged), merged)
 
     def merged(self) -> ImageReader:
         """Return the merged layers: /boot is there only, not in the tree that is mounted.

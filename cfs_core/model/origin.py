@@ -36,11 +36,14 @@ class OriginFile:
     verified: tuple[str, ...] = ()
     """What policies verified when it was installed."""
 
+    bootloader: str | None = None
+    """Name of the bootloader that it was installed with."""
+
+    bootloader_distribution: str | None = None
+    """Distribution of the plugin that has that bootloader."""
+
     files: tuple[BootFile, ...] = ()
     """Loader, menu and kernel files that were installed with it."""
-
-    bootloader: str | None = None
-    """Name of the provider that made its boot entry."""
 
     version: str | None = None
     """The image's label ``org.opencontainers.image.version``."""
@@ -74,12 +77,13 @@ class OriginFile:
             boot_digest=parser.get("boot", "digest", fallback=None),
             manifest_digest=parser.get("image", "manifest_digest", fallback=None),
             verified=tuple(filter(None, ours.get("verified", "").split("; "))),
+            bootloader=ours.get("bootloader") or None,
+            bootloader_distribution=ours.get("bootloader-distribution") or None,
             files=tuple(
                 (Location(Volume[match[2]], match[3]), match[1])
                 for match in found
                 if match and match[2] in Volume.__members__
             ),
-            bootloader=ours.get("bootloader") or None,
             version=ours.get("version") or None,
             created=ours.get("created") or None,
             architecture=ours.get("architecture") or None,
@@ -100,6 +104,7 @@ class OriginFile:
         verified = _line("; ".join(self.verified))
         ours = [f"verified = {verified}"] if verified else []
         ours += [f"{name} = {_line(value)}" for name in _FACTS if (value := getattr(self, name))]
+        ours += [f"bootloader-distribution = {self.bootloader_distribution}"] if self.bootloader_distribution else []
         ours += [f"file.{number} = {hexes} {location}" for number, (location, hexes) in enumerate(self.files)]
         lines += ["[cfs]", *ours] if ours else []
         return "\n".join(lines) + "\n"

@@ -24,6 +24,9 @@ DISTRIBUTIONS: Final = {
 }
 """Providers by name."""
 
+DEFAULTS: Final = "cfs-installer"
+"""The distribution that brings core and the default plugins."""
+
 
 def install_hint(provider: str) -> str:
     """Return what to do where *provider* is missing."""

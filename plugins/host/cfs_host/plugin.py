@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
     import click
 
-CFS_PLUGIN_API = (1, 0)
+    from cfs_core.plugin import CommandContext
+
+CFS_PLUGIN_API = (2, 0)
 
 
-def _make_install(_context: None) -> click.Command:
+def _make_install(_context: CommandContext) -> click.Command:
     from cfs_host.commands import make_install
 
     return make_install()
