@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from builders import bootable
-from builders.pe import pe_bytes
 from cfs_core.lifecycle.finalize import finalize
 from cfs_core.lifecycle.session import session
 from cfs_core.lifecycle.upgrade import UpgradeRequest, upgrade
 from cfs_testkit.builders.oci import File, Image, layer, write_layout
+from cfs_testkit.programs import kernel as program_of_a_kernel
 
 
 def own(tree):
@@ -58,7 +58,7 @@ def sealed(number, digest_of):
 
 def kernel(text):
     """Another kernel."""
-    return {f"{bootable.MODULES}/vmlinuz": File(pe_bytes([(".text", text.encode() * 200)], 0x8664))}
+    return {f"{bootable.MODULES}/vmlinuz": File(program_of_a_kernel("amd64", bootable.KERNEL_VERSION) + text.encode())}
 
 
 class Versions:
