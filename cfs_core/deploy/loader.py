@@ -81,8 +81,10 @@ def wanted_timeout(settings: Settings, provider: BootloaderProvider) -> tuple[in
     if not isinstance(asked.value, int) or Capability.TIMEOUT in provider.can:
         return (asked.value if isinstance(asked.value, int) else None), []
     message = f"{provider.name} cannot show its menu for a given time, which install.timeout of {asked.origin} asks for"
-    make = preflight.warning if asked.rank is Rank.IMAGE else preflight.error
-    return None, [make("boot.loader-unable", message, "leave install.timeout out, or choose another --bootloader")]
+    hint = "leave install.timeout out, or choose another --bootloader"
+    if asked.rank is Rank.IMAGE:
+        return None, [preflight.warning("boot.loader-unable", message, hint)]
+    return None, [preflight.error("boot.loader-unable", message, hint)]
 
 
 def check_filled(
