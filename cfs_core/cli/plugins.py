@@ -141,6 +141,35 @@ def _contested(transports: Registry[TransportProvider]) -> Iterator[Trouble]:
 
 
 @plugins.command()
+@click.argument("names", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Describe everything: the whole reference, for a pager.")
+@format_option
+def docs(names: tuple[str, ...], *, everything: bool, output: str) -> None:
+    """Print the reference for authors of plugins: hooks, interfaces, facts, enumerations, errors, the kit for tests.
+
+    Without NAMES it lists them. A name is that of a hook, a class, a function or a value; a module's describes all that
+    may be imported from it. The kit is described where cfs-plugin-testkit is installed.
+
+    \b
+    Examples:
+      cfs plugins docs
+      cfs plugins docs cfs_register_bootloaders BootFacts Volume
+      cfs plugins docs --all | less
+    """
+    from cfs_core.cli import reference_text
+    from cfs_core.cli.reference import every_entry
+
+    chosen = reference_text.chosen(every_entry(), names)
+    if output == "json":
+        show_json({"api": list(API_VERSION), "names": reference_text.records(chosen)})
+    elif names or everything:
+        for entry in chosen:
+            say("\n".join(reference_text.described(entry)) + "\n")
+    else:
+        table([(entry.module, entry.name, entry.kind, entry.summary) for entry in chosen], reference_text.HEADINGS)
+
+
+@plugins.command()
 @click.argument("kind", type=click.Choice(["bootloader", "transport", "storage", "policy"]))
 @click.argument("name")
 @click.option("--directory", type=click.Path(path_type=Path), help="Where to put it (default: ./cfs-NAME).")

@@ -65,6 +65,8 @@ class PeFile:
     """The machine's number in the COFF header (PE format, Machine Types)."""
 
     sections: tuple[Section, ...]
+    """Name, offset and size in the file, in the table's order."""
+
     subsystem: int | None = None
     """What it was made for, by its optional header; None if it has none."""
 

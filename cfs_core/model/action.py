@@ -165,6 +165,7 @@ class RemovePath(Action):
     """What goes."""
 
     effect: Effect = field(default=Effect.DESTROY, init=False, compare=False)
+    """What was there is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +179,7 @@ class RenamePath(Action):
     """The new name, on the same volume."""
 
     effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
+    """Something else may have been there before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +193,7 @@ class ExchangePaths(Action):
     """The other, on the same volume."""
 
     effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
+    """Something else was there before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +210,7 @@ class WriteBlocks(Action):
     """The bytes."""
 
     effect: Effect = field(default=Effect.DESTROY, init=False, compare=False)
+    """What was there is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +227,7 @@ class SetEfiVariable(Action):
     """Its value."""
 
     effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
+    """It may have had another value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +244,7 @@ class RunCommand(Action):
     """What it writes there."""
 
     effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
+    """What a tool does is not known better."""
 
 
 PlacingAction = WriteFile | CopyObject | MakeDirectory | MakeSymlink | MakeHardLink | MakeSpecial

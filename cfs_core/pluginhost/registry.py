@@ -72,6 +72,7 @@ class Trouble:
     """False where the plugin still works: it prints, or is slow."""
 
     cause: BaseException | None = field(default=None, repr=False)
+    """The exception, where one was raised."""
 
     def __str__(self) -> str:
         where = f" in {self.hook}" if self.hook else ""

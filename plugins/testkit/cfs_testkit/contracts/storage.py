@@ -63,6 +63,7 @@ class StorageContract(Contract):
     family = all_families.STORAGE
 
     options: ClassVar[FormatOptions] = FormatOptions()
+    """Choices for the repositories that are made."""
 
     unprotected: ClassVar[Mapping[str, str]] = {}
     """Files of a repository whose every byte need not matter, and why."""
