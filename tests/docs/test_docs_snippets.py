@@ -26,7 +26,7 @@ from cfs_testkit.builders.oci import File, write_layout
 from cfs_testkit.programs import program
 
 EARLY_BOOT = snippets.ROOT / "plugins/initramfs/cfs_initramfs/boot"
-TOOLS = ("mkfs.ext4", "debugfs", "mkfs.vfat", "fsck.fat")
+TOOLS = ("mkfs.ext4", "debugfs", "mkfs.vfat", "fsck.fat", "mcopy", "patch")
 RUN = [page for page in snippets.pages() if any(block.runs for block in snippets.blocks(page))]
 NOT_RUN = {
     "README.md": ["it is the demo"],

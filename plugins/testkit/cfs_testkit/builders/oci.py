@@ -99,16 +99,11 @@ class Hard:
 
 @dataclass(frozen=True)
 class Device:
-    """A device node."""
+    """A node of a device, ``block`` or character, with its ``major`` and ``minor`` number."""
 
     major: int
-    """Major number."""
-
     minor: int
-    """Minor number."""
-
     block: bool = False
-    """A block device, and no character device."""
 
 
 @dataclass(frozen=True)

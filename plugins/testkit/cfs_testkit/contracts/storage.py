@@ -58,12 +58,11 @@ MORE: dict[str, str | bytes | None] = {"etc/motd": "hello\n", "usr/share/more": 
 
 
 class StorageContract(Contract):
-    """What a storage format must do. Nothing has to be given."""
+    """What a storage format must do. Nothing has to be given; ``options`` are for the repositories that are made."""
 
     family = all_families.STORAGE
 
     options: ClassVar[FormatOptions] = FormatOptions()
-    """Choices for the repositories that are made."""
 
     unprotected: ClassVar[Mapping[str, str]] = {}
     """Files of a repository whose every byte need not matter, and why."""
