@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PROJECT = "cfs"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function as the implementation of the hook of its name."""
 
 
 @hookspec

@@ -17,7 +17,7 @@ write_pages(HERE / "reference" / "generated")
 project = "cfs"
 author = "the authors of cfs"
 release = version = cfs_core.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser"]
 exclude_patterns = ["_build", "examples", "generator", "**/.*"]
 html_theme = "furo"
 html_title = "cfs"
@@ -26,9 +26,3 @@ templates_path: list[str] = []
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 suppress_warnings = ["misc.highlighting_failure"]  # shell sessions are not quite any language
-
-autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
-autodoc_use_type_comments = False
-napoleon_google_docstring = True
-napoleon_use_rtype = False

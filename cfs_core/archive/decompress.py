@@ -43,11 +43,14 @@ class DecompressionLimits:
     """What one layer may become; sizes in bytes."""
 
     total_bytes: int = 128 << 30
+    """All that comes out."""
+
     # Deflate ends at 1032 to 1 and real layers below 100; zstd makes gigabytes of a few bytes.
     ratio: int = 1000
     """Uncompressed to compressed, once more than ``ratio_free_bytes`` came out."""
 
     ratio_free_bytes: int = 256 << 20
+    """What may come out before the ratio counts."""
 
 
 _OCI = "application/vnd.oci.image.layer."

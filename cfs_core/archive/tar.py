@@ -67,14 +67,32 @@ class TarLimits:
     """What one layer may ask for; sizes in bytes. Paths and extension headers are limited per entry."""
 
     entries: int = 1_000_000
+    """Members of one layer."""
+
     file_bytes: int = 1 << 40
+    """Content of one file."""
+
     path_bytes: int = 65_535
+    """One path."""
+
     name_bytes: int = 255
+    """One name between slashes."""
+
     path_depth: int = 256
+    """Names in one path."""
+
     link_target_bytes: int = 4095
+    """What a link holds."""
+
     extension_bytes: int = 1 << 20
+    """One extension header."""
+
     xattr_count: int = 256
+    """Extended attributes of one entry."""
+
     xattr_name_bytes: int = 255
+    """One name of an attribute."""
+
     xattr_bytes: int = 64 * 1024
     """Names and values of one entry together."""
 

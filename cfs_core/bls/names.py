@@ -20,8 +20,13 @@ class EntryName:
     """The name of an entry file taken apart: ``STEM[+LEFT[-DONE]].conf`` (Boot Loader Specification, boot counting)."""
 
     stem: str
+    """The name without counters and suffix."""
+
     tries_left: int | None = None
+    """None where boots are not counted."""
+
     tries_done: int = 0
+    """None where the name has no such part."""
 
     @classmethod
     def parse(cls, name: str) -> EntryName | None:

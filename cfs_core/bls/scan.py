@@ -25,7 +25,10 @@ class Place:
     """
 
     directory: Location
+    """``ESP:/loader/entries``."""
+
     prefix: str = ""
+    """No slash at its end."""
 
     def locate(self, path: str) -> Location:
         """Return where *path* of an entry points."""
@@ -45,11 +48,22 @@ class EntryFile:
     """An entry file of a target. ``deployment_id`` is None where it boots something that is not a deployment."""
 
     place: Place
+    """Where it was looked for."""
+
     location: Location
+    """The file."""
+
     name: EntryName
+    """Its name, taken apart."""
+
     data: bytes = field(repr=False)
+    """Its bytes."""
+
     fields: Fields
+    """Keys and values, in the file's order."""
+
     deployment_id: str | None
+    """Which deployment it boots."""
 
     @property
     def ours(self) -> bool:

@@ -18,8 +18,13 @@ class MenuFile:
     """An entry file as it is, or as it is to be, and the deployment that it boots."""
 
     location: Location
+    """The file."""
+
     deployment_id: str
+    """In hex."""
+
     data: bytes = field(repr=False)
+    """Its bytes."""
 
 
 def plan_entries(have: Iterable[MenuFile], want: Sequence[MenuFile]) -> tuple[list[Action], list[Action]]:

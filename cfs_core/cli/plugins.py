@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 
 NEEDED = (families.TRANSPORTS, families.STORAGE, families.BOOTLOADERS, families.LAYOUTS, families.FILESYSTEMS)
 """Families that an install cannot do without."""
+
+FAMILIES: dict[str, families.Family[Any]] = {
+    "bootloader": families.BOOTLOADERS,
+    "transport": families.TRANSPORTS,
+    "storage": families.STORAGE,
+    "policy": families.POLICIES,
+}
+"""Kinds of plugins that `new` writes."""
 
 
 @click.group(cls=ResultGroup)
@@ -141,12 +150,45 @@ def _contested(transports: Registry[TransportProvider]) -> Iterator[Trouble]:
 
 
 @plugins.command()
-@click.argument("kind", type=click.Choice(["bootloader", "transport", "storage", "policy"]))
+@click.argument("names", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Describe everything: the whole reference, for a pager.")
+@format_option
+def docs(names: tuple[str, ...], *, everything: bool, output: str) -> None:
+    """Print the reference for authors of plugins: hooks, interfaces, facts, enumerations, errors, the kit for tests.
+
+    Without NAMES it lists them. A name is that of a hook, a class, a function or a value; a module's describes all that
+    may be imported from it. The kit is described where cfs-plugin-testkit is installed.
+
+    \b
+    Examples:
+      cfs plugins docs
+      cfs plugins docs cfs_register_bootloaders BootFacts Volume
+      cfs plugins docs --all | less
+    """
+    from cfs_core.cli import reference_text
+    from cfs_core.cli.reference import every_entry
+
+    chosen = reference_text.chosen(every_entry(), names)
+    if output == "json":
+        show_json({"api": list(API_VERSION), "names": reference_text.records(chosen)})
+    elif names or everything:
+        for entry in chosen:
+            say("\n".join(reference_text.described(entry)) + "\n")
+    else:
+        table([(entry.module, entry.name, entry.kind, entry.summary) for entry in chosen], reference_text.HEADINGS)
+
+
+@plugins.command()
+@click.argument("kind", type=click.Choice(list(FAMILIES)))
 @click.argument("name")
 @click.option("--directory", type=click.Path(path_type=Path), help="Where to put it (default: ./cfs-NAME).")
 @format_option
-def new(kind: str, name: str, directory: Path | None, output: str) -> None:
+@click.pass_obj
+def new(app: App, kind: str, name: str, directory: Path | None, output: str) -> None:
     """Write the project of a new plugin: code that works, tests that pass.
+
+    NAME is what people choose it by; the distribution is called cfs-NAME. Names that installed plugins, their
+    distributions or packages of cfs have are refused.
 
     \b
     Example:
@@ -154,8 +196,15 @@ def new(kind: str, name: str, directory: Path | None, output: str) -> None:
     """
     from cfs_core.cli.scaffold import write_project
 
-    path = write_project(kind, name, directory)
+    registry = app.host.collect(FAMILIES[kind])
+    offered = {name: str(owner) for name, (owner, _) in registry.providers.items()}
+    for owner, provider in registry.providers.values():
+        offered |= dict.fromkeys(getattr(provider, "schemes", ()), str(owner))
+    path = write_project(kind, name, directory, offered=offered)
     if output == "json":
         show_json({"path": path})
         return
-    say(f"{path} is ready; try `cd {path} && pip install -e '.[test]' && pytest`")
+    if importlib.util.find_spec("cfs_testkit") is not None:
+        say(f"{path} is ready; try `cd {path} && pip install -e '.[test]' && pytest`")
+    else:
+        say(f"{path} is ready; {path / 'README.md'} says where its tests get cfs-plugin-testkit from")

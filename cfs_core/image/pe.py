@@ -59,8 +59,14 @@ class PeFile:
     """A PE file's machine type and sections, all of them inside the file."""
 
     content: Content = field(repr=False)
+    """The file."""
+
     machine: int
+    """The machine's number in the COFF header (PE format, Machine Types)."""
+
     sections: tuple[Section, ...]
+    """Name, offset and size in the file, in the table's order."""
+
     subsystem: int | None = None
     """What it was made for, by its optional header; None if it has none."""
 

@@ -48,9 +48,17 @@ class BootFacts:
     """
 
     architecture: Architecture
+    """Of the image that is installed."""
+
     firmware: frozenset[Firmware]
+    """What has to start the disk: one, or UEFI and BIOS (``--firmware both``)."""
+
     image: TreeReader | None = None
+    """The image's tree."""
+
     artifacts: BootArtifacts | None = None
+    """The kernel that will be offered."""
+
     root_filesystem: str = ""
     """Name of the root filesystem's type (``ext4``)."""
 

@@ -51,7 +51,10 @@ class DiskMenu:
     """What one installed bootloader's reader found on a disk image; ``menu`` is None where it cannot read it."""
 
     loader: BootloaderProvider
+    """Whose reader it is."""
+
     menu: BootMenu | None
+    """What the disk offers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,8 @@ class CommandContext(PluginContext):
     """What a command may use besides: its output, and core's eyes."""
 
     output: Output
+    """Where results go."""
+
     boot_menus: Callable[[Path], Sequence[DiskMenu]]
     """Reads the boot menus of a disk image, with every installed bootloader's reader; raises DiskError where no
     installed layout can read the disk."""
@@ -73,6 +78,7 @@ class CommandProvider(Provider["click.Command"]):
     """
 
     factory: Callable[[CommandContext], click.Command] = field()  # type: ignore[assignment]  # it gets more than others
+    """Makes the command."""
 
     has_result: bool = False
     """Core adds ``--format text|json``, and the command says its result by `CommandContext.output`."""

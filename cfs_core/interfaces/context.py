@@ -77,12 +77,26 @@ class PluginContext:
     """Everything a provider may use of the run it is in. ``scratch`` is a directory that goes away with the run."""
 
     provider: str
+    """The name that it was chosen by."""
+
     commands: CommandRunner
+    """Programs of this host, with limits."""
+
     progress: Progress
+    """Where to say how far work is."""
+
     log: Logger
+    """Where to write lines for whoever looks for a fault."""
+
     scratch: Path
+    """For files of this run; empty at first."""
+
     settings: Mapping[str, object] = field(default_factory=dict)
+    """Its own table of the settings; names and kinds were checked."""
+
     emit: Callable[[Event], None] = lambda _event: None
+    """Tells an event to `cfs_on_event` and to whoever follows the run."""
+
     source_date_epoch: int | None = None
     """Seconds; fixes every timestamp that is not the image's own."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONFIG_LIMIT = 8 * 1024 * 1024
+"""The longest image configuration that is read, in bytes."""
 
 MANIFEST_MEDIA_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -29,6 +30,7 @@ MANIFEST_MEDIA_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+"""What is asked for where an image is named: manifests and indexes, OCI's and Docker's."""
 
 
 class Fetcher:

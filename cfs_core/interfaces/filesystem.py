@@ -20,6 +20,7 @@ class Filesystem(abc.ABC):
     """One kind of filesystem, made offline as an ordinary user: no mount, no loop device."""
 
     name: str
+    """As partitions name it: ``ext4``."""
 
     @abc.abstractmethod
     def check_host(self) -> Sequence[Finding]:

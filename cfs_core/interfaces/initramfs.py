@@ -19,9 +19,17 @@ class InitramfsVerdict:
     """
 
     supported: bool | None
+    """Whether it can mount this storage format."""
+
     handler: str | None = None
+    """What in the initramfs does it."""
+
     reason: str = ""
+    """Why, or why not."""
+
     hint: str | None = None
+    """What to do where it cannot."""
+
     arguments: tuple[str, ...] = ()
     """Kernel arguments this handler needs besides the storage format's own (``rw``, ``root=``)."""
 

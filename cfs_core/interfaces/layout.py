@@ -20,11 +20,23 @@ class LayoutRequest:
     """What a layout must provide. Sizes in bytes; ``root_size`` and ``disk_size`` None mean as small as is sensible."""
 
     needs: Sequence[VolumeNeed]
+    """Volumes, with room and filesystems; merged."""
+
     architecture: Architecture
+    """Decides the types of partitions."""
+
     root_filesystem: str
+    """``ext4``."""
+
     root_size: int | None = None
+    """Of the root filesystem."""
+
     disk_size: int | None = None
+    """Of the whole disk."""
+
     seed: str | None = None
+    """Source of identifiers that must be reproducible; None for random ones."""
+
     volume_sizes: Mapping[Volume, int] = field(default_factory=dict)
     """Sizes somebody asked for (``install.esp-size``); they replace the layout's own choice, never what is needed."""
 

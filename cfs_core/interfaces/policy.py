@@ -16,8 +16,13 @@ class PolicyVerdict:
     """``verified`` is what was proven, in words that go into the origin file: ``signed by key ab12``."""
 
     accepted: bool
+    """Yes or no."""
+
     reason: str
+    """Why, in one line for people."""
+
     verified: tuple[str, ...] = ()
+    """Empty where nothing was proven."""
 
 
 class Policy(abc.ABC):

@@ -36,8 +36,14 @@ class ProviderSetting:
     """A setting of a provider: ``name`` in its own table (``[bootloader.NAME]``)."""
 
     name: str
+    """In its own table: ``[bootloader.NAME]``."""
+
     kind: SettingKind
+    """What its value is; a value of another kind is an error."""
+
     summary: str
+    """One line for `cfs config show`."""
+
     default: object = None
     """What `config show` says where nobody set it; the factory is not given it."""
 
@@ -63,8 +69,14 @@ class Provider(Generic[T]):
     """Something a plugin offers. ``name`` is the user's handle: lower-case letters, digits and dashes."""
 
     name: str
+    """Unique in its family."""
+
     summary: str
+    """One line for `cfs plugins list`."""
+
     factory: Callable[[PluginContext], T]
+    """Makes it, for one run."""
+
     settings: tuple[ProviderSetting, ...] = ()
     """All that may stand in its table of the settings; another name there is an error, and the factory is not run."""
 
@@ -77,8 +89,13 @@ class TransportProvider(Provider["Transport"]):
     """
 
     schemes: tuple[str, ...]
+    """``("oci",)``."""
+
     can_write: bool = False
+    """Whether it has a writer, so that `cfs image copy` can write there."""
+
     running_image: Callable[[], RunningImage | None] | None = None
+    """None where it has no containers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +103,7 @@ class StorageProvider(Provider["StorageFormat"]):
     """``needs_verity``: the target filesystem should have fs-verity."""
 
     needs_verity: bool = True
+    """False for a format that protects its files in another way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +111,14 @@ class BootloaderProvider(Provider["Bootloader"]):
     """``marker_paths`` are files (fnmatch patterns, absolute) of which one in an image suggests this loader."""
 
     firmware: frozenset[Firmware]
+    """What can start it. Core refuses other firmware before it asks the loader."""
+
     entries: frozenset[EntryKind]
+    """Kinds of entries that it can boot."""
+
     marker_paths: tuple[str, ...] = ()
+    """``("/usr/lib/NAME/*.efi",)``."""
+
     kernels: frozenset[KernelForm] = frozenset()
     """Forms of a kernel's file that it starts; one of those that the file has is enough.
 
@@ -115,6 +139,7 @@ class FilesystemProvider(Provider["Filesystem"]):
     """``verity``: files in it can have fs-verity enabled, offline too."""
 
     verity: bool = False
+    """False where no file can have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

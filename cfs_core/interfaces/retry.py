@@ -29,10 +29,13 @@ class RetryPolicy:
     """Repeated tries in the whole run, all threads together."""
 
     first_wait_seconds: float = 0.5
+    """Before the second try."""
+
     longest_wait_seconds: float = 120.0
     """A source that asks for more is an error at once."""
 
     total_wait_seconds: float = 600.0
+    """All waits of a run together."""
 
 
 class Retrier:

@@ -40,6 +40,7 @@ class FileBytes(bytes):
     """A chunk of a layer that is the beginning of a file's content, and that file (``source``)."""
 
     source: SourceFile
+    """The file whose content this begins."""
 
     @classmethod
     def of(cls, data: bytes | memoryview, source: SourceFile) -> FileBytes:

@@ -39,6 +39,7 @@ class LayerStream(Protocol):
     """
 
     diff_id: Digest
+    """What the uncompressed bytes must hash to."""
 
     def members(self) -> Iterator[LayerMember]:
         """Yield members in stream order.
@@ -65,6 +66,7 @@ class TreeReader(Protocol):
     """Files of an image by path, links inside the tree followed, nothing executed."""
 
     root: Directory
+    """The tree itself."""
 
     def exists(self, path: str) -> bool:
         """Return whether *path* is there, links followed."""

@@ -26,7 +26,10 @@ class RunningImage:
     """The image that this process runs in. ``source`` is a reference to it; ``name`` where updates of it come from."""
 
     source: str
+    """As `--source-imgref` takes it."""
+
     name: str | None = None
+    """None where it is not known."""
 
 
 class ImageWriter(abc.ABC):

@@ -17,9 +17,16 @@ class Effect(enum.IntEnum):
     """How much an action can hurt; plans list the worst first."""
 
     READ = 0
+    """Looks, and changes nothing."""
+
     ADD = 1
+    """Makes what was not there."""
+
     REPLACE = 2
+    """Something else was there before."""
+
     DESTROY = 3
+    """What was there is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +34,22 @@ class Attributes:
     """Metadata of a file to be made. ``mtime_sec`` None means the build's own time (SOURCE_DATE_EPOCH)."""
 
     mode: int = 0o644
+    """Permission bits, set-user-id and sticky bits included; no file type."""
+
     uid: int = 0
+    """Owner, as a number."""
+
     gid: int = 0
+    """Group, as a number."""
+
     mtime_sec: int | None = None
+    """Time of the last change, in seconds since 1970."""
+
     mtime_nsec: int = 0
+    """The part of it below a second, in nanoseconds."""
+
     xattrs: Xattrs = ()
+    """Extended attributes: names and values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +60,10 @@ class Action:
     """
 
     why: str
+    """What it is for, in words for people."""
+
     effect: Effect = field(default=Effect.ADD, init=False, compare=False)
+    """Belongs to the kind of action; nobody gives it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +71,14 @@ class WriteFile(Action):
     """Make or atomically replace a file with these bytes. Parent directories are made as needed (0755)."""
 
     location: Location
+    """The file."""
+
     data: bytes = field(repr=False)
+    """All of its content."""
+
     attributes: Attributes = Attributes()
+    """Owner, mode, time, extended attributes; a FAT volume has no owners and no modes."""
+
     volatile: bool = False
     """True for files that a running loader or system rewrites or renames (a boot counter): later checks skip them."""
 
@@ -65,9 +92,16 @@ class CopyObject(Action):
     """Make or atomically replace a file with content that is elsewhere; ``verity`` enables fs-verity on it."""
 
     location: Location
+    """The file."""
+
     source: Content
+    """Where its content comes from."""
+
     attributes: Attributes = Attributes()
+    """Owner, mode, time, extended attributes; a FAT volume has no owners and no modes."""
+
     verity: HashAlgorithm | None = None
+    """The hash of fs-verity; None leaves the file without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +109,10 @@ class MakeDirectory(Action):
     """Make a directory, or give an existing one these attributes."""
 
     location: Location
+    """The directory."""
+
     attributes: Attributes = Attributes(mode=0o755)
+    """Owner, mode and time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +120,13 @@ class MakeSymlink(Action):
     """Make or atomically replace a symbolic link. ``target`` is surrogate-escaped text."""
 
     location: Location
+    """The link."""
+
     target: str
+    """What it holds; it need not exist."""
+
     attributes: Attributes = Attributes(mode=0o777)
+    """Owner and time; the mode of a link is nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +134,10 @@ class MakeHardLink(Action):
     """Give an existing file another name on the same volume."""
 
     location: Location
+    """The new name."""
+
     existing: Location
+    """The file that has a name already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +145,16 @@ class MakeSpecial(Action):
     """Make a device node, fifo or socket."""
 
     location: Location
+    """The node."""
+
     kind: SpecialKind
+    """What kind of node."""
+
     rdev: int = 0
+    """The 32-bit device number (kernel: new_encode_dev); 0 for a fifo or a socket."""
+
     attributes: Attributes = Attributes()
+    """Owner, mode and time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +162,10 @@ class RemovePath(Action):
     """Remove a file, or a directory with everything below it. Missing is fine."""
 
     location: Location
+    """What goes."""
+
     effect: Effect = field(default=Effect.DESTROY, init=False, compare=False)
+    """What was there is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +173,13 @@ class RenamePath(Action):
     """Rename, replacing what was there (one atomic step)."""
 
     source: Location
+    """The old name."""
+
     location: Location
+    """The new name, on the same volume."""
+
     effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
+    """Something else may have been there before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +187,13 @@ class ExchangePaths(Action):
     """Swap two existing paths of one volume in one step (renameat2 RENAME_EXCHANGE)."""
 
     a: Location
+    """One path."""
+
     b: Location
+    """The other, on the same volume."""
+
     effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
+    """Something else was there before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +201,16 @@ class WriteBlocks(Action):
     """Write bytes at an offset (bytes) of a raw volume; ``location.path`` is ``/``."""
 
     location: Location
+    """The volume, with the path ``/``."""
+
     offset: int
+    """Where the bytes go, in bytes from the start of the volume."""
+
     data: bytes = field(repr=False)
+    """The bytes."""
+
     effect: Effect = field(default=Effect.DESTROY, init=False, compare=False)
+    """What was there is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +218,16 @@ class SetEfiVariable(Action):
     """Set a variable of the running machine's firmware. Never part of building a disk image."""
 
     name: str
+    """Name without GUID: ``BootNext``."""
+
     guid: str
+    """The vendor's GUID, in lower case."""
+
     data: bytes = field(repr=False)
+    """Its value."""
+
     effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
+    """It may have had another value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +235,16 @@ class RunCommand(Action):
     """Run a host tool. States what it reads and writes; refused where the setting ``install.host-tools`` is false."""
 
     argv: tuple[str, ...]
+    """Program and arguments."""
+
     reads: tuple[Location, ...] = ()
+    """What it reads of the target."""
+
     writes: tuple[Location, ...] = ()
+    """What it writes there."""
+
     effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
+    """What a tool does is not known better."""
 
 
 PlacingAction = WriteFile | CopyObject | MakeDirectory | MakeSymlink | MakeHardLink | MakeSpecial

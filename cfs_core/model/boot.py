@@ -16,7 +16,11 @@ class Firmware(enum.StrEnum):
     """What starts the bootloader."""
 
     UEFI = "uefi"
+    """UEFI: it starts a program of the EFI system partition."""
+
     BIOS = "bios"
+    """A PC's BIOS: it starts the first sector of the disk. With ``--firmware both``, facts hold UEFI and BIOS."""
+
     UBOOT = "u-boot"
     """U-Boot that reads files of a boot volume itself, without its EFI."""
 
@@ -25,9 +29,16 @@ class Architecture(enum.StrEnum):
     """CPU architectures in OCI's (Go's) names, for which cfs knows EFI names and partition types."""
 
     AMD64 = "amd64"
+    """x86-64."""
+
     ARM64 = "arm64"
+    """64-bit Arm."""
+
     RISCV64 = "riscv64"
+    """64-bit RISC-V."""
+
     I386 = "386"
+    """32-bit x86."""
 
     @property
     def efi(self) -> str:
@@ -44,7 +55,10 @@ class EntryKind(enum.StrEnum):
     """How a kernel is offered: a Boot Loader Specification type 1 entry, or a unified kernel image."""
 
     BLS = "bls"
+    """Kernel, initrd and arguments apart: a Boot Loader Specification type 1 entry, or a loader's own like it."""
+
     UKI = "uki"
+    """A unified kernel image: one program for UEFI that holds all three."""
 
 
 class KernelForm(enum.StrEnum):
@@ -71,7 +85,10 @@ class KernelArgument:
     """One word of the kernel command line and who wants it (``--karg``, ``/usr/lib/bootc/kargs.d/10-x.toml``)."""
 
     text: str
+    """The word, with its value: ``console=ttyS0``."""
+
     origin: str
+    """Who wants it, as the plan shows it."""
 
     @property
     def key(self) -> str:
@@ -84,8 +101,13 @@ class UkiAddon:
     """An EFI addon beside a UKI; ``name`` ends in ``.addon.efi``. Global ones apply to every UKI."""
 
     name: str
+    """Its file's name."""
+
     content: Content
+    """The file."""
+
     is_global: bool = False
+    """Whether it applies to every UKI, and not only to the one that it lies beside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +120,32 @@ class BootArtifacts:
     """
 
     kind: EntryKind
+    """Kernel and initrd, or UKI."""
+
     kernel_version: str
+    """As ``uname -r`` says it; the name of its directory in ``/usr/lib/modules``."""
+
     boot_digest: str
+    """Hex, 64 characters."""
+
     kernel: Content | None = None
+    """The kernel; None for a UKI."""
+
     initrd: Content | None = None
+    """The initrd; None for a UKI, and where the image has none."""
+
     uki: Content | None = None
+    """The UKI; None where kernel and initrd are apart."""
+
     uki_name: str | None = None
+    """Name of its file in the image."""
+
     addons: tuple[UkiAddon, ...] = ()
+    """Addons that apply to the UKI."""
+
     sealed_arguments: tuple[str, ...] = ()
+    """Empty where there is no UKI, or none in it."""
+
     os_release: tuple[tuple[str, str], ...] = ()
     """The image's os-release (a UKI's .osrel section), as key and value."""
 
@@ -140,17 +180,40 @@ class BootEntry:
     """
 
     deployment_id: str
+    """Core's: an image id, in hex."""
+
     kind: EntryKind
+    """What is started."""
+
     title: str
+    """What people choose by. `read_menu` brings it back."""
+
     version: str
+    """For sorting and for people; a reader whose format has no place for it leaves it empty."""
+
     os_id: str
+    """``ID`` of os-release; a reader whose format has no place for it leaves it empty."""
+
     arguments: tuple[str, ...] = ()
+    """`read_menu` brings them back word for word."""
+
     machine_id: str | None = None
+    """The machine that it was made for; None for any."""
+
     artifacts: BootArtifacts | None = None
+    """What a new entry boots, and what is to be put on the boot volume."""
+
     tries_left: int | None = None
+    """Attempts to boot that are left; None where nobody counts."""
+
     foreign: bool = False
+    """Somebody else's: shown, and never changed."""
+
     files: tuple[Location, ...] = ()
+    """Where the kernel, then the initrd, or the UKI and its addons are."""
+
     name: str | None = None
+    """The loader's word for it, by which a default is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +225,13 @@ class BootMenu:
     """
 
     entries: tuple[BootEntry, ...]
+    """Best first."""
+
     default: str | None = None
+    """What starts when nobody chooses."""
+
     once: str | None = None
+    """What starts at the next boot only."""
+
     timeout_seconds: int | None = None
+    """How long the menu waits."""

@@ -27,6 +27,7 @@ class BytesContent:
     """Content in memory."""
 
     data: bytes = field(repr=False)
+    """The bytes."""
 
     @property
     def size(self) -> int:
@@ -43,7 +44,10 @@ class FileContent:
     """Content of a file that does not change while it is needed."""
 
     path: Path
+    """The file on this host."""
+
     size: int
+    """In bytes."""
 
     @classmethod
     def of(cls, path: Path) -> FileContent:

@@ -17,7 +17,10 @@ class HashAlgorithm(enum.StrEnum):
     """Hashes that OCI digests and fs-verity share, by their common name."""
 
     SHA256 = "sha256"
+    """SHA-256, 32 bytes."""
+
     SHA512 = "sha512"
+    """SHA-512, 64 bytes."""
 
     @property
     def size(self) -> int:
@@ -39,7 +42,10 @@ class Digest:
     """Hash of bytes as OCI names them: ``sha256:<hex>`` (image-spec, descriptor.md)."""
 
     algorithm: HashAlgorithm
+    """The hash."""
+
     hex: str
+    """Lower-case hexadecimal."""
 
     @classmethod
     def parse(cls, text: object) -> Self:

@@ -14,6 +14,7 @@ class HardLink:
     """Another name for the file at ``target`` (absolute path in the merged tree so far)."""
 
     target: bytes
+    """The first name of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,10 @@ class LayerEntry:
     """One entry, in stream order. ``path`` is absolute, without ``.`` and ``..``; ``/`` is the root."""
 
     path: bytes
+    """Raw bytes, since names in layers need not be UTF-8."""
+
     what: Node | HardLink | Whiteout | Opaque
+    """A node of the tree, another name, or what is taken away."""
 
 
 @dataclass(slots=True)
@@ -45,5 +49,10 @@ class LayerMember:
     """
 
     raw: bytes
+    """What stands before its content."""
+
     entry: LayerEntry | None
+    """What it says about the tree."""
+
     size: int
+    """Bytes of content that follow."""

@@ -18,8 +18,13 @@ class Severity(enum.StrEnum):
     """An ``error`` stops before anything is written."""
 
     NOTE = "note"
+    """Good to know."""
+
     WARNING = "warning"
+    """May be wrong; the install goes on."""
+
     ERROR = "error"
+    """The install is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +32,17 @@ class Finding:
     """Something found before or after writing. ``code`` is stable: ``boot.loader-missing``."""
 
     severity: Severity
+    """How much it matters."""
+
     code: str
+    """For programs."""
+
     message: str
+    """What was found, for people."""
+
     hint: str | None = None
+    """What to do: a command, an option, a setting or a file."""
+
     origin: str = ""
     """The distribution that found it; core fills it in."""
 
@@ -39,9 +52,16 @@ class Step:
     """A group of actions by one provider."""
 
     id: str
+    """Names it in progress and events."""
+
     provider: str
+    """Whose actions these are."""
+
     title: str
+    """What people see."""
+
     actions: tuple[Action, ...]
+    """In this order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +69,22 @@ class InstallPlan:
     """Everything an install will do."""
 
     image: ResolvedImage
+    """What is installed."""
+
     image_id: ImageId
+    """Identity of its tree, in hex."""
+
     partitions: tuple[Partition, ...]
+    """The disk, in the order of the table."""
+
     steps: tuple[Step, ...]
+    """In this order."""
+
     menu: BootMenu
+    """What the disk will offer."""
+
     arguments: tuple[KernelArgument, ...]
+    """The kernel command line of the new entry, each word with its origin."""
+
     findings: tuple[Finding, ...] = ()
+    """What was found while planning."""

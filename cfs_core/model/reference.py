@@ -16,9 +16,17 @@ class ImageReference:
     """One image as a person names it. ``name`` is a path or repository, in the transport's grammar."""
 
     scheme: str
+    """The word before the colon, which chooses the transport."""
+
     name: str
+    """A path or repository."""
+
     tag: str | None = None
+    """The tag; None where none is named."""
+
     digest: Digest | None = None
+    """The digest that is asked for; None where none is named."""
+
     text: str
     """What the person wrote, for messages and origin files."""
 

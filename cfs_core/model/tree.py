@@ -112,9 +112,16 @@ class SpecialKind(enum.Enum):
     """Files without content."""
 
     CHAR = "char"
+    """A character device."""
+
     BLOCK = "block"
+    """A block device."""
+
     FIFO = "fifo"
+    """A named pipe."""
+
     SOCKET = "socket"
+    """A socket."""
 
 
 class Special(Leaf):

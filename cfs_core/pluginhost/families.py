@@ -26,8 +26,14 @@ class Family(Generic[P]):
     """One registration hook, what it returns, and what the factories of those make."""
 
     name: str
+    """What people call it."""
+
     hook: str
+    """The registration hook."""
+
     kind: type[P]
+    """What the hook returns."""
+
     makes: str
     """``module:class`` that a made provider is an instance of; imported when something is made."""
 

@@ -22,8 +22,13 @@ class PluginId:
     """A plugin by its entry point, and the distribution to name when it is at fault."""
 
     name: str
+    """Of the entry point."""
+
     distribution: str
+    """Of the package it comes with."""
+
     version: str
+    """Of that package."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
@@ -55,12 +60,19 @@ class Trouble:
     """A fault of one plugin. ``hook`` is None for faults of loading."""
 
     plugin: PluginId
+    """Whose fault it is."""
+
     hook: str | None
+    """The hook in which it happened."""
+
     problem: str
+    """What happened, for people."""
+
     fatal: bool = True
     """False where the plugin still works: it prints, or is slow."""
 
     cause: BaseException | None = field(default=None, repr=False)
+    """The exception, where one was raised."""
 
     def __str__(self) -> str:
         where = f" in {self.hook}" if self.hook else ""

@@ -62,8 +62,22 @@ statuses are stable; messages are not.
 INTERFACES = """\
 # Interfaces
 
-Everything in `cfs_core.plugin`, plugin API {api}. Nothing else of core is stable for plugins, but for `cfs_core.tar`
-and `cfs_core.bls`. How it may change: [API policy](../../api-policy.md).
+Everything in `cfs_core.plugin`, plugin API {api}; `cfs plugins docs NAME` prints the same where cfs is installed. What
+else may be imported: [other modules](modules.md). How it may change: [API policy](../../api-policy.md).
+"""
+
+OTHER_MODULES = """\
+# Other modules
+
+`cfs_core.bls` and `cfs_core.tar` are for plugins, `cfs_core.testing` is for their tests. Nothing else of core is
+stable: [API policy](../../api-policy.md).
+"""
+
+KIT = """\
+# The kit for tests
+
+`cfs-plugin-testkit`: contracts that say whether a plugin is right, and simulators instead of mocks. A *check* is a test
+of a contract: it runs in your subclass.
 """
 
 HOOKS = """\

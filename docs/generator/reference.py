@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections import defaultdict
-from itertools import groupby
 from typing import TYPE_CHECKING
 
-import cfs_core.plugin as surface
 from cfs_core.cli.main import INTERRUPTED
 from cfs_core.config.keys import KEYS, Kind
 from cfs_core.config.settings import Rank
-from generator import hooks, meanings, prose
+from generator import hooks, meanings, names, prose
 from generator.commands import OptionFacts, every_command
 from generator.errors import distribution, every_error, exit_statuses, summary
 from generator.events import every_code, every_event, every_log
@@ -19,14 +15,6 @@ from generator.events import every_code, every_event, every_log
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-GROUPS = {
-    "Interfaces": ("cfs_core.interfaces",),
-    "Facts": ("cfs_core.model", "cfs_core.system.strict_json"),
-    "Errors": ("cfs_core.errors",),
-    "The rest": ("cfs_core",),
-}
-"""Sections of the interface page, and the modules whose names are in each; the first that fits."""
 
 
 def every_page() -> dict[str, str]:
@@ -37,7 +25,7 @@ def every_page() -> dict[str, str]:
         "settings.md": _joined(_settings()),
         "events.md": _joined(_events()),
         "errors.md": _joined(_errors()),
-        "interfaces.md": _joined(_interfaces()),
+        **names.every_page(),
     }
 
 
@@ -180,60 +168,3 @@ def _errors() -> Iterator[str]:
     yield from _table(("Code", "Class", "Status", "Package", "Meaning"), classes)
     yield ""
     yield "A `PreflightError` carries the code of the first [finding](events.md) that stopped the install."
-
-
-def _interfaces() -> Iterator[str]:
-    yield prose.INTERFACES.format(api=".".join(map(str, surface.API_VERSION)))
-    by_section: dict[str, list[str]] = defaultdict(list)
-    constants: list[str] = []
-    for name in surface.__all__:
-        value = getattr(surface, name)
-        home = str(getattr(value, "__module__", ""))
-        if not home.startswith("cfs_core") or not (inspect.isclass(value) or inspect.isfunction(value)):
-            constants.append(name)
-            continue
-        section = next(title for title, prefixes in GROUPS.items() if home.startswith(prefixes))
-        by_section[section].append(name)
-    for title in GROUPS:
-        yield from ("", f"## {title}")
-        for home, names in groupby(sorted(by_section[title], key=_home), key=_home):
-            yield from ("", f"### From `{home}`", "", "```{eval-rst}")
-            for name in names:
-                yield from _directive(name)
-            yield "```"
-    yield from ("", "## Other names", "")
-    yield from _table(("Name", "Value"), [(_code(name), _cell(_constant(name))) for name in constants])
-
-
-def _home(name: str) -> str:
-    return str(getattr(surface, name).__module__)
-
-
-def _constant(name: str) -> str:
-    value = getattr(surface, name)
-    if name == "hookimpl":
-        return "marks hook implementations"
-    text = str(value).replace("cfs_core.model.action.", "").replace("cfs_core.model.tree.", "")
-    return f"`{text}`"
-
-
-def _directive(name: str) -> Iterator[str]:
-    value = getattr(surface, name)
-    if inspect.isfunction(value):
-        yield from (f".. autofunction:: {value.__module__}.{value.__name__}", "")
-        return
-    target = f"{value.__module__}.{value.__qualname__}"
-    yield f".. autoclass:: {target}"
-    yield "   :members:"
-    yield "   :show-inheritance:"
-    yield "   :exclude-members: pause"
-    private = [
-        key
-        for key, member in vars(value).items()
-        if key.startswith("_") and not key.startswith("__") and inspect.isfunction(member) and member.__doc__
-    ]
-    if private:
-        yield f"   :private-members: {', '.join(private)}"
-    yield ""
-    yield f"   Exported as ``cfs_core.plugin.{name}``."
-    yield ""

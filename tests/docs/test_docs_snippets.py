@@ -26,7 +26,7 @@ from cfs_testkit.builders.oci import File, write_layout
 from cfs_testkit.programs import program
 
 EARLY_BOOT = snippets.ROOT / "plugins/initramfs/cfs_initramfs/boot"
-TOOLS = ("mkfs.ext4", "debugfs", "mkfs.vfat", "fsck.fat")
+TOOLS = ("mkfs.ext4", "debugfs", "mkfs.vfat", "fsck.fat", "mcopy", "patch")
 RUN = [page for page in snippets.pages() if any(block.runs for block in snippets.blocks(page))]
 NOT_RUN = {
     "README.md": ["it is the demo"],
@@ -38,8 +38,10 @@ NOT_RUN = {
     "docs/howto/reproducible-ci.md": ["a container"],
     "docs/howto/sealed-image.md": ["keys for Secure Boot", "buildah"],
     "docs/howto/upgrade-a-machine.md": ["builds an image"] + ["an installed machine"] * 4,
+    "docs/tutorial/first-bootloader.md": ["the network", "builds an image", "a virtual machine", "the network"],
     "docs/tutorial/first-install.md": ["the network", "builds an image", "a virtual machine"],
     "docs/tutorial/first-plugin.md": ["the network"],
+    "docs/tutorial/first-transport.md": ["the network", "the network"],
     "plugins/prove/README.md": ["a virtual machine"],
 }
 """What the pages show without its being run, and why: nothing is left out without being here."""

@@ -185,6 +185,8 @@ class BootDisks:
     """Subclass it, and name the provider; the image is given by ``CFS_BOOT_IMAGE``, or by overriding `image`."""
 
     provider: ClassVar[str]
+    """Name of the bootloader."""
+
     kernel_arguments: ClassVar[Sequence[str]] = ('cfst.note="two words"', "cfst.list=a,b:c=d/e", "cfst.last=1")
     """Arguments that the kernel must get as they are."""
 

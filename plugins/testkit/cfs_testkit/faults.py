@@ -19,8 +19,14 @@ class Status(Fault):
     """Answer with this status instead of the content; one byte of the body per *drip_seconds*, if that is not 0."""
 
     code: int
+    """HTTP's status."""
+
     headers: Mapping[str, str] = field(default_factory=dict)
+    """More headers of the answer."""
+
     body: bytes = b""
+    """What is sent in place of the content."""
+
     drip_seconds: float = 0.0
 
 
@@ -65,6 +71,7 @@ class Endless(Fault):
     """Never stop sending."""
 
     chunk: bytes = bytes(64 * 1024)
+    """What is sent again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,10 @@ class Redirect(Fault):
     """Send the client elsewhere."""
 
     location: str
+    """Where to."""
+
     code: int = 307
+    """HTTP's status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,8 @@ class ContentType(Fault):
     """State another content type (None: none at all), with another body if *body* is given."""
 
     value: str | None
+    """The media type; None sends none."""
+
     body: bytes | None = None
 
 
@@ -124,7 +136,10 @@ class Header(Fault):
     """Add or replace one response header."""
 
     name: str
+    """The header."""
+
     value: str
+    """Its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +147,4 @@ class Run(Fault):
     """Answer properly, and do something to the registry afterwards: move a tag, delete a manifest."""
 
     action: Callable[[], object]
+    """What is called."""

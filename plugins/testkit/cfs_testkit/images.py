@@ -91,10 +91,19 @@ class Image:
     """One image as blobs by digest, its manifest's bytes and digest."""
 
     manifest: bytes = field(repr=False)
+    """Its bytes."""
+
     digest: str
+    """The manifest's, ``sha256:`` included."""
+
     blobs: Mapping[str, bytes] = field(repr=False)
+    """Configuration and layers, by digest."""
+
     layers: tuple[str, ...]
+    """Digests of the layers' blobs, lowest first."""
+
     diff_ids: tuple[str, ...]
+    """Digests of the uncompressed layers, lowest first."""
 
     def publish(self, registry: RegistryServer, repository: str, tag: str | None = None) -> None:
         """Put the image into a registry simulator."""

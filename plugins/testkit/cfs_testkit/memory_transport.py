@@ -33,6 +33,7 @@ class MemoryFetcher(Fetcher):
     """What core reads through, over a `MemoryTransport` whose facts are its own."""
 
     transport: MemoryTransport
+    """The transport that it reads through."""
 
     def __init__(self, image: Image, artifacts: Iterable[Image] = (), *, reference: ImageReference = REFERENCE) -> None:
         super().__init__(MemoryTransport(image, artifacts, reference=reference))

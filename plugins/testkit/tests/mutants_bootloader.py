@@ -5,7 +5,7 @@ from mutant import mutant
 B = "bootloader.py"
 P = "plugin.py"
 OFFER = '    """Offer mutant."""\n'
-MAKE = "    from cfs_mutant.bootloader import Mutant\n"
+MAKE = "    from cfs_mutant.bootloader import MutantBootloader\n"
 INSTALL = '        return _copy(target, location, loader, "mutant itself")'
 WRITE_MENU = 'actions.append(WriteFile(location=MENU, data=new, why="the boot menu"))'
 UNCHANGED = "        if new != text:\n"
@@ -76,8 +76,8 @@ MUTANTS = (
         "factory_makes_the_interface",
         (
             P,
-            "    return Mutant()",
-            '    return type("Other", (), {"__getattr__": lambda self, name: getattr(Mutant(), name)})()',
+            "    return MutantBootloader()",
+            '    return type("Other", (), {"__getattr__": lambda self, name: getattr(MutantBootloader(), name)})()',
         ),
     ),
     mutant("prints when it is made", "making_it_prints_nothing", (P, MAKE, MAKE + '    print("hello")\n')),

@@ -43,11 +43,22 @@ class File:
     """A regular file. A time given as text is written as a pax record, with its fraction."""
 
     data: bytes | str = b""
+    """Its content."""
+
     mode: int = 0o644
+    """Permission bits."""
+
     uid: int = 0
+    """Owner."""
+
     gid: int = 0
+    """Group."""
+
     mtime: float | str = MTIME
+    """Seconds since 1970; text is written as it is."""
+
     xattrs: dict[str, bytes] = field(default_factory=dict)
+    """Extended attributes."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +66,19 @@ class Dir:
     """A directory."""
 
     mode: int = 0o755
+    """Permission bits."""
+
     uid: int = 0
+    """Owner."""
+
     gid: int = 0
+    """Group."""
+
     mtime: float | str = MTIME
+    """Seconds since 1970; text is written as it is."""
+
     xattrs: dict[str, bytes] = field(default_factory=dict)
+    """Extended attributes."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +86,7 @@ class Link:
     """A symbolic link."""
 
     target: str
+    """What it holds."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +94,12 @@ class Hard:
     """A hard link to a path inside of the layer, or of one below."""
 
     target: str
+    """Path of the other name."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device node."""
+    """A node of a device, ``block`` or character, with its ``major`` and ``minor`` number."""
 
     major: int
     minor: int
@@ -206,9 +228,16 @@ class Layer:
     """A layer as a tar and as the blob that a registry would have."""
 
     tar: bytes
+    """Uncompressed."""
+
     blob: bytes
+    """Compressed."""
+
     media_type: str
+    """As the manifest names it."""
+
     annotations: dict[str, str] = field(default_factory=dict)
+    """Of its descriptor."""
 
     @property
     def diff_id(self) -> str:
@@ -264,11 +293,23 @@ class Image:
     """Layers with a config and a manifest. Set ``config`` or ``manifest`` to other bytes to make it wrong."""
 
     layers: list[Layer]
+    """Lowest first."""
+
     architecture: str = "amd64"
+    """In Go's words."""
+
     os: str = "linux"
+    """In Go's words."""
+
     variant: str | None = None
+    """Of the architecture."""
+
     labels: dict[str, str] = field(default_factory=dict)
+    """Of the configuration."""
+
     docker: bool = False
+    """Docker's media types, and not OCI's."""
+
     config: bytes = b""
     manifest: bytes = b""
 

@@ -66,6 +66,7 @@ class Contract:
     """Checks that are known to fail, with the reason. One that passes after all is an error."""
 
     family: ClassVar[Family[Any]]
+    """The family of providers that the contract is about."""
 
     @pytest.fixture
     def plugin_host(self) -> PluginHost:

@@ -42,6 +42,8 @@ class BootloaderSetting(Contract):
     family = families.BOOTLOADERS
 
     architecture: ClassVar[Architecture] = Architecture.AMD64
+    """The architecture that disks are made for."""
+
     image_files: ClassVar[Mapping[str, str | bytes]] = {}
     """Files of an image that this loader can be installed from, by absolute path."""
 

@@ -60,6 +60,7 @@ class FilesystemContract(Contract):
     """The smallest sensible size of such a filesystem."""
 
     volume: ClassVar[Volume] = Volume.ROOT
+    """The volume that the filesystem is made for."""
 
     @pytest.fixture
     def filesystem(self, made: Filesystem) -> Filesystem:

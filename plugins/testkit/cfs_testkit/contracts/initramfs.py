@@ -29,7 +29,11 @@ class InitramfsContract(Contract):
     family = families.INITRAMFS
 
     storage_format: ClassVar[str] = "composefs"
+    """The storage format that the initramfs must mount."""
+
     kernel_version: ClassVar[str] = "6.12.0"
+    """The kernel that the initramfs is for."""
+
     initrd_files: ClassVar[Mapping[str, str | bytes | None]] = {}
     """Files of an initramfs that can mount `storage_format`."""
 

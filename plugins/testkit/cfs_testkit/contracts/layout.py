@@ -36,6 +36,8 @@ class LayoutContract(Contract):
     family = families.LAYOUTS
 
     architecture: ClassVar[Architecture] = Architecture.AMD64
+    """The architecture that disks are made for."""
+
     needs: ClassVar[tuple[VolumeNeed, ...]] = (
         VolumeNeed(volume=Volume.ESP, bytes_needed=40 * MEBIBYTE, filesystems=("vfat",), why="loader and kernels"),
         VolumeNeed(volume=Volume.BIOS_BOOT, bytes_needed=900_000, why="core image"),

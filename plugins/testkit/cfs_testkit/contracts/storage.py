@@ -58,7 +58,7 @@ MORE: dict[str, str | bytes | None] = {"etc/motd": "hello\n", "usr/share/more": 
 
 
 class StorageContract(Contract):
-    """What a storage format must do. Nothing has to be given."""
+    """What a storage format must do. Nothing has to be given; ``options`` are for the repositories that are made."""
 
     family = all_families.STORAGE
 

@@ -20,8 +20,13 @@ class Seen:
     """One request as it arrived."""
 
     method: str
+    """``GET``, ``HEAD``, …"""
+
     path: str
+    """Path and query."""
+
     headers: Mapping[str, str]
+    """Headers of the request."""
 
 
 @dataclass(slots=True)
@@ -38,7 +43,11 @@ class Access:
 
     kind: str
     user: str | None = None
+    """The name to log in with; None: anybody gets a token."""
+
     password: str = ""
+    """What goes with the name."""
+
     identity_token: str | None = None
     """Refresh token that is accepted at the token endpoint (OAuth 2)."""
 
