@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 JUDGES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cfs-judges
 # Tests that kill processes and boot emulated machines depend on a shared machine's mood: one more try, and it is told.
 AGAIN := --reruns 1 -rR
-PLUGINS := disk grub initramfs policies prove systemd_boot storage/composefs testkit \
+PLUGINS := disk grub initramfs policies prove seal systemd_boot storage/composefs testkit \
            transports/containers_storage transports/oci_dir transports/registry
 EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e plugins/$(plugin))
 TOOLS := hypothesis mypy pytest pytest-rerunfailures pytest-timeout pytest-xdist ruff types-PyYAML types-requests \

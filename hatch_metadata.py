@@ -26,6 +26,7 @@ DEFAULT_PLUGINS = {
     "cfs-initramfs": "plugins/initramfs",
     "cfs-policies": "plugins/policies",
     "cfs-prove": "plugins/prove",
+    "cfs-seal": "plugins/seal",
     "cfs-storage-composefs": "plugins/storage/composefs",
     "cfs-systemd-boot": "plugins/systemd_boot",
     "cfs-transport-containers-storage": "plugins/transports/containers_storage",

@@ -12,7 +12,7 @@ CORE = ROOT / "cfs_core"
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").rglob("pyproject.toml") if ".venv" not in path.parts)
 KIT = "cfs_testkit"
 
-STABLE = {"cfs_core.plugin", "cfs_core.tar", "cfs_core.bls"}
+STABLE = {"cfs_core.plugin", "cfs_core.tar", "cfs_core.bls", "cfs_core.sealing"}
 """What a plugin may import of core. The kit may also import `cfs_core.testing`."""
 
 LAYERS = [
@@ -23,7 +23,7 @@ LAYERS = [
     {"config", "image", "pluginhost", "report", "target"},
     {"deploy"},
     {"examine"},
-    {"install", "lifecycle"},
+    {"install", "lifecycle", "sealing"},
     {"testing"},
     {"cli", "__main__"},
 ]
