@@ -11,7 +11,7 @@ PLUGINS := disk grub initramfs policies prove seal systemd_boot storage/composef
            transports/containers_storage transports/oci_dir transports/registry
 EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e plugins/$(plugin))
 TOOLS := hypothesis mypy pytest pytest-rerunfailures pytest-timeout pytest-xdist ruff types-PyYAML types-requests \
-         nox uv
+         nox uv virt-firmware
 DOC_TOOLS := editables furo hatchling myst-parser sphinx
 
 .PHONY: help demo test test-quick lint matrix lowest bench docs man surface clean host-demo host-test venv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.storage import Identifier
     from cfs_core.model.boot import Architecture, BootArtifacts
     from cfs_core.model.deployment import FormatOptions, ImageId
+    from cfs_core.model.digest import Digest
     from cfs_core.model.tree import Directory
     from cfs_core.sealing.layer import AddedLayer
 
@@ -87,6 +89,25 @@ class OpenedImage:
         diff_ids = (*self.judged.image.config.diff_ids, tar.digest)
         tree = merge_layers(self._identifier.layer_entries(diff_id) for diff_id in diff_ids)
         return self._identifier.image_ids(tree, [options], bootable=True)[0]
+
+    def dump(self, options: FormatOptions) -> list[str]:
+        """Return the bootable form as lines of text (composefs-dump(5))."""
+        return self._lines(self.judged.image.config.diff_ids, options)
+
+    def dump_with(self, layer: AddedLayer, options: FormatOptions) -> list[str]:
+        """Return the bootable form with *layer* on top, after `identity_with` was asked about that layer."""
+        more = (self.layer_tar(layer).digest,) if layer.paths else ()
+        return self._lines((*self.judged.image.config.diff_ids, *more), options)
+
+    def _lines(self, diff_ids: Sequence[Digest], options: FormatOptions) -> list[str]:
+        storage = self.services.storage()
+        tree = merge_layers(self._identifier.layer_entries(diff_id) for diff_id in diff_ids)
+        reader = ImageReader(tree, self._identifier.content)
+        storage.canonical(tree, options)
+        storage.bootable(tree, reader)
+        out = io.BytesIO()
+        storage.write_dump(tree, out, options)
+        return out.getvalue().decode("utf-8", "surrogateescape").splitlines()
 
     def layer_tar(self, layer: AddedLayer) -> LayerTar:
         """Write *layer* into the scratch space of the run.

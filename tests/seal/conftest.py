@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import os
 import shutil
 import subprocess
@@ -50,6 +52,11 @@ class Cfs:
         assert done.returncode == 0, done.stderr
         return done
 
+    def plan(self, source, *args):
+        disk = self.folder / "plan.img"
+        done = self.ok("install", "to-disk", "--source-imgref", source, "--dry-run", "--format", "json", *args, disk)
+        return json.loads(done.stdout)
+
     def refused(self, *args, status, code, **options):
         """Run what must fail; return the message."""
         done = self(*args, **options)
@@ -86,15 +93,13 @@ class Key:
 
 
 def make_key(folder, name):
-    import datetime
-
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    start = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+    start = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
     certificate = (
         x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
         .serial_number(x509.random_serial_number()).not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=7300)).sign(key, hashes.SHA256())
+        .not_valid_after(start + dt.timedelta(days=7300)).sign(key, hashes.SHA256())
     )  # fmt: skip
     made = Key(folder / f"{name}.key", folder / f"{name}.pem")
     made.key.write_bytes(
@@ -122,7 +127,9 @@ def base(ukify):
 
     def make(labels=None, **files):
         stub = File((STUBS / "linuxx64.efi.stub").read_bytes())
-        return bootable.image(labels=labels, **{"usr/lib/systemd/boot/efi/linuxx64.efi.stub": stub, **files})
+        # Debian 12 has no stub for addons; that for UKIs is one that starts nothing here either.
+        stubs = {f"usr/lib/systemd/boot/efi/{kind}x64.efi.stub": stub for kind in ("linux", "addon")}
+        return bootable.image(labels=labels, **{**stubs, **files})
 
     return make
 

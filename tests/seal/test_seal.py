@@ -8,6 +8,7 @@ import subprocess
 import pytest
 from builders import bootable
 from builders.pe import pe_bytes
+from builders.sealed import files_of, manifest_of
 
 from cfs_core.model.content import BytesContent
 from cfs_core.sealing import read_pe
@@ -17,24 +18,6 @@ from cfs_testkit.builders.oci import Dir, File, Image, layer, write_layout
 
 VERSION = bootable.KERNEL_VERSION
 UKI = f"/boot/EFI/Linux/{VERSION}.efi"
-
-
-def manifest_of(layout, tag):
-    index = json.loads((layout / "index.json").read_text())
-    (entry,) = [
-        each for each in index["manifests"]
-        if each.get("annotations", {}).get("org.opencontainers.image.ref.name") == tag
-    ]  # fmt: skip
-    return json.loads((layout / "blobs/sha256" / entry["digest"].partition(":")[2]).read_text())
-
-
-def files_of(layout, tag):
-    """Return the members of the uppermost layer."""
-    import tarfile
-
-    blob = manifest_of(layout, tag)["layers"][-1]["digest"].partition(":")[2]
-    with tarfile.open(layout / "blobs/sha256" / blob) as tar:
-        return {info.name: tar.extractfile(info).read() if info.isfile() else info for info in tar}
 
 
 def seal(cfs, source, out, *options):
@@ -63,9 +46,7 @@ def test_a_sealed_image_is_one_layer_more_and_names_its_own_digest(cfs, source, 
 
 def test_it_is_installed_as_a_sealed_image(cfs, source, key, tmp_path):
     made = seal(cfs, source(), tmp_path / "out", *key.options)
-    plan = cfs.ok("install", "to-disk", "--source-imgref", f"oci:{tmp_path}/out:sealed", "--dry-run", "--format", "json",
-                  tmp_path / "disk.img")  # fmt: skip
-    found = json.loads(plan.stdout)
+    found = cfs.plan(f"oci:{tmp_path}/out:sealed")
     assert found["image"]["image_id"] == made["image_id"]
     assert not [each for each in found["findings"] if each["severity"] == "error"]
 
@@ -79,20 +60,23 @@ def test_the_same_image_and_key_give_the_same_bytes(cfs, source, key, tmp_path):
 
 
 def test_only_one_layer_is_pushed_where_the_others_are(cfs, source, key, tmp_path, registry_server):
+    conf = tmp_path / "registries.conf"
+    conf.write_text(f'[[registry]]\nlocation="{registry_server.host}"\ninsecure=true\n')
+    env = {"CONTAINERS_REGISTRIES_CONF": str(conf)}
     reference = source()
-    cfs.ok("image", "copy", reference, f"docker://{registry_server.host}/a/b:latest")
-    pushed = len(registry_server.requests("/a/b/blobs/uploads/", "PUT"))
-    cfs.ok("seal", reference, f"docker://{registry_server.host}/a/b:sealed", *key.options)
-    now = len(registry_server.requests("/a/b/blobs/uploads/", "PUT"))
-    assert now - pushed == 2, "one layer and the config"
+    cfs.ok("image", "copy", reference, f"docker://{registry_server.host}/a/b:latest", env=env)
+    before = len(registry_server.requests("/a/b/blobs/uploads/", "PUT"))
+    cfs.ok("seal", reference, f"docker://{registry_server.host}/a/b:sealed", *key.options, env=env)
+    after = len(registry_server.requests("/a/b/blobs/uploads/", "PUT"))
+    assert after - before == 2, "one layer and the config"
 
 
-@pytest.mark.parametrize(("erofs", "algorithm"), [("v1", "sha512"), ("v2", "sha512"), ("v0", "sha256"), ("v1", "sha256")])
+@pytest.mark.parametrize(
+    ("erofs", "algorithm"), [("v1", "sha512"), ("v2", "sha512"), ("v0", "sha256"), ("v1", "sha256")]
+)
 def test_every_form_can_be_sealed_and_is_installed(erofs, algorithm, cfs, source, key, tmp_path):
     made = seal(cfs, source(), tmp_path / "out", *key.options, "--erofs", erofs, "--hash", algorithm)
-    plan = cfs.ok("install", "to-disk", "--source-imgref", f"oci:{tmp_path}/out:sealed", "--dry-run", "--format", "json",
-                  tmp_path / "disk.img")  # fmt: skip
-    assert json.loads(plan.stdout)["image"]["image_id"] == made["image_id"]
+    assert cfs.plan(f"oci:{tmp_path}/out:sealed")["image"]["image_id"] == made["image_id"]
 
 
 def test_the_directory_it_goes_into_keeps_its_attributes(cfs, base, key, tmp_path):
@@ -127,7 +111,9 @@ def test_the_loader_is_signed_when_asked_and_counts(cfs, source, key, tmp_path):
     reference = source(**{"usr/lib/systemd/boot/efi/systemd-bootx64.efi": stub})
     made = seal(cfs, reference, tmp_path / "out", *key.options, "--sign-loader")
     files = files_of(tmp_path / "out", "sealed")
-    (verdict,) = judge(files["usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed"], [load_certificate(key.certificate)])
+    (verdict,) = judge(
+        files["usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed"], [load_certificate(key.certificate)]
+    )
     assert verdict.trusted_by == "CN=owner"
     assert cfs.ok("image", "digest", f"oci:{tmp_path}/out:sealed", "--bootable").stdout.strip() == made["image_id"]
 
@@ -146,9 +132,7 @@ def test_a_sealed_image_is_not_sealed_again_but_on_demand(cfs, source, key, stra
     names = cfs.ok("image", "dump", f"oci:{tmp_path}/again:sealed").stdout
     assert "old.efi" not in names
     assert "second" in made["kernel_arguments"]
-    plan = cfs.ok("install", "to-disk", "--source-imgref", f"oci:{tmp_path}/again:sealed", "--dry-run", "--format",
-                  "json", tmp_path / "disk.img")  # fmt: skip
-    assert json.loads(plan.stdout)["image"]["image_id"] == made["image_id"]
+    assert cfs.plan(f"oci:{tmp_path}/again:sealed")["image"]["image_id"] == made["image_id"]
 
 
 @pytest.mark.parametrize(
@@ -156,9 +140,19 @@ def test_a_sealed_image_is_not_sealed_again_but_on_demand(cfs, source, key, stra
     [
         ({"usr/lib/systemd/boot/efi/linuxx64.efi.stub": None}, (), 8, "seal.no-stub"),
         ({f"usr/lib/modules/{VERSION}/initramfs.img": None}, (), 11, "boot.initramfs"),
-        ({f"usr/lib/modules/{VERSION}/initramfs.img": File(bootable.initramfs(capable=False))}, (), 11, "boot.initramfs"),
+        (
+            {f"usr/lib/modules/{VERSION}/initramfs.img": File(bootable.initramfs(capable=False))},
+            (),
+            11,
+            "boot.initramfs",
+        ),
         ({f"usr/lib/modules/{VERSION}/vmlinuz": None}, (), 8, "image.no-kernel"),
-        ({f"usr/lib/modules/{VERSION}/vmlinuz": File(pe_bytes([(".text", b"x")], 0xAA64))}, (), 11, "image.architecture"),
+        (
+            {f"usr/lib/modules/{VERSION}/vmlinuz": File(pe_bytes([(".text", b"x")], 0xAA64))},
+            (),
+            11,
+            "image.architecture",
+        ),
         ({"etc/fstab": File("UUID=1 / ext4 defaults 0 1\n")}, (), 11, "boot.fstab-root"),
         ({}, ("--karg", "root=/dev/sda2"), 11, "boot.karg-root"),
         ({}, ("--karg", "rootfstype=xfs"), 11, "boot.karg-root"),
@@ -186,17 +180,21 @@ def test_docker_images_become_oci_and_keep_their_blobs(cfs, base, key, tmp_path)
     seal(cfs, f"oci:{tmp_path}/source:latest", tmp_path / "out", *key.options)
     after = manifest_of(tmp_path / "out", "sealed")
     assert after["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
-    assert after["layers"][0] == docker.layers[0].descriptor | {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"}
+    assert after["layers"][0] == docker.layers[0].descriptor | {
+        "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"
+    }
 
 
-# --- signing elsewhere ---------------------------------------------------------------------------------------------------
+# --- signing elsewhere ----------------------------------------------------------------------------------------------
 
 
 def sign_elsewhere(folder, name, key):
     from cfs_core.system.command import HostCommands
     from cfs_seal.signing import load_signers, sign_file
 
-    sign_file(folder / "unsigned" / name, load_signers([str(key.key)], [key.certificate]), HostCommands({}), folder / name)
+    sign_file(
+        folder / "unsigned" / name, load_signers([str(key.key)], [key.certificate]), HostCommands({}), folder / name
+    )
 
 
 def test_two_hosts_sign_what_is_handed_to_them(cfs, source, key, stranger, tmp_path):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cfs_core.plugin import FormatVersion, HashAlgorithm, UsageError
+from cfs_core.plugin import FormatVersion, HashAlgorithm, Severity, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from cfs_core.plugin import Finding
     from cfs_core.sealing import Services
+    from cfs_seal.check import CheckReport
     from cfs_seal.seal import SealRequest, SealResult
 
 HELP = """
@@ -101,6 +102,9 @@ def _content_options() -> list[click.Parameter]:
         ),
         click.Option(["--verity-optional"], is_flag=True, help="Seal composefs=?DIGEST, for filesystems without it."),
         click.Option(["--split-kernel"], is_flag=True, help="Leave kernel and initramfs to the UKI alone."),
+        click.Option(
+            ["--dump"], is_flag=True, help="Keep the sealed tree as text in /boot, which tells later what was changed."
+        ),
         click.Option(["--replace"], is_flag=True, help="Put the UKI in the place of one that the image has."),
     ]  # fmt: skip
 
@@ -121,12 +125,75 @@ def _seal(services: Services, /, source: str, dest: str | None, **choices: Any) 
 
     _keep_authfile(services, choices.pop("authfile"))
     output = choices.pop("output")
+    if choices["check"]:
+        _check(services, source, choices, output)
+        return
     request = _request(source, dest, choices)
     result = seal(request, services)
     if output == "json":
         click.echo(json.dumps(_as_json(result), indent=2))
     else:
         _show(result)
+
+
+def _check(services: Services, source: str, choices: dict[str, Any], output: str) -> None:
+    from cfs_seal.check import check
+    from cfs_seal.signing import load_certificate
+
+    trusted = [load_certificate(path) for path in choices["trusted"]]
+    report = check(source, trusted, services, architecture=choices["architecture"])
+    if output == "json":
+        click.echo(json.dumps(_report_json(report), indent=2))
+    else:
+        _show_report(report)
+    errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
+    if errors:
+        raise VerificationError(errors[0].message, hint=errors[0].hint, code=errors[0].code)
+
+
+def _report_json(report: CheckReport) -> dict[str, object]:
+    return {
+        "good": report.good,
+        "manifest_digest": report.manifest_digest,
+        "uki": report.uki,
+        "named": report.named,
+        "computed": report.computed,
+        "form": report.form or None,
+        "kernel_arguments": list(report.arguments),
+        "signatures": [
+            {
+                "path": each.path,
+                "signer": verdict.signer,
+                "fingerprint": verdict.fingerprint,
+                "intact": verdict.intact,
+                "trusted_by": verdict.trusted_by,
+                "problem": verdict.problem,
+            }
+            for each in report.files
+            for verdict in each.verdicts
+        ],
+        "differences": list(report.different),
+        "findings": [_finding_json(each) for each in report.findings],
+    }
+
+
+def _show_report(report: CheckReport) -> None:
+    click.echo(f"image      {report.manifest_digest}")
+    click.echo(f"uki        {report.uki or 'none'}")
+    click.echo(f"named      {report.named or 'nothing'}")
+    click.echo(f"files      {report.computed or 'not computed'}" + (f" ({report.form})" if report.form else ""))
+    for each in report.files:
+        for verdict in each.verdicts:
+            by = f", trusted by {verdict.trusted_by}" if verdict.trusted_by else ""
+            click.echo(
+                f"signed     {each.path}: {verdict.signer}{by}" + (f": {verdict.problem}" if verdict.problem else "")
+            )
+    for line in report.different:
+        click.echo(f"differs    {line}")
+    for finding in report.findings:
+        click.echo(f"{finding.severity.value:<10} {finding.message} [{finding.code}]")
+        if finding.hint:
+            click.echo(f"           {finding.hint}")
 
 
 def _keep_authfile(services: Services, path: Path | None) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.plugin import (
     BootError,
+    BytesContent,
     EntryKind,
     FileContent,
     FormatOptions,
@@ -65,6 +66,7 @@ class SealRequest:
     algorithm: HashAlgorithm = HashAlgorithm.SHA512
     verity_optional: bool = False
     split_kernel: bool = False
+    dump: bool = False
     replace: bool = False
     sign_loader: bool = False
 
@@ -289,6 +291,10 @@ class _Sealing:
         gone = list(below.whiteouts)
         if self._old is not None:
             gone += [path for path in self._old_files() if path not in files]
+        if self._request.dump:
+            lines = self._image.dump_with(below, self._request.options)
+            text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+            files = {**files, f"{BOOT}/{self._uki_path.rpartition('/')[2]}.dump": BytesContent(text)}
         version, algorithm = self._request.version, self._request.algorithm
         key = f"composefs.merged.bootable.erofs.{version}.fsverity-{algorithm}-{_BLOCK_BITS}"
         layer = AddedLayer(
