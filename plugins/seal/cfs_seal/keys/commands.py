@@ -19,8 +19,8 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 KEYS_HELP = """
 Make keys for Secure Boot in the new directory DIR: PK, KEK and db, each with certificate, signature list (.esl) and
-signed update (.auth). Seal with db; `cfs install to-disk --secure-boot-enroll DIR` puts the updates where systemd-boot enrols
-them. Keep PK.key and KEK.key away from machines that build images.
+signed update (.auth). Seal with db; `cfs install to-disk --secure-boot-enroll DIR` puts the updates where systemd-boot
+enrols them. Keep PK.key and KEK.key away from machines that build images.
 
 Microsoft's certificates stay in KEK and db: without them the firmware of graphics and network cards does not start, and
 there are laptops that then never start again.
