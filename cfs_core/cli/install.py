@@ -68,6 +68,12 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
 )
 @click.option("--bootloader", metavar="NAME", help="Bootloader (default: image advice, or what fits).")
 @click.option("--firmware", type=click.Choice(["uefi", "bios", "both", "u-boot"]), help="What will start the disk.")
+@click.option(
+    "--secure-boot-enroll",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Let systemd-boot enrol the Secure Boot keys of DIR, which `cfs secureboot keys` made.",
+)
 @click.option("--composefs-native", is_flag=True, help="Keep the system in composefs storage, sealed or not.")
 @click.option("--separate-boot", is_flag=True, help="Give /boot a partition of its own.")
 @click.option("--xbootldr", is_flag=True, help="Give boot files an extended boot loader partition (XBOOTLDR).")
@@ -116,6 +122,9 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
 
     def show(image: PreparedImage, prepared: PreparedInstall) -> None:
         app.progress.close()
+        if options["secure_boot_enroll"] and prepared.decisions.bootloader_choice.value != "systemd-boot":
+            msg = f"--secure-boot-enroll: {prepared.decisions.bootloader_choice.value} enrols no keys"
+            raise UsageError(msg, hint="choose --bootloader systemd-boot, or enrol them in the firmware's own menu")
         if options["show"]:
             show_file(prepared, options["show"])
         elif options["dry_run"] or output == "text":
@@ -185,8 +194,11 @@ def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     """Return the options that are settings, by the settings' names."""
     names = ("bootloader", "filesystem", "firmware", "root_size", "esp_size")
-    given = {f"install.{name.replace('_', '-')}": options[name] for name in names}
-    return {**given, "install.storage": "composefs" if options["composefs_native"] else None}
+    given: dict[str, object] = {f"install.{name.replace('_', '-')}": options[name] for name in names}
+    given["install.storage"] = "composefs" if options["composefs_native"] else None
+    keys = options["secure_boot_enroll"]
+    given["bootloader"] = {"systemd-boot": {"secure-boot-keys": str(keys)}} if keys else None
+    return given
 
 
 def _boot_volume(options: dict[str, Any]) -> Volume | None:

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 CFS_PLUGIN_API = (1, 0)
 
 
-def _make(_context: PluginContext) -> Bootloader:
+def _make(context: PluginContext) -> Bootloader:
     from cfs_systemd_boot.bootloader import SystemdBoot
+    from cfs_systemd_boot.enrolment import keys_from
 
-    return SystemdBoot()
+    return SystemdBoot(keys_from(context.settings))
 
 
 @hookimpl
