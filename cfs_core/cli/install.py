@@ -66,6 +66,13 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
 @click.option(
     "--karg-delete", "karg_deletes", multiple=True, metavar="ARG", help="Take out KEY or KEY=VALUE (repeatable)."
 )
+@click.option(
+    "--uki-addon",
+    "uki_addons",
+    multiple=True,
+    metavar="NAME",
+    help="Take this addon of the UKI only: a name, DIR/FILE, or none (repeatable; default: all of the image).",
+)
 @click.option("--bootloader", metavar="NAME", help="Bootloader (default: image advice, or what fits).")
 @click.option("--firmware", type=click.Choice(["uefi", "bios", "both", "u-boot"]), help="What will start the disk.")
 @click.option(
@@ -181,6 +188,7 @@ def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
         disk_size=options["disk_size"],
         kargs=options["kargs"],
         karg_deletes=options["karg_deletes"],
+        uki_addons=options["uki_addons"],
         root_ssh_authorized_keys=keys.read_bytes() if keys else None,
         boot_volume=_boot_volume(options),
         repo=options["repo_path"],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy import preflight
 from cfs_core.deploy.choose import (
+    choose_addons,
     choose_architecture,
     choose_artifacts,
     choose_bootloader,
@@ -56,7 +57,7 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
             made are findings in it.
     """
     architecture = choose_architecture(image.resolved.config.platform.architecture)
-    artifacts = choose_artifacts(image.artifacts)
+    artifacts = choose_addons(choose_artifacts(image.artifacts), request.uki_addons)
     asked = choose_firmware(image.settings)
     loaders = services.host.collect(families.BOOTLOADERS)
     loader = choose_bootloader(image.settings, loaders, image.merged, artifacts.kind, asked)
