@@ -5,16 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Built once per user, not per checkout: cfsctl takes ten minutes.
 JUDGES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cfs-judges
-# Tests that kill processes and boot emulated machines depend on a shared machine's mood: one more try, and it is told.
-AGAIN := --reruns 1 -rR
-PLUGINS := disk grub initramfs policies prove seal systemd_boot storage/composefs testkit \
-           transports/containers_storage transports/oci_dir transports/registry
-EDITABLE := -e . $(foreach plugin,$(PLUGINS),-e plugins/$(plugin))
-TOOLS := hypothesis mypy pytest pytest-rerunfailures pytest-timeout pytest-xdist ruff types-PyYAML types-requests \
-         nox uv virt-firmware
-DOC_TOOLS := editables furo hatchling myst-parser sphinx
+PROJECTS := $(patsubst %/pyproject.toml,%,$(wildcard cfs_core/pyproject.toml plugins/*/pyproject.toml plugins/*/*/pyproject.toml))
 
-.PHONY: help demo test test-quick lint matrix lowest bench docs man surface clean host-demo host-test venv
+.PHONY: help demo test test-quick lint matrix lowest bench docs man surface dist clean host-demo host-test venv
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,8 +17,8 @@ demo: host-demo $(BIN)/cfs  ## Build a small Debian image, install it to a disk 
 
 test: export CFS_JUDGES := $(abspath $(JUDGES))/bin
 test: host-test venv lint lowest  ## Everything: unit tests, judges, virtual machines
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(AGAIN) -m "not vm"
-	$(BIN)/python -m pytest -q $(AGAIN) -m vm
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -rR -m "not vm"
+	$(BIN)/python -m pytest -q -rR -m vm
 
 test-quick: venv  ## Unit tests only, in seconds
 	$(BIN)/python -m pytest -q -n 2 -m "not vm and not slow and not judge"
@@ -54,6 +47,9 @@ surface: venv  ## Write the surface for plugins again, after it was changed on p
 man: venv  ## Write the man pages again, after commands or options changed
 	PYTHONPATH=docs $(BIN)/python -m generator
 
+dist: venv  ## Build what an index takes: source distributions and wheels of core, every plugin and cfs-installer (dist/)
+	for project in $(PROJECTS) packages/cfs-installer; do $(BIN)/uv build -q -o dist $$project || exit; done
+
 host-demo:
 	scripts/host-setup
 
@@ -66,12 +62,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { scripts/host-setup && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install -q --upgrade pip
 
-$(BIN)/cfs: $(VENV)/bin/python pyproject.toml
+$(BIN)/cfs: $(VENV)/bin/python pyproject.toml packages/cfs-installer/pyproject.toml
 	$(BIN)/python -m pip install -q .
 	@touch $@
 
-$(VENV)/.editable: $(VENV)/bin/python pyproject.toml hatch_metadata.py $(foreach plugin,$(PLUGINS),plugins/$(plugin)/pyproject.toml)
-	CFS_CORE_ONLY=1 $(BIN)/python -m pip install -q $(EDITABLE) $(TOOLS) $(DOC_TOOLS)
+# The projects themselves, and not the checkout's own, which would name them a second time and by path.
+$(VENV)/.editable: $(VENV)/bin/python pyproject.toml $(PROJECTS:%=%/pyproject.toml)
+	$(BIN)/python -m pip install -q $(PROJECTS:%=-e %) --group dev --group docs
 	@touch $@ $(BIN)/cfs
 
 clean:  ## Remove what was built here

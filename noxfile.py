@@ -21,6 +21,7 @@ from xml.etree import ElementTree as ET
 import nox
 
 ROOT = Path(__file__).parent
+CORE = ROOT / "cfs_core"
 CACHE = ROOT / ".cache" / "matrix"
 VERSIONS = ["lowest", "newest"]
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
@@ -58,7 +59,7 @@ _find_pyenv()
 @nox.parametrize("versions", VERSIONS)
 def core(session: nox.Session, versions: str) -> None:
     """Test cfs-core with nothing but itself and the kit."""
-    _install(session, versions, [ROOT, PLUGINS["testkit"]])
+    _install(session, versions, [CORE, PLUGINS["testkit"]])
     _test(session, "core", versions, CORE_TESTS)
 
 
@@ -67,7 +68,7 @@ def core(session: nox.Session, versions: str) -> None:
 @nox.parametrize("package", list(PLUGINS))
 def plugin(session: nox.Session, package: str, versions: str) -> None:
     """Test one plugin with nothing but core, itself and the kit."""
-    _install(session, versions, list(dict.fromkeys([ROOT, PLUGINS["testkit"], PLUGINS[package]])))
+    _install(session, versions, list(dict.fromkeys([CORE, PLUGINS["testkit"], PLUGINS[package]])))
     _test(session, package, versions, [f"plugins/{package}/tests"])
 
 
@@ -110,13 +111,13 @@ def _install(session: nox.Session, versions: str, projects: list[Path]) -> None:
 
 
 def _wheel(session: nox.Session, project: Path) -> str:
-    """Build a wheel once per run of nox; core's without the default plugins."""
+    """Build a wheel once per run of nox."""
     folder = CACHE / f"wheels-{os.getpid()}" / project.name
     if not folder.exists():
         build = ("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir")
         if session.venv_backend == "uv":
             build = ("uv", "build", "--quiet", "--wheel", "--out-dir")
-        session.run(*build, str(folder), str(project), env={"CFS_CORE_ONLY": "1"}, silent=True, external=True)
+        session.run(*build, str(folder), str(project), silent=True, external=True)
     (wheel,) = folder.glob("*.whl")
     return str(wheel)
 
@@ -130,11 +131,7 @@ def _lowest(projects: list[Path]) -> list[tuple[str, str]]:
     """Return the lower bounds of all dependencies by name."""
     bounds: dict[str, str] = {}
     for project in projects:
-        stated = _project(project).get("dependencies", [])
-        if project == ROOT:
-            source = (ROOT / "hatch_metadata.py").read_text()
-            stated = re.findall(r'^    "([a-z0-9-]+>=[0-9.]+)",$', source, re.MULTILINE)
-        for dependency in stated:
+        for dependency in _project(project).get("dependencies", []):
             name, _, version = dependency.partition(">=")
             if version and not name.startswith("cfs-"):
                 lowest = version.partition(",")[0]

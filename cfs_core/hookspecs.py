@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cfs_core.interfaces.bootloader import BootFacts
+    from cfs_core.interfaces.command import CommandProvider
     from cfs_core.interfaces.provider import (
         BootloaderProvider,
-        CommandProvider,
         FilesystemProvider,
         InitramfsProvider,
         LayoutProvider,

@@ -1,4 +1,4 @@
-"""THE import for plugin authors: everything a plugin may use of core, and nothing else of core is stable.
+"""THE import for plugin authors. What else they may import, and what is stable: docs/api-policy.md.
 
 Names are imported when they are first used, so that a plugin's ``plugin.py`` stays cheap.
 """
@@ -41,25 +41,29 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from cfs_core.hookspecs import hookimpl
-    from cfs_core.interfaces.bootloader import BootFacts, Bootloader
+    from cfs_core.image.artifacts import parse_os_release
+    from cfs_core.image.pe import PeFile, find_pe, read_pe
+    from cfs_core.interfaces.bootloader import BootFacts, Bootloader, LoaderConsole
+    from cfs_core.interfaces.command import CommandContext, CommandProvider, DiskMenu, Output, OutputFormat
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
+    from cfs_core.interfaces.fetcher import CONFIG_LIMIT, MANIFEST_MEDIA_TYPES, Fetcher
     from cfs_core.interfaces.filesystem import Filesystem
-    from cfs_core.interfaces.initramfs import InitramfsProvider as Initramfs
-    from cfs_core.interfaces.initramfs import InitramfsVerdict
+    from cfs_core.interfaces.initramfs import Initramfs, InitramfsVerdict
     from cfs_core.interfaces.layout import DiskLayout, LayoutRequest
     from cfs_core.interfaces.policy import Policy, PolicyVerdict
     from cfs_core.interfaces.provider import (
         BootloaderProvider,
-        CommandProvider,
+        Capability,
         FilesystemProvider,
         InitramfsProvider,
         LayoutProvider,
         PolicyProvider,
         Provider,
+        ProviderSetting,
         StorageProvider,
         TransportProvider,
     )
-    from cfs_core.interfaces.retry import RetryPolicy
+    from cfs_core.interfaces.retry import Retrier, RetryPolicy
     from cfs_core.interfaces.source_file import FileBytes, SourceFile
     from cfs_core.interfaces.stop import StoppedError, StopSignal
     from cfs_core.interfaces.storage import (
@@ -73,9 +77,7 @@ if TYPE_CHECKING:
     )
     from cfs_core.interfaces.target import TargetView
     from cfs_core.interfaces.transport import (
-        CONFIG_LIMIT,
         MANIFEST_LIMIT,
-        MANIFEST_MEDIA_TYPES,
         CannotResumeError,
         ImageWriter,
         RunningImage,
@@ -107,6 +109,7 @@ if TYPE_CHECKING:
         EntryKind,
         Firmware,
         KernelArgument,
+        KernelForm,
         UkiAddon,
     )
     from cfs_core.model.content import BytesContent, Content, FileContent, read_all
@@ -122,6 +125,7 @@ if TYPE_CHECKING:
     )
     from cfs_core.model.digest import Digest, HashAlgorithm
     from cfs_core.model.disk import Location, Partition, Region, Volume, VolumeNeed
+    from cfs_core.model.elf import elf_architecture, elf_interpreter
     from cfs_core.model.event import Event
     from cfs_core.model.layer import HardLink, LayerEntry, LayerMember, Opaque, Whiteout
     from cfs_core.model.manifest import Descriptor, ImageConfig, Manifest, Platform, ResolvedImage
@@ -140,12 +144,14 @@ if TYPE_CHECKING:
         lookup,
         walk,
     )
+    from cfs_core.system.command import host_commands
     from cfs_core.system.environment import directory_of
+    from cfs_core.system.foreign_text import clean_address, clean_text, printable, without_secrets
     from cfs_core.system.regular import open_regular
     from cfs_core.system.scratch import scratch_directory
     from cfs_core.system.strict_json import JsonFields, parse_json
 
-API_VERSION: Final = (1, 0)
+API_VERSION: Final = (2, 0)
 """Plugins state theirs as ``CFS_PLUGIN_API``: same major number, minor not newer than this."""
 
 _HOMES: Final = {
@@ -161,12 +167,14 @@ _HOMES: Final = {
     "Bootloader": "cfs_core.interfaces.bootloader:Bootloader",
     "BootloaderProvider": "cfs_core.interfaces.provider:BootloaderProvider",
     "BytesContent": "cfs_core.model.content:BytesContent",
-    "CONFIG_LIMIT": "cfs_core.interfaces.transport:CONFIG_LIMIT",
+    "CONFIG_LIMIT": "cfs_core.interfaces.fetcher:CONFIG_LIMIT",
     "CannotResumeError": "cfs_core.interfaces.transport:CannotResumeError",
+    "Capability": "cfs_core.interfaces.provider:Capability",
     "CfsError": "cfs_core.errors:CfsError",
     "ChangedError": "cfs_core.errors:ChangedError",
+    "CommandContext": "cfs_core.interfaces.command:CommandContext",
     "CommandError": "cfs_core.errors:CommandError",
-    "CommandProvider": "cfs_core.interfaces.provider:CommandProvider",
+    "CommandProvider": "cfs_core.interfaces.command:CommandProvider",
     "CommandRunner": "cfs_core.interfaces.context:CommandRunner",
     "CommittedImage": "cfs_core.model.deployment:CommittedImage",
     "ConfigError": "cfs_core.errors:ConfigError",
@@ -180,6 +188,7 @@ _HOMES: Final = {
     "DiskError": "cfs_core.errors:DiskError",
     "DiskFullError": "cfs_core.errors:DiskFullError",
     "DiskLayout": "cfs_core.interfaces.layout:DiskLayout",
+    "DiskMenu": "cfs_core.interfaces.command:DiskMenu",
     "Effect": "cfs_core.model.action:Effect",
     "EntryKind": "cfs_core.model.boot:EntryKind",
     "Event": "cfs_core.model.event:Event",
@@ -187,6 +196,7 @@ _HOMES: Final = {
     "FileBytes": "cfs_core.interfaces.source_file:FileBytes",
     "FileContent": "cfs_core.model.content:FileContent",
     "FileReader": "cfs_core.interfaces.storage:FileReader",
+    "Fetcher": "cfs_core.interfaces.fetcher:Fetcher",
     "Filesystem": "cfs_core.interfaces.filesystem:Filesystem",
     "FilesystemProvider": "cfs_core.interfaces.provider:FilesystemProvider",
     "Finding": "cfs_core.model.plan:Finding",
@@ -204,12 +214,13 @@ _HOMES: Final = {
     "ImageId": "cfs_core.model.deployment:ImageId",
     "ImageReference": "cfs_core.model.reference:ImageReference",
     "ImageWriter": "cfs_core.interfaces.transport:ImageWriter",
-    "Initramfs": "cfs_core.interfaces.initramfs:InitramfsProvider",
+    "Initramfs": "cfs_core.interfaces.initramfs:Initramfs",
     "InitramfsProvider": "cfs_core.interfaces.provider:InitramfsProvider",
     "InitramfsVerdict": "cfs_core.interfaces.initramfs:InitramfsVerdict",
     "InstallPlan": "cfs_core.model.plan:InstallPlan",
     "JsonFields": "cfs_core.system.strict_json:JsonFields",
     "KernelArgument": "cfs_core.model.boot:KernelArgument",
+    "KernelForm": "cfs_core.model.boot:KernelForm",
     "LayerEntry": "cfs_core.model.layer:LayerEntry",
     "LayerMember": "cfs_core.model.layer:LayerMember",
     "LayerStream": "cfs_core.interfaces.storage:LayerStream",
@@ -217,10 +228,11 @@ _HOMES: Final = {
     "LayoutRequest": "cfs_core.interfaces.layout:LayoutRequest",
     "Leaf": "cfs_core.model.tree:Leaf",
     "LimitError": "cfs_core.errors:LimitError",
+    "LoaderConsole": "cfs_core.interfaces.bootloader:LoaderConsole",
     "Location": "cfs_core.model.disk:Location",
     "Logger": "cfs_core.interfaces.context:Logger",
     "MANIFEST_LIMIT": "cfs_core.interfaces.transport:MANIFEST_LIMIT",
-    "MANIFEST_MEDIA_TYPES": "cfs_core.interfaces.transport:MANIFEST_MEDIA_TYPES",
+    "MANIFEST_MEDIA_TYPES": "cfs_core.interfaces.fetcher:MANIFEST_MEDIA_TYPES",
     "MakeDirectory": "cfs_core.model.action:MakeDirectory",
     "MakeHardLink": "cfs_core.model.action:MakeHardLink",
     "MakeSpecial": "cfs_core.model.action:MakeSpecial",
@@ -231,7 +243,10 @@ _HOMES: Final = {
     "NotFoundError": "cfs_core.errors:NotFoundError",
     "ObjectId": "cfs_core.model.tree:ObjectId",
     "Opaque": "cfs_core.model.layer:Opaque",
+    "Output": "cfs_core.interfaces.command:Output",
+    "OutputFormat": "cfs_core.interfaces.command:OutputFormat",
     "Partition": "cfs_core.model.disk:Partition",
+    "PeFile": "cfs_core.image.pe:PeFile",
     "PlacingAction": "cfs_core.model.action:PlacingAction",
     "Platform": "cfs_core.model.manifest:Platform",
     "PluginContext": "cfs_core.interfaces.context:PluginContext",
@@ -242,6 +257,7 @@ _HOMES: Final = {
     "Problem": "cfs_core.model.deployment:Problem",
     "Progress": "cfs_core.interfaces.context:Progress",
     "Provider": "cfs_core.interfaces.provider:Provider",
+    "ProviderSetting": "cfs_core.interfaces.provider:ProviderSetting",
     "RateLimitedError": "cfs_core.errors:RateLimitedError",
     "RefusedError": "cfs_core.errors:RefusedError",
     "Region": "cfs_core.model.disk:Region",
@@ -251,6 +267,7 @@ _HOMES: Final = {
     "Repository": "cfs_core.interfaces.storage:Repository",
     "Identifier": "cfs_core.interfaces.storage:Identifier",
     "ResolvedImage": "cfs_core.model.manifest:ResolvedImage",
+    "Retrier": "cfs_core.interfaces.retry:Retrier",
     "RetryPolicy": "cfs_core.interfaces.retry:RetryPolicy",
     "RunCommand": "cfs_core.model.action:RunCommand",
     "RunningImage": "cfs_core.interfaces.transport:RunningImage",
@@ -289,12 +306,22 @@ _HOMES: Final = {
     "WriteFile": "cfs_core.model.action:WriteFile",
     "Xattrs": "cfs_core.model.tree:Xattrs",
     "decompress": "cfs_core.archive.decompress:decompress",
+    "find_pe": "cfs_core.image.pe:find_pe",
     "hookimpl": "cfs_core.hookspecs:hookimpl",
+    "host_commands": "cfs_core.system.command:host_commands",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.system.strict_json:parse_json",
+    "clean_address": "cfs_core.system.foreign_text:clean_address",
+    "clean_text": "cfs_core.system.foreign_text:clean_text",
+    "elf_architecture": "cfs_core.model.elf:elf_architecture",
+    "elf_interpreter": "cfs_core.model.elf:elf_interpreter",
     "directory_of": "cfs_core.system.environment:directory_of",
     "open_regular": "cfs_core.system.regular:open_regular",
+    "printable": "cfs_core.system.foreign_text:printable",
+    "without_secrets": "cfs_core.system.foreign_text:without_secrets",
+    "parse_os_release": "cfs_core.image.artifacts:parse_os_release",
     "read_all": "cfs_core.model.content:read_all",
+    "read_pe": "cfs_core.image.pe:read_pe",
     "scratch_directory": "cfs_core.system.scratch:scratch_directory",
     "split_scheme": "cfs_core.model.reference:split_scheme",
     "walk": "cfs_core.model.tree:walk",
@@ -318,9 +345,11 @@ __all__ = [
     "BootloaderProvider",
     "BytesContent",
     "CannotResumeError",
+    "Capability",
     "CfsError",
     "ChangedError",
     "ChosenFormat",
+    "CommandContext",
     "CommandError",
     "CommandProvider",
     "CommandRunner",
@@ -336,10 +365,12 @@ __all__ = [
     "DiskError",
     "DiskFullError",
     "DiskLayout",
+    "DiskMenu",
     "Effect",
     "EntryKind",
     "Event",
     "ExchangePaths",
+    "Fetcher",
     "FileBytes",
     "FileContent",
     "FileReader",
@@ -366,6 +397,7 @@ __all__ = [
     "InstallPlan",
     "JsonFields",
     "KernelArgument",
+    "KernelForm",
     "LayerEntry",
     "LayerMember",
     "LayerStream",
@@ -373,6 +405,7 @@ __all__ = [
     "LayoutRequest",
     "Leaf",
     "LimitError",
+    "LoaderConsole",
     "Location",
     "Logger",
     "MakeDirectory",
@@ -385,7 +418,10 @@ __all__ = [
     "NotFoundError",
     "ObjectId",
     "Opaque",
+    "Output",
+    "OutputFormat",
     "Partition",
+    "PeFile",
     "PlacingAction",
     "Platform",
     "PluginContext",
@@ -396,6 +432,7 @@ __all__ = [
     "Problem",
     "Progress",
     "Provider",
+    "ProviderSetting",
     "RateLimitedError",
     "RefusedError",
     "Region",
@@ -404,6 +441,7 @@ __all__ = [
     "RenamePath",
     "Repository",
     "ResolvedImage",
+    "Retrier",
     "RetryPolicy",
     "RunCommand",
     "RunningImage",
@@ -441,16 +479,26 @@ __all__ = [
     "WriteBlocks",
     "WriteFile",
     "Xattrs",
+    "clean_address",
+    "clean_text",
     "decompress",
     "directory_of",
+    "elf_architecture",
+    "elf_interpreter",
+    "find_pe",
     "hookimpl",
+    "host_commands",
     "lookup",
     "open_regular",
     "parse_json",
+    "parse_os_release",
+    "printable",
     "read_all",
+    "read_pe",
     "scratch_directory",
     "split_scheme",
     "walk",
+    "without_secrets",
 ]
 
 

@@ -14,6 +14,7 @@ from cfs_core.pluginhost.registry import PluginId, Trouble
 from cfs_core.system.command import HostCommands
 from cfs_core.target.execute import first_k
 from cfs_core.target.memory import MemoryTarget
+from cfs_core.target.read import open_disk
 
 __all__ = [
     "Family",
@@ -28,6 +29,7 @@ __all__ = [
     "families",
     "first_k",
     "merged_tree",
+    "open_disk",
     "open_layer",
     "resolve",
 ]

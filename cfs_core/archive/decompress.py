@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import zstandard
 
+from cfs_core.archive.tar_fields import raising
 from cfs_core.archive.zstd_frames import ZstdFrames
 from cfs_core.errors import ImageError, LimitError
 
@@ -217,7 +218,7 @@ def _unzstd(source: _Source) -> Iterator[bytes]:
     except zstandard.ZstdError as error:
         if "memory" in str(error):  # ZSTD_error_frameParameter_windowTooLarge has no other mark
             msg = f"a zstd layer needs a window of more than {_ZSTD_WINDOW_LIMIT >> 20} MiB"
-            hint = "compress the layer without --ultra and --long"
+            hint = "compress the layer without zstd's --ultra and --long"
             raise LimitError(msg, hint=hint, facts={"limit_bytes": _ZSTD_WINDOW_LIMIT}) from error
         msg = f"a zstd layer is damaged: {error}"
         raise ImageError(msg) from error
@@ -232,10 +233,13 @@ def _bounded(chunks: Iterator[bytes], source: _Source, limits: DecompressionLimi
         total += len(chunk)
         if total > limits.total_bytes:
             msg = f"a layer is longer than {limits.total_bytes} bytes when it is uncompressed"
-            raise LimitError(msg, facts={"limit_bytes": limits.total_bytes})
+            facts = {"limit_bytes": limits.total_bytes, "setting": "limits.layer-unpacked-size"}
+            raise LimitError(msg, hint=raising("limits.layer-unpacked-size"), facts=facts)
         if total > limits.ratio_free_bytes and total > source.taken * limits.ratio:
             msg = f"a layer grew from {source.taken} to more than {total} bytes when it was uncompressed"
-            raise LimitError(msg, hint="this looks like a decompression bomb", facts={"limit_ratio": limits.ratio})
+            hint = f"this looks like a decompression bomb; {raising('limits.compression-ratio')}"
+            facts = {"limit_ratio": limits.ratio, "setting": "limits.compression-ratio"}
+            raise LimitError(msg, hint=hint, facts=facts)
         yield chunk
 
 

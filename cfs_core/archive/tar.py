@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from cfs_core.archive.kinds import kind_of
 from cfs_core.archive.tar_fields import (
     MAX_ID,
     MAX_TIME,
@@ -67,7 +68,7 @@ class TarLimits:
 
     entries: int = 1_000_000
     file_bytes: int = 1 << 40
-    path_bytes: int = 4095
+    path_bytes: int = 65_535
     name_bytes: int = 255
     path_depth: int = 256
     link_target_bytes: int = 4095
@@ -101,6 +102,11 @@ class _Parser:
         self._xattr_sets: dict[Xattrs, Xattrs] = {}
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         self._times: dict[bytes, int] = {}
+        self._name = b""
+        """Of the entry that is read just now."""
+
+        self._first = b""
+        """The first block of the stream."""
 
     def members(self) -> Iterator[LayerMember]:
         read, entry_of = self._read, self._entry
@@ -114,6 +120,8 @@ class _Parser:
                     yield LayerMember(_check_end(raw, padding), None, 0)
                     return
                 header = raw[padding:]
+                self._name = b""
+                self._first = self._first or raw
                 kind = header[156]
                 extensions = None
                 # Nearly all headers are plain ones: they take the short way past the tests for end blocks and
@@ -126,7 +134,7 @@ class _Parser:
                         raw, header, extensions = self._extensions(raw, header)
                 check_sum(header)
                 if not left:
-                    over("entries in one layer", self._limits.entries)
+                    over("entries in one layer", self._limits.entries, "limits.layer-entries")
                 if header[156] == _GLOBAL:
                     raw, padding = raw + self._extension_data(header, 0)[1], 0
                     yield LayerMember(raw, None, 0)
@@ -135,8 +143,11 @@ class _Parser:
                 padding = -size % BLOCK
                 yield LayerMember(raw, entry, size)
         except ImageError as error:
-            error.facts.setdefault("after_entry", shown(entry.path) if entry else None)
-            raise
+            found = kind_of(self._first) if entry is None else None
+            if found is not None:
+                msg = f"the layer is {found}, not a tar archive"
+                raise ImageError(msg, hint="make the layer anew, with tar", facts=error.facts) from error
+            raise _located(error, self._name, entry) from error
 
     def _second_end_block(self) -> bytes:
         second = self._read(BLOCK)
@@ -174,7 +185,7 @@ class _Parser:
         """Return the data of an extension header, without and with its padding."""
         size = number(header[124:136], "size")
         if before + size > self._limits.extension_bytes:
-            over("bytes of extension headers for one entry", self._limits.extension_bytes)
+            over("bytes of extension headers for one entry", self._limits.extension_bytes, "limits.extension-bytes")
         padded = self._read(size + -size % BLOCK)
         if len(padded) != size + -size % BLOCK:
             truncated("an extension header")
@@ -193,7 +204,7 @@ class _Parser:
     def _intern(self, xattrs: dict[bytes, bytes]) -> Xattrs:
         limits = self._limits
         if len(xattrs) > limits.xattr_count:
-            over("extended attributes of one entry", limits.xattr_count)
+            over("extended attributes of one entry", limits.xattr_count, "limits.xattr-count")
         for name in xattrs:
             if not name or b"\0" in name:
                 msg = f"an extended attribute has the impossible name {name!r:.100}"
@@ -201,7 +212,7 @@ class _Parser:
             if len(name) > limits.xattr_name_bytes:
                 over("bytes in the name of an extended attribute", limits.xattr_name_bytes)
         if sum(len(name) + len(value) for name, value in xattrs.items()) > limits.xattr_bytes:
-            over("bytes of extended attributes of one entry", limits.xattr_bytes)
+            over("bytes of extended attributes of one entry", limits.xattr_bytes, "limits.xattr-bytes")
         ordered = tuple(sorted(xattrs.items()))
         if len(self._xattr_sets) >= _CACHE_SIZE:
             self._xattr_sets.clear()
@@ -214,6 +225,7 @@ class _Parser:
         name = header[: name_end if name_end >= 0 else 100]
         if header[345] and header[257:265] == _USTAR:
             name = header[345:500].partition(b"\0")[0] + b"/" + name
+        self._name = name
         mode, uid, gid = self._owners.get(header[100:124]) or self._owner(header[100:124])
         size = number(header[124:136], "size")
         mtime_sec = self._times.get(header[136:148]) or self._time(header[136:148])
@@ -223,6 +235,7 @@ class _Parser:
         if extensions is not None:
             name = extensions.path or extensions.long_name or name
             link = extensions.link or extensions.long_link
+            self._name = name
             size = size if extensions.size is None else extensions.size
             uid = uid if extensions.uid is None else extensions.uid
             gid = gid if extensions.gid is None else extensions.gid
@@ -237,7 +250,7 @@ class _Parser:
         what: Node | HardLink
         if kind in _REGULAR_KINDS:
             if size > self._limits.file_bytes:
-                over("bytes in one file", self._limits.file_bytes)
+                over("bytes in one file", self._limits.file_bytes, "limits.file-size")
             if name[-1:] == b"/":
                 msg = f"{shown(name)} is a regular file and is named like a directory"
                 raise ImageError(msg, hint="readers of tar disagree about such entries; make the layer anew")
@@ -301,7 +314,7 @@ class _Parser:
         limits = self._limits
         length = len(name)
         if length > limits.path_bytes:
-            over("bytes in one path", limits.path_bytes)
+            over("bytes in one path", limits.path_bytes, "limits.path-bytes")
         if not length:
             msg = "an entry has no name"
             raise ImageError(msg)
@@ -319,7 +332,7 @@ class _Parser:
             msg = f"{shown(name)} has a NUL in it"
             raise ImageError(msg)
         if len(parts) > limits.path_depth:
-            over("components in one path", limits.path_depth)
+            over("components in one path", limits.path_depth, "limits.path-depth")
         if length > limits.name_bytes and max(map(len, parts)) > limits.name_bytes:
             over("bytes in one file name", limits.name_bytes)
         return b"/" + b"/".join(parts), parts[-1]
@@ -337,6 +350,15 @@ def _whiteout(path: bytes, last: bytes) -> LayerEntry | None:
         msg = f"{shown(path)} is a whiteout of nothing"
         raise ImageError(msg)
     return LayerEntry(directory + b"/" + name, Whiteout())
+
+
+def _located(error: ImageError, name: bytes, before: LayerEntry | None) -> ImageError:
+    """Return *error* with the entry it is about: its name where that was read, else that of the one before."""
+    where = f" (in the entry {shown(name)})" if name else f" (after the entry {shown(before.path)})" if before else ""
+    known = shown(name.strip(b"/")).strip("'\"") if name else ""
+    message = error.message if known and known in error.message else error.message + where
+    facts = {"after_entry": shown(before.path) if before else None, **error.facts}
+    return type(error)(message, hint=error.hint, facts=facts)
 
 
 def _check_end(raw: bytes, padding: int) -> bytes:

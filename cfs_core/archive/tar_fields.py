@@ -198,10 +198,16 @@ def shown(name: bytes) -> str:
     return repr(text if len(text) <= 200 else text[:200] + "...")  # noqa: PLR2004 - enough to find it
 
 
-def over(what: str, limit: int) -> NoReturn:
-    """Refuse more than *limit* of *what*."""
+def over(what: str, limit: int, setting: str | None = None) -> NoReturn:
+    """Refuse more than *limit* of *what*; without a *setting* to change it is Linux that can hold no more."""
     msg = f"the layer has more than {limit} {what}"
-    raise LimitError(msg, hint="if the image is meant to be like this, raise the limit", facts={"limit": limit})
+    hint = raising(setting) if setting else "Linux holds no more: make the image again without it"
+    raise LimitError(msg, hint=hint, facts={"limit": limit} | ({"setting": setting} if setting else {}))
+
+
+def raising(setting: str) -> str:
+    """Return the hint of a limit that whoever runs cfs may raise."""
+    return f"if the image is meant to be like this, set {setting} to more (see `cfs config show`)"
 
 
 def truncated(where: str) -> NoReturn:

@@ -10,8 +10,20 @@ from cfs_core.errors import BootError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Fields = tuple[tuple[str, str], ...]
-"""Keys and values in file order; keys such as ``initrd`` may repeat."""
+
+class Fields(tuple[tuple[str, str], ...]):
+    """Keys and values in file order; keys such as ``initrd`` may repeat."""
+
+    __slots__ = ()
+
+    def first(self, key: str) -> str | None:
+        """Return the first value of *key*."""
+        return next((value for name, value in self if name == key), None)
+
+    def every(self, key: str) -> tuple[str, ...]:
+        """Return all values of *key*."""
+        return tuple(value for name, value in self if name == key)
+
 
 ENTRY_LIMIT = 1024 * 1024
 """Entry files longer than this many bytes are not entries."""
@@ -27,17 +39,7 @@ def _split(line: bytes) -> tuple[str, str] | None:
 
 def parse_entry(data: bytes) -> Fields:
     """Return the fields of an entry file. Comments, blank lines and keys without a value are skipped, as loaders do."""
-    return tuple(field for field in map(_split, data.split(b"\n")) if field is not None)
-
-
-def first(fields: Fields, key: str) -> str | None:
-    """Return the first value of *key*."""
-    return next((value for name, value in fields if name == key), None)
-
-
-def every(fields: Fields, key: str) -> tuple[str, ...]:
-    """Return all values of *key*."""
-    return tuple(value for name, value in fields if name == key)
+    return Fields(field for field in map(_split, data.split(b"\n")) if field is not None)
 
 
 def edit_entry(data: bytes, changes: Mapping[str, str | None]) -> bytes:
@@ -69,10 +71,10 @@ def format_entry(fields: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _line(key: str, value: str) -> bytes:
-    return f"{key} {one_line(value)}".encode("utf-8", "surrogateescape")
+    return f"{key} {as_one_line(value)}".encode("utf-8", "surrogateescape")
 
 
-def one_line(text: str) -> str:
+def as_one_line(text: str) -> str:
     """Return *text* as it can stand in an entry: one line, no control characters, no white space around it."""
     return re.sub(r"[\x00-\x08\x0a-\x1f\x7f]+", " ", text).strip()
 
@@ -107,6 +109,11 @@ def join_arguments(arguments: Sequence[str]) -> str:
             message = f"kernel argument {argument!r} has a quote that is not closed"
             raise BootError(
                 message, hint="the kernel would take all that follows as one argument", facts={"argument": argument}
+            )
+        if split_arguments(argument) != (argument,):
+            message = f"kernel argument {argument!r} has white space outside of double quotes"
+            raise BootError(
+                message, hint="give it as several arguments, or quote the value", facts={"argument": argument}
             )
         try:
             data = argument.encode()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cfs_core.bls.names import FILES_PREFIX, files_name, uki_name
 from cfs_core.bls.scan import list_names, read_file
 from cfs_core.errors import BootError
-from cfs_core.model.action import Action, CopyObject, Effect, RemovePath
+from cfs_core.model.action import Action, CopyObject, RemovePath
 from cfs_core.model.boot import EntryKind
 from cfs_core.model.content import read_all
 
@@ -119,9 +119,7 @@ class BootFiles:
             self._copy(location, content, why)
 
     def _copy(self, location: Location, content: Content, why: str) -> None:
-        there = read_file(self._target, location) is not None
-        effect = Effect.REPLACE if there else Effect.ADD
-        self.actions.append(CopyObject(location=location, source=content, why=why, effect=effect))
+        self.actions.append(CopyObject(location=location, source=content, why=why))
 
     def removals(self, texts: Iterable[bytes]) -> list[Action]:
         """Plan the removal of boot files of deployments that none of *texts* (entries, scripts) names."""
@@ -136,5 +134,8 @@ class BootFiles:
 
 
 def _names(texts: bytes, name: str) -> bool:
-    """Return whether *name* is in *texts* as a whole: ``NAME-1234`` beside it is another directory."""
-    return re.search(re.escape(name.encode()) + rb"(?![0-9A-Za-z_.-])", texts) is not None
+    """Return whether *name* is in *texts* as a whole: ``NAME-1234`` beside it is another directory.
+
+    Somebody may have written it in other letter case, which on FAT is the same file.
+    """
+    return re.search(re.escape(name.encode()) + rb"(?![0-9A-Za-z_.-])", texts, re.IGNORECASE) is not None

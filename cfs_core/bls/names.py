@@ -40,7 +40,7 @@ class EntryName:
         return f"{self.stem}{counter}{SUFFIX}"
 
 
-def safe(text: str) -> str:
+def name_part(text: str) -> str:
     """Return *text* as part of an entry name: no ``-`` (it separates), no ``+`` (it counts), nothing FAT refuses."""
     return re.sub(r"[^A-Za-z0-9._~^]", "_", text) or "_"
 
@@ -48,7 +48,7 @@ def safe(text: str) -> str:
 def entry_stem(os_id: str, version: str, priority: int) -> str:
     """Return the name of an entry without suffix. Loaders that sort by name show the highest *priority* first."""
     # File names end at 255 bytes; what is left is for the OS id, a boot counter and ".conf".
-    return f"{ENTRY_PREFIX}{safe(os_id)}-{safe(version)[:150]}-{priority}"
+    return f"{ENTRY_PREFIX}{name_part(os_id)}-{name_part(version)[:150]}-{priority}"
 
 
 def guard_stem(deployment_id: str) -> str:
@@ -64,7 +64,7 @@ def sort_key(os_id: str, rank: int) -> str:
     return f"bootc-{os_id}-{rank}" if rank < last else f"bootc-{os_id}-{last}{rank - last:03d}"
 
 
-def priorities(count: int) -> tuple[int, ...]:
+def entry_priorities(count: int) -> tuple[int, ...]:
     """Return priorities of *count* entries, best first: bootc's 1 and 0, more where there are more."""
     return tuple(max(1, count - 1) - rank for rank in range(count))
 
@@ -88,7 +88,7 @@ def uki_name(deployment_id: str) -> str:
 def uki_deployment(path: str) -> str | None:
     """Return whose UKI is at *path*, None if it does not look like one of ours."""
     match = re.fullmatch(re.escape(FILES_PREFIX) + r"(.+)\.efi", path.rpartition("/")[2], re.IGNORECASE)
-    return match[1] if match else None
+    return match[1].lower() if match else None  # in any letter case, it is the same file on FAT
 
 
 def argument_deployment(arguments: tuple[str, ...]) -> str | None:

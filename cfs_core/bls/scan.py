@@ -6,8 +6,9 @@ import posixpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cfs_core.bls.entry import ENTRY_LIMIT, Fields, every, first, parse_entry, split_arguments
+from cfs_core.bls.entry import ENTRY_LIMIT, Fields, parse_entry, split_arguments
 from cfs_core.bls.names import ENTRY_PREFIX, EntryName, argument_deployment, os_id_of, uki_deployment
+from cfs_core.bls.transition import MenuFile
 from cfs_core.model.boot import BootEntry, EntryKind
 from cfs_core.model.disk import Location, Volume
 
@@ -64,27 +65,31 @@ class EntryFile:
     def loader_files(self) -> tuple[Location, ...]:
         """The files the entry needs, the one the loader starts first."""
         paths = [
-            *every(self.fields, "linux"),
-            *every(self.fields, "uki"),
-            *every(self.fields, "efi"),
-            *(path for value in every(self.fields, "initrd") for path in value.split()),
-            *every(self.fields, "devicetree"),
+            *self.fields.every("linux"),
+            *self.fields.every("uki"),
+            *self.fields.every("efi"),
+            *(path for value in self.fields.every("initrd") for path in value.split()),
+            *self.fields.every("devicetree"),
         ]
         # A variable of GRUB's, such as Fedora's $tuned_initrd, is no path; usually it is empty.
         return tuple(self.place.locate(path) for path in paths if not path.startswith("$"))
 
+    def menu_file(self) -> MenuFile:
+        """Return it as part of a change."""
+        return MenuFile(location=self.location, deployment_id=self.deployment_id or "", data=self.data)
+
     def entry(self) -> BootEntry:
         """Return it as an entry of a menu."""
         stem = self.name.stem
-        version = first(self.fields, "version") or ""
+        version = self.fields.first("version") or ""
         return BootEntry(
             deployment_id=self.identity,
-            kind=EntryKind.BLS if first(self.fields, "linux") else EntryKind.UKI,
-            title=first(self.fields, "title") or stem,
+            kind=EntryKind.BLS if self.fields.first("linux") else EntryKind.UKI,
+            title=self.fields.first("title") or stem,
             version=version,
-            os_id=os_id_of(first(self.fields, "sort-key")) or stem.removeprefix(ENTRY_PREFIX).partition("-")[0],
-            arguments=split_arguments(" ".join(every(self.fields, "options"))),
-            machine_id=first(self.fields, "machine-id"),
+            os_id=os_id_of(self.fields.first("sort-key")) or stem.removeprefix(ENTRY_PREFIX).partition("-")[0],
+            arguments=split_arguments(" ".join(self.fields.every("options"))),
+            machine_id=self.fields.first("machine-id"),
             tries_left=self.name.tries_left,
             foreign=not self.ours,
             files=self.loader_files,
@@ -105,11 +110,11 @@ def scan_entries(target: TargetView, places: tuple[Place, ...]) -> tuple[EntryFi
             if data is None or len(data) > ENTRY_LIMIT:
                 continue
             fields = parse_entry(data)
-            uki = first(fields, "uki") or first(fields, "efi")
+            uki = fields.first("uki") or fields.first("efi")
             if uki is not None:
                 deployment = uki_deployment(uki)
             else:
-                deployment = argument_deployment(split_arguments(" ".join(every(fields, "options"))))
+                deployment = argument_deployment(split_arguments(" ".join(fields.every("options"))))
             found.append(
                 EntryFile(place=place, location=location, name=name, data=data, fields=fields, deployment_id=deployment)
             )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cfs_core.errors import PluginError, UsageError
+from cfs_core.interfaces.command import CommandContext
 from cfs_core.interfaces.context import PluginContext
 from cfs_core.pluginhost import families
 from cfs_core.report.logs import LEVELS, Logs
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cfs_core.config.settings import Settings
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.interfaces.storage import StorageFormat
-    from cfs_core.interfaces.transport import Transport
     from cfs_core.model.event import Event
     from cfs_core.model.reference import ImageReference
     from cfs_core.pluginhost.families import Family
@@ -48,6 +51,7 @@ class App(contextlib.AbstractContextManager["App"]):
         self.log_as_json = False
         self.progress_descriptor: int | None = None
         self.show_progress = True
+        self.output_format = "text"
         self.warn_of_plugins = True
         self._warned: set[str] = set()
         self.stack = contextlib.ExitStack()
@@ -99,8 +103,16 @@ class App(contextlib.AbstractContextManager["App"]):
                 origin = self.settings.get("plugins.disabled").origin
                 problem = f"{origin} switches off {name!r}, and no installed plugin or distribution is called that"
                 self.logs.warning("setting.ignored", problem=problem)
+            self._report_tables()
             self.report_plugins()
         return self._host
+
+    def _report_tables(self) -> None:
+        """Warn of tables of settings that no installed provider has."""
+        from cfs_core.deploy.provider_settings import tables_of_nobody
+
+        for problem in tables_of_nobody(self.settings, self._host) if self._host is not None else ():
+            self.logs.warning("setting.ignored", problem=problem)
 
     def report_plugins(self) -> None:
         """Warn of what plugins did wrong, each once: ``plugin.skipped`` was not loaded, ``plugin.trouble`` was."""
@@ -119,6 +131,10 @@ class App(contextlib.AbstractContextManager["App"]):
     def blame(self, error: BaseException) -> PluginId | None:
         """Return the plugin that *error* came out of, None if it was none."""
         return self._host.blame(error) if self._host is not None else None
+
+    def describe(self, owner: PluginId, error: BaseException) -> str:
+        """Return what *error* says and where in *owner*'s code it came from."""
+        return self.host.describe(owner, error)
 
     @property
     def commands(self) -> HostCommands:
@@ -193,6 +209,21 @@ class App(contextlib.AbstractContextManager["App"]):
             emit=self.emit,
             source_date_epoch=self.source_date_epoch,
             seed=seed,
+            environ=self.environ,
+            uid=os.getuid(),
+        )
+
+    def command_context(self, name: str) -> CommandContext:
+        """Return what the factory of the plugin's command *name* is given."""
+        from cfs_core.cli.output import CommandOutput
+        from cfs_core.examine.menus import boot_menus
+
+        settings = self.settings.section("command", name)
+        context = self.context(name, settings=settings)
+        return CommandContext(
+            **{field.name: getattr(context, field.name) for field in dataclasses.fields(context)},
+            output=CommandOutput(lambda: self.output_format),
+            boot_menus=functools.partial(boot_menus, self),
         )
 
     def make(
@@ -208,8 +239,11 @@ class App(contextlib.AbstractContextManager["App"]):
 
         Raises:
             PluginError: see `PluginHost.make`.
+            ConfigError: its table has a name that it does not declare, or a value of another kind.
         """
-        section = (settings or self.settings).section(family.table, name) if family.table else {}
+        from cfs_core.deploy.provider_settings import settings_of
+
+        section = settings_of(settings or self.settings, family, self.host.collect(family).get(name))
         return self.host.make(family, name, self.context(name, settings={**section, **(more or {})}, seed=seed))
 
     def add_options(self, options: Mapping[str, object]) -> None:
@@ -218,13 +252,14 @@ class App(contextlib.AbstractContextManager["App"]):
 
         self._settings = self.settings.with_layer(command_line(options))
 
-    def transport(self, text: str, **settings: object) -> tuple[Transport, ImageReference]:
+    def transport(self, text: str, **settings: object) -> tuple[Fetcher, ImageReference]:
         """Return the transport for a reference, and the reference in its grammar.
 
         Raises:
             UsageError: no scheme, or one that no plugin has.
             PluginError: two plugins claim the scheme, or the plugin failed.
         """
+        from cfs_core.interfaces.fetcher import Fetcher
         from cfs_core.model.reference import split_scheme
         from cfs_core.pluginhost.load import scheme_owners
 
@@ -244,9 +279,11 @@ class App(contextlib.AbstractContextManager["App"]):
         more = dict(settings)
         if self.authfile is not None:
             more["authfile"] = str(self.authfile)
-        transport: Transport = self.make(families.TRANSPORTS, name, more=more)
-        self.stack.callback(transport.close)
-        return transport, transport.parse(text)
+        section = {**self.settings.section("transport", name), **more}
+        context = self.context(name, settings=section)
+        fetcher = Fetcher(self.host.make(families.TRANSPORTS, name, context), context.retrier)
+        self.stack.callback(fetcher.close)
+        return fetcher, fetcher.parse(text)
 
     def storage(self, name: str | None = None) -> StorageFormat:
         """Return a storage format: the one called *name*, of ``install.storage``, composefs, or the only one.

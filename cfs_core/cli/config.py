@@ -22,13 +22,15 @@ def config() -> None:
 @format_option
 @click.pass_obj
 def show(app: App, output: str, *, origin: bool) -> None:
-    """Print all settings in force.
+    """Print all settings in force, those of installed plugins too.
 
     \b
     Example:
       cfs config show --origin
     """
-    rows = list(app.settings.listing())
+    from cfs_core.deploy.provider_settings import provider_listing
+
+    rows = [*app.settings.listing(), *provider_listing(app.settings, app.host)]
     if output == "json":
         show_json({name: {"value": setting.value, "origin": setting.origin} for name, setting in rows})
         return

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cfs_core.cli.app import App
-    from cfs_core.interfaces.provider import CommandProvider
+    from cfs_core.interfaces.command import CommandProvider
 
 
 class PipeBrokenError(Exception):
@@ -102,5 +102,29 @@ class LazyGroup(click.Group):
 
 
 def _made(app: App, provider: CommandProvider) -> click.Command:
-    command: click.Command = app.host.make(families.COMMANDS, provider.name, None)
+    command: click.Command = app.host.make(families.COMMANDS, provider.name, app.command_context(provider.name))
+    if provider.has_result:
+        if any("--format" in parameter.opts for parameter in command.params):
+            owner = app.host.collect(families.COMMANDS).owner(provider.name)
+            msg = f"the command {provider.name!r} of {owner} has a --format of its own, besides the one of has_result"
+            raise owner.fault(msg)
+        _add_format(app, command)
     return command
+
+
+def _add_format(app: App, command: click.Command) -> None:
+    """Add ``--format`` to a plugin's command, and keep standard output for its result."""
+    from cfs_core.cli.output import format_option, only_results
+
+    def keep(_context: click.Context, _parameter: click.Parameter, value: str) -> None:
+        app.output_format = value
+
+    callback = command.callback
+
+    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the command's own parameters
+        with only_results():
+            return callback(*args, **kwargs) if callback is not None else None
+
+    command.callback = run
+    format_option(command)
+    command.params[-1].callback, command.params[-1].expose_value = keep, False

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cfs_core.cli.check import check
 from cfs_core.cli.output import (
     BinaryResults,
     NamedPath,
     ResultGroup,
     authfile_option,
     format_option,
+    on_terminal,
+    platform_option,
     repo_option,
     say,
     show_json,
@@ -32,12 +35,6 @@ if TYPE_CHECKING:
     from cfs_core.model.tree import Directory
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-
-def platform_option(command: F) -> F:
-    """Add ``--architecture``."""
-    text = "Architecture to choose (default: this machine's where there is a choice)."
-    return click.option("--architecture", help=text)(command)
 
 
 def wanted_platform(architecture: str | None) -> Platform | None:
@@ -74,6 +71,7 @@ def image() -> None:
 
 @contextmanager
 def _tree(app: App, source: str, choices: dict[str, Any]) -> Iterator[tuple[Directory, FormatOptions]]:
+    from cfs_core.deploy.limits import image_limits
     from cfs_core.image.source import Form, Source, open_tree
 
     asked = [form for form in Form if choices[form.value.replace("-", "_")]]
@@ -94,6 +92,7 @@ def _tree(app: App, source: str, choices: dict[str, Any]) -> Iterator[tuple[Dire
         platform=wanted_platform(choices["architecture"]),
         progress=app.progress,
         emit=app.emit,
+        limits=image_limits(app.settings),
     ) as tree:
         yield tree, options
 
@@ -167,15 +166,18 @@ def open_repository(app: App, path: Path | None, *, create: bool = False) -> Ite
     """Open ``--repo``, or the configured repository.
 
     Raises:
-        StorageError: not there (unless *create*), or not a repository.
+        StorageError: not there (unless *create*), not a repository, or one that others can write to.
     """
     where = path or app.default_repository()
     if not create and not where.exists():
         msg = f"there is no repository at {where}"
         raise StorageError(msg, hint="make one with `cfs repo init`, or pull an image")
     from cfs_core.deploy import pull as ways
+    from cfs_core.deploy.trust import check_trust
 
     storage = app.storage()
+    if not create:
+        check_trust(app.settings, where)
     with ways.open_repository(app, storage, where) if create else storage.open(where) as repository:
         yield repository
 
@@ -206,7 +208,7 @@ def pull(
     resolved = resolve(transport, parsed, wanted_platform(architecture))
     judged = judge(resolved, transport, app)
     with open_repository(app, repo_path, create=True) as repository:
-        tree, fetched = ways.pull(judged, repository, app)
+        tree, fetched = ways.pull(judged, repository, app, verify=True)
         committed = repository.commit(tree, resolved, name=name or tag_of(reference))
     app.progress.close()
     if output == "json":
@@ -266,10 +268,12 @@ def list_files(app: App, name: str, path: str, repo_path: Path | None) -> None:
       cfs image ls debian /usr/lib/modules
     """
     from cfs_core.cli.listing import listing
+    from cfs_core.system.foreign_text import one_line
 
     with open_repository(app, repo_path) as repository:
+        shown = one_line if on_terminal() else str
         for line in listing(_deployed(repository, name), path):
-            say(line)
+            say(shown(line))
 
 
 @image.command()
@@ -344,3 +348,6 @@ def copy(app: App, source: str, destination: str, architecture: str | None) -> N
     platform = wanted_platform(architecture)
     judged = judged_for_copy(reference, origin, app, platform)
     say(ways.copy(judged, target, name, app))
+
+
+image.add_command(check)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -10,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cfs_core.cli.image import platform_option
 from cfs_core.cli.output import (
     NamedPath,
     ResultGroup,
     authfile_option,
     format_option,
+    platform_option,
     progress_fd_option,
     repo_option,
-    results,
     say,
     show_json,
 )
 from cfs_core.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from cfs_core.cli.app import App
     from cfs_core.deploy.prepare import PreparedImage
@@ -129,16 +127,17 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
 
     def show(image: PreparedImage, prepared: PreparedInstall) -> None:
         app.progress.close()
-        if options["secure_boot_enroll"] and prepared.decisions.bootloader_choice.value != "systemd-boot":
-            msg = f"--secure-boot-enroll: {prepared.decisions.bootloader_choice.value} enrols no keys"
-            raise UsageError(msg, hint="choose --bootloader systemd-boot, or enrol them in the firmware's own menu")
+        _refuse_keys(options["secure_boot_enroll"], prepared.decisions.bootloader_choice.value)
         if options["show"]:
             show_file(prepared, options["show"])
         elif options["dry_run"] or output == "text":
             show_plan(image, prepared, request, output=output, full=options["dry_run"])
+        if options["prove"]:
+            _provable(each.value for each in prepared.decisions.facts.firmware)
 
     if options["prove"]:
         _prover(ctx)
+        app.output_format = output
     result = run_install(request, app, show=show)
     app.progress.close()
     if result is None:
@@ -146,9 +145,15 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
     if not options["prove"] or output == "text":
         _show_result(result, output)
     if options["prove"]:
-        with contextlib.redirect_stdout(results()):  # a plugin's command prints its result itself
-            return int(ctx.invoke(_prover(ctx), **_prove_arguments(ctx, disk, result, output)) or 0)
+        return int(ctx.invoke(_prover(ctx), **_prove_arguments(ctx, result)) or 0)
     return 0
+
+
+def _refuse_keys(keys: Path | None, bootloader: str) -> None:
+    """Refuse keys that nothing would enrol."""
+    if keys is not None and bootloader != "systemd-boot":
+        msg = f"--secure-boot-enroll: {bootloader} enrols no keys"
+        raise UsageError(msg, hint="choose --bootloader systemd-boot, or enrol them in the firmware's own menu")
 
 
 def _fill_in_source(app: App, options: dict[str, Any]) -> None:
@@ -236,10 +241,27 @@ def _prover(ctx: click.Context) -> click.Command:
     return command
 
 
-def _prove_arguments(ctx: click.Context, disk: Path, result: InstallResult, output: str) -> dict[str, Any]:
+def _provable(firmware: Iterable[str]) -> str:
+    """Return what `cfs prove` calls *firmware*.
+
+    Raises:
+        UsageError: it has no machine with it.
+    """
+    found = {"uefi", "bios"} & set(firmware)
+    if not found:
+        msg = f"there is no virtual machine for a disk that is started by {' and '.join(sorted(firmware))}"
+        raise UsageError(msg, hint="leave --prove out, or make the disk for --firmware uefi or bios")
+    return "both" if len(found) > 1 else found.pop()
+
+
+def _prove_arguments(ctx: click.Context, result: InstallResult) -> dict[str, Any]:
     """Return the prover's own defaults, for the disk that was made: what starts it is what it was made for."""
     command = _prover(ctx)
-    firmware = next((each for each in ("uefi", "bios") if each in result.firmware), None)
-    given = {"disk": disk, "output": output, "firmware": firmware, "arch": result.architecture}
-    made = command.make_context("prove", [str(disk)], parent=ctx.find_root())
+    given = {
+        "disk": result.disk,
+        "firmware": _provable(result.firmware),
+        "architecture": result.architecture,
+        "loader": result.bootloader,
+    }
+    made = command.make_context("prove", [str(result.disk)], parent=ctx.find_root())
     return {**made.params, **{name: value for name, value in given.items() if name in made.params and value}}

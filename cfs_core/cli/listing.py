@@ -47,5 +47,4 @@ def _line(name: str, node: Node) -> str:
     elif isinstance(node, Special):
         kind = _KIND[node.kind]
     when = datetime.fromtimestamp(node.mtime_sec, UTC).strftime("%Y-%m-%d %H:%M")
-    shown = (name + suffix).encode("utf-8", "backslashreplace").decode()
-    return f"{stat.filemode(kind | node.mode)} {node.uid:5} {node.gid:5} {size:10} {when} {shown}"
+    return f"{stat.filemode(kind | node.mode)} {node.uid:5} {node.gid:5} {size:10} {when} {name}{suffix}"

@@ -15,8 +15,10 @@ from cfs_core.cli.app import App
 from cfs_core.cli.groups import LazyGroup, PipeBrokenError
 from cfs_core.cli.host_faults import host_fault
 from cfs_core.cli.output import progress_fd_option
+from cfs_core.cli.terminal import safe_terminals
 from cfs_core.errors import CfsError, HostError, PluginError
-from cfs_core.report.logs import LEVELS, without_secrets
+from cfs_core.report.logs import LEVELS
+from cfs_core.system.foreign_text import printable, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -152,8 +154,9 @@ def _delivered() -> bool:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status (see docs/reference/errors)."""
     for number in SIGNALS:
-        signal.signal(number, _interrupt)
-    with App(os.environ) as app:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and shells that start work in the background
+            signal.signal(number, _interrupt)
+    with safe_terminals(), App(os.environ) as app:
         try:
             try:
                 result: Any = cli.main(args=argv, prog_name="cfs", standalone_mode=False, obj=app)
@@ -201,7 +204,9 @@ def _unexpected(error: BaseException, app: App) -> int:
         wrapped = CfsError(f"unexpected {what}", hint="this is a fault of cfs; --log-level debug shows where")
     else:
         hint = f"report it to the authors of {owner.distribution}; --log-level debug shows where"
-        wrapped = PluginError(f"the plugin {owner} failed: {what}", hint=hint, facts={"plugin": owner.name})
+        wrapped = PluginError(
+            f"the plugin {owner} failed: {app.describe(owner, error)}", hint=hint, facts={"plugin": owner.name}
+        )
     wrapped.__cause__ = error
     show(wrapped, app)
     return wrapped.exit_status
@@ -211,11 +216,13 @@ def show(error: CfsError, app: App) -> None:
     """Print what went wrong and what to do."""
     app.progress.close()
     app.logs.debug("run.failed", code=error.code, exc_info=error, facts=error.facts)
-    click.echo(
-        f"{click.style('error', fg='red', bold=True)}: {without_secrets(error.message)} [{error.code}]", err=True
-    )
+    click.echo(f"{click.style('error', fg='red', bold=True)}: {_shown(error.message)} [{error.code}]", err=True)
     if error.hint:
-        click.echo(f"{click.style('hint', fg='cyan')}: {without_secrets(error.hint)}", err=True)
+        click.echo(f"{click.style('hint', fg='cyan')}: {_shown(error.hint)}", err=True)
+
+
+def _shown(text: str) -> str:
+    return printable(without_secrets(text))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

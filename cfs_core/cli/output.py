@@ -10,12 +10,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 import click
 
+from cfs_core.cli.terminal import exact
 from cfs_core.errors import HostError, UsageError
+from cfs_core.interfaces.command import OutputFormat
 from cfs_core.model.digest import Digest
+from cfs_core.system.foreign_text import printable
 
 _RESULTS = "cfs.results"
 
@@ -45,6 +48,12 @@ def results() -> TextIO | None:
     return stream
 
 
+def on_terminal() -> bool:
+    """Return whether results go to a terminal: names are then shown, and else written as they are."""
+    stream = results()
+    return stream is not None and stream.isatty()
+
+
 def say(text: object = "", *, err: bool = False) -> None:
     """Print a line of the result, or one for people on standard error.
 
@@ -53,14 +62,67 @@ def say(text: object = "", *, err: bool = False) -> None:
         BrokenPipeError: whoever read it is gone.
     """
     if err:
-        click.echo(text, err=True)
+        click.echo(printable(str(text)), err=True)
         return
     with _written():
-        click.echo(text, file=_opened())
+        stream = _opened()
+        line = f"{text}\n"
+        try:
+            stream.write(line)
+        except UnicodeEncodeError:  # a name that is no valid text
+            stream.flush()
+            stream.buffer.write(exact(line, stream.encoding))
+        stream.flush()
+
+
+@contextlib.contextmanager
+def only_results() -> Iterator[None]:
+    """Keep standard output for what `say` and `show_json` print; prints of others go to standard error."""
+    click.get_current_context().meta.setdefault(_RESULTS, sys.stdout)
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+class CommandOutput:
+    """The `Output` of a plugin's command. *asked* returns what ``--format`` says, once that is known."""
+
+    def __init__(self, asked: Callable[[], str]) -> None:
+        self._asked = asked
+
+    @property
+    def format(self) -> OutputFormat:
+        """What ``--format`` asks for."""
+        return OutputFormat(self._asked())
+
+    def say(self, text: str) -> None:
+        """Print a line of a result in text; what a terminal would obey in it is shown instead."""
+        say(_visible(text))
+
+    def show(self, value: object) -> None:
+        """Print the result as the one JSON document."""
+        show_json(value)
+
+    def tell(self, text: str) -> None:
+        """Print a line about what is going on to standard error; nothing where programs read the result."""
+        if self.format is OutputFormat.TEXT:
+            say(_visible(text), err=True)
+
+
+def _visible(text: str) -> str:
+    """Return *text* with every character that is not to be seen as its escape in Python."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 class BinaryResults:
-    """Standard output for bytes; what is written must be flushed."""
+    """Standard output for bytes; what is written must be flushed. A terminal is shown them as text."""
+
+    def __init__(self) -> None:
+        self._buffer: BinaryIO | None = None
+
+    def _opened(self) -> BinaryIO:
+        if self._buffer is None:
+            self._buffer = _opened().buffer
+        return self._buffer
 
     def write(self, data: bytes) -> int:
         """Write all of *data*.
@@ -70,7 +132,7 @@ class BinaryResults:
             BrokenPipeError: whoever read it is gone.
         """
         with _written():
-            return _opened().buffer.write(data)
+            return self._opened().write(data)
 
     def flush(self) -> None:
         """Write what is buffered.
@@ -80,7 +142,7 @@ class BinaryResults:
             BrokenPipeError: whoever read it is gone.
         """
         with _written():
-            _opened().buffer.flush()
+            self._opened().flush()
 
 
 def _opened() -> TextIO:
@@ -158,6 +220,12 @@ def repo_option(command: F) -> F:
     return option(command)
 
 
+def platform_option(command: F) -> F:
+    """Add ``--architecture``."""
+    text = "Architecture to choose (default: this machine's where there is a choice)."
+    return click.option("--architecture", help=text)(command)
+
+
 def authfile_option(command: F) -> F:
     """Add ``--authfile FILE``, which goes to the transport."""
 
@@ -195,7 +263,8 @@ def plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON can hold
 
 def show_json(value: object) -> None:
     """Print one JSON document."""
-    say(json.dumps(plain(value), indent=2, ensure_ascii=False))
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False)
+    say(text.encode("utf-8", "backslashreplace").decode())  # surrogates become what JSON writes for them
 
 
 def table(rows: Sequence[tuple[str, ...]], headings: tuple[str, ...]) -> None:

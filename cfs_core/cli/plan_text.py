@@ -103,7 +103,7 @@ def _head(image: PreparedImage, prepared: PreparedInstall, request: InstallReque
     say(f"image     {image.resolved.reference} ({image.resolved.manifest.digest})")
     say(f"identity  {prepared.plan.image_id}" + (" (sealed)" if image.seal is not None else ""))
     say(f"download  {counted(len(layers), 'layer')}, {human_bytes(sum(layer.size for layer in layers))}")
-    say(f"kernel    {decisions.artifacts.kernel_version or decisions.artifacts.uki_name or 'unknown'}")
+    say(f"kernel    {decisions.artifacts.kernel_version or 'unknown'} ({decisions.artifacts.path})")
     say(f"storage   {image.storage_choice.value} ({image.storage_choice.origin})")
     for what in image.verified or ("nothing: no policy is required",):
         say(f"verified  {what}")
@@ -215,6 +215,7 @@ def _record(image: PreparedImage, prepared: PreparedInstall, request: InstallReq
             "origin": prepared.decisions.bootloader_choice.origin,
         },
         "kernel_version": prepared.decisions.artifacts.kernel_version,
+        "kernel": prepared.decisions.artifacts.path,
         "partitions": plan.partitions,
         "kernel_arguments": plan.arguments,
         "steps": [

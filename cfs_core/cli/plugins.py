@@ -10,6 +10,7 @@ import click
 from cfs_core.cli.output import ResultGroup, format_option, say, show_json, table
 from cfs_core.plugin import API_VERSION
 from cfs_core.pluginhost import families
+from cfs_core.pluginhost.distributions import DEFAULTS
 from cfs_core.pluginhost.load import scheme_owners
 from cfs_core.pluginhost.registry import Trouble
 
@@ -74,7 +75,7 @@ def list_plugins(app: App, output: str) -> None:
         show_json({"api": list(API_VERSION), "providers": records})
         return
     if not records:
-        say("no plugins are installed; `pip install cfs-storage-composefs cfs-transport-oci-dir cfs-disk …` adds some")
+        say(f"no plugins are installed; `pip install {DEFAULTS}` adds the default ones")
         return
     table(
         [(str(r["family"]), str(r["name"]), f"{r['distribution']} {r['version']}", str(r["summary"])) for r in records],
@@ -88,8 +89,9 @@ def list_plugins(app: App, output: str) -> None:
 def doctor(app: App, output: str) -> int:
     """Load every plugin, ask what it offers, and tell what is wrong.
 
-    Exit status 4 if a plugin is broken, or if none offers what an install needs. What a plugin does wrong only when it
-    is used (in an event, a check of a plan, a method) is a warning at the end of that run.
+    Exit status 4 if a plugin is broken. What an install needs and no plugin offers is said too, but is nothing wrong
+    with those that are there. What a plugin does wrong only when it is used (in an event, a check of a plan, a method)
+    is a warning at the end of that run.
 
     \b
     Example:
@@ -101,7 +103,7 @@ def doctor(app: App, output: str) -> int:
     troubles += _contested(registries[families.TRANSPORTS])
     broken = {trouble.plugin for trouble in troubles if trouble.fatal}
     missing = [family.name for family, registry in registries.items() if family in NEEDED and not registry.providers]
-    healthy = not broken and not missing
+    healthy = not broken
     if output == "json":
         records = [
             {
@@ -123,6 +125,8 @@ def doctor(app: App, output: str) -> int:
             say(f"{'broken ' if trouble.fatal else 'warning'}  {trouble}")
         for name in missing:
             say(f"missing  no plugin offers a {name}; an install needs one")
+        if missing:
+            say(f"hint: `pip install {DEFAULTS}` brings all that an install needs")
     # As `PluginError`: what a run that needed the plugin would end with.
     return 0 if healthy else 4
 

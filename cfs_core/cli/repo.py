@@ -37,8 +37,11 @@ def init(app: App, repo_path: Path | None, algorithm: str, version: str) -> None
     Example:
       cfs repo init --repo ./repo
     """
+    from cfs_core.deploy.trust import check_trust
+
     where = repo_path or app.default_repository()
     make_parent(where)
+    check_trust(app.settings, where)
     options = FormatOptions(version=FormatVersion(version), algorithm=HashAlgorithm(algorithm))
     app.storage().open(where, create=True, options=options).close()
     say(where)

@@ -62,6 +62,8 @@ def status(app: App, disk: Path | None, sysroot: Path | None, output: str) -> in
         say("no deployments")
     for entry in found.foreign:
         say(f"other system\n  boot entry  {_words(entry)}")
+    for note in found.notes:
+        say(f"note: {note.where}: {note.message} [{note.code}]")
     for problem in found.problems:
         say(f"inconsistent: {problem.where}: {problem.message} [{problem.code}]")
     return StateError.exit_status if found.problems else 0

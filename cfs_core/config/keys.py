@@ -38,9 +38,18 @@ class Key:
 
 MIB: Final = 1 << 20
 TIB: Final = 1 << 40
+MOST_DEPTH: Final = 500
+"""Trees are walked by functions that call themselves, and Python's stack ends."""
 
 KEYS: Final[tuple[Key, ...]] = (
     Key("repo", Kind.TEXT, None, "repository that images are kept in; the user's cache by default"),
+    Key(
+        "repo.trust",
+        Kind.CHOICE,
+        "own",
+        "which repositories are used: only those that nobody else can write to, or any",
+        choices=("own", "any"),
+    ),
     Key("plugins.disabled", Kind.TEXTS, (), "plugins that are not loaded"),
     Key(
         "install.bootloader", Kind.TEXT, None, "bootloader; by default the one that fits image and firmware", image=True
@@ -69,6 +78,13 @@ KEYS: Final[tuple[Key, ...]] = (
     ),
     Key("install.kargs", Kind.TEXTS, (), "kernel arguments; those of all sources add up", image=True),
     Key(
+        "install.karg-deletes",
+        Kind.TEXTS,
+        (),
+        "kernel arguments of the image that are taken out, by KEY or KEY=VALUE; those of all sources add up",
+        image=True,
+    ),
+    Key(
         "install.firmware",
         Kind.CHOICE,
         None,
@@ -87,14 +103,45 @@ KEYS: Final[tuple[Key, ...]] = (
         image=True,
         most=86_400,
     ),
+    Key(
+        "image.contradictions",
+        Kind.CHOICE,
+        "refuse",
+        "what to do with a layer that takes away what it has itself; composefs-rs applies such whiteouts",
+        choices=("refuse", "apply"),
+    ),
+    Key("limits.layer-size", Kind.SIZE, 64 << 30, "most bytes of a layer as it is transferred"),
+    Key("limits.layer-unpacked-size", Kind.SIZE, 128 << 30, "most bytes of a layer when it is uncompressed"),
+    Key("limits.layer-trailer", Kind.SIZE, 64 * MIB, "most bytes behind the end of a layer's archive"),
+    Key(
+        "limits.compression-ratio",
+        Kind.NUMBER,
+        1000,
+        "how many times larger an uncompressed layer may be, beyond 256 MiB",
+        least=1,
+    ),
+    Key("limits.layer-entries", Kind.NUMBER, 1_000_000, "most entries of one layer", least=1),
+    Key("limits.image-entries", Kind.NUMBER, 2_000_000, "most entries of all layers of an image together", least=1),
+    Key("limits.file-size", Kind.SIZE, TIB, "most bytes of one file of an image"),
+    Key("limits.path-bytes", Kind.NUMBER, 65_535, "most bytes of one path of an image", least=1),
+    Key(
+        "limits.path-depth", Kind.NUMBER, 256, "most directories below each other in an image", least=1, most=MOST_DEPTH
+    ),
+    Key("limits.extension-bytes", Kind.SIZE, MIB, "most bytes of extension headers of one entry of a layer"),
+    Key("limits.xattr-count", Kind.NUMBER, 256, "most extended attributes of one entry of a layer"),
+    Key("limits.xattr-bytes", Kind.SIZE, 64 << 10, "most bytes of extended attributes of one entry of a layer"),
     Key("policy.require", Kind.TEXTS, (), "policies that must accept an image"),
     Key("policy.settings", Kind.TABLE, None, "settings of policies, a table each"),
     Key("transport", Kind.TABLE, None, "settings of transports, a table each"),
     Key("bootloader", Kind.TABLE, None, "settings of bootloaders, a table each"),
+    Key("command", Kind.TABLE, None, "settings of commands that plugins bring, a table each"),
     Key("filesystem", Kind.TABLE, None, "settings of filesystems, a table each"),
     Key("initramfs", Kind.TABLE, None, "settings of plugins for early boot, a table each"),
     Key("layout", Kind.TABLE, None, "settings of disk layouts, a table each"),
     Key("storage", Kind.TABLE, None, "settings of storage formats, a table each"),
 )
+
+OTHER_NAMES: Final = {"repo.path": "repo"}
+"""In TOML ``repo`` cannot be a string and a table: with ``repo.trust`` in the same file the path is ``repo.path``."""
 
 BY_NAME: Final = {key.name: key for key in KEYS}

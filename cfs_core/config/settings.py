@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.config.keys import BY_NAME, KEYS, Kind
+from cfs_core.config.keys import BY_NAME, KEYS, OTHER_NAMES, Kind
 from cfs_core.config.values import checked, from_text
 from cfs_core.errors import ConfigError
 from cfs_core.system.environment import directory_of
@@ -82,11 +82,15 @@ class Settings:
 
     def section(self, name: str, part: str) -> Mapping[str, object]:
         """Return one table of a table key, merged over the layers."""
-        merged: dict[str, object] = {}
+        return {key: setting.value for key, setting in self.table(name, part).items()}
+
+    def table(self, name: str, part: str) -> Mapping[str, Setting]:
+        """Return one table of a table key, merged over the layers, each value with its origin."""
+        merged: dict[str, Setting] = {}
         for setting in self.every(name):
             table = setting.value
             if isinstance(table, dict) and isinstance(table.get(part), dict):
-                merged.update(table[part])
+                merged |= {key: Setting(value, setting.origin, setting.rank) for key, value in table[part].items()}
         return merged
 
     @property
@@ -109,7 +113,8 @@ def layer_from_table(table: Mapping[str, object], origin: str, rank: Rank) -> La
     values: dict[str, object] = {}
     warnings: list[str] = []
     advice = rank in {Rank.IMAGE, Rank.VENDOR}
-    for name, value in _flatten(table):
+    for written, value in _flatten(table):
+        name = OTHER_NAMES.get(written, written)
         key = BY_NAME.get(name)
         if key is None or (rank is Rank.IMAGE and not key.image):
             problem = "is not a setting" if key is None else "cannot be set by an image"

@@ -22,6 +22,7 @@ from cfs_core.model.action import (
 )
 from cfs_core.model.boot import Firmware
 from cfs_core.model.disk import Volume
+from cfs_core.target.effect import with_effect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -62,7 +63,9 @@ class Bounds:
         return cls(provider=f"storage format {name!r}", owner=owner, volumes=volumes, directory=repository.path)
 
     def apply(self, actions: Sequence[Action], target: MemoryTarget) -> tuple[Action, ...]:
-        """Apply *actions* in order; return them with what commands made in place of the commands.
+        """Apply *actions* in order; return them, with their effects and with what commands made in their place.
+
+        Commands stay what they are where *target* runs none.
 
         Raises:
             PluginError: one is outside, or cannot be done where it comes; the message names the plugin.
@@ -75,9 +78,11 @@ class Bounds:
                 msg = f"the {self.provider} of {self.owner} {problem}"
                 raise self.owner.fault(msg)
             try:
-                for made in target.resolved(action):
+                asked = with_effect(action, target)
+                told = [with_effect(made, target) for made in target.resolved(asked)]
+                for made in told:
                     target.apply(made)
-                    done.append(made)
+                done += [asked] if target.runs_nothing else told
             except DiskError as cause:
                 msg = f"the {self.provider} of {self.owner} planned what cannot be done: {cause.message}"
                 raise self.owner.fault(msg, facts=cause.facts) from cause

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cfs_core.config.keys import BY_NAME
 from cfs_core.config.settings import Rank
+from cfs_core.deploy.bootable.nearby import anything_elsewhere
 from cfs_core.errors import ImageError, PluginError, UsageError
 from cfs_core.image.sealed import command_line, parse_words
 from cfs_core.model.boot import Architecture, BootArtifacts, EntryKind, Firmware, UkiAddon
@@ -49,14 +50,16 @@ def choose_architecture(name: str) -> Architecture:
         raise ImageError(msg) from None
 
 
-def choose_artifacts(artifacts: tuple[BootArtifacts, ...]) -> BootArtifacts:
+def choose_artifacts(artifacts: tuple[BootArtifacts, ...], image: ImageReader) -> BootArtifacts:
     """Return the first of the image's boot artifacts (formats E.5).
 
     Raises:
-        ImageError: there is none (code ``image.no-kernel``).
+        ImageError: there is none (code ``image.no-kernel``); what seems to be one elsewhere is named.
     """
     if not artifacts:
         msg = "the image has no kernel: neither /usr/lib/modules/VERSION/vmlinuz nor a UKI in /boot/EFI/Linux"
+        near = anything_elsewhere(image)
+        msg += f"; {', '.join(near)} is there, and nothing looks for it there" if near else ""
         raise NoKernelError(msg, hint="a bootable image keeps kernel and initramfs under /usr/lib/modules/VERSION/")
     return artifacts[0]
 

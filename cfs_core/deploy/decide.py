@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy import preflight
+from cfs_core.deploy.bootable.kernels import judge_artifacts, judge_choice, judge_initrd_presence
 from cfs_core.deploy.choose import (
     choose_addons,
     choose_architecture,
@@ -14,6 +15,7 @@ from cfs_core.deploy.choose import (
     choose_filesystem,
     choose_firmware,
 )
+from cfs_core.deploy.loader import check_firmware, wanted_timeout
 from cfs_core.interfaces.bootloader import BootFacts
 from cfs_core.model.boot import Firmware, KernelArgument
 from cfs_core.model.plan import Severity
@@ -47,6 +49,8 @@ class Decisions:
     """Kernel arguments of early boot and of plugins."""
 
     findings: tuple[Finding, ...]
+    timeout_seconds: int | None = None
+    """How long the boot menu is shown; None leaves it to the loader."""
 
 
 def decide(request: DeploymentRequest, image: PreparedImage, services: Services) -> Decisions:
@@ -57,7 +61,7 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
             made are findings in it.
     """
     architecture = choose_architecture(image.resolved.config.platform.architecture)
-    artifacts = choose_addons(choose_artifacts(image.artifacts), request.uki_addons)
+    artifacts = choose_addons(choose_artifacts(image.artifacts, image.merged), request.uki_addons)
     asked = choose_firmware(image.settings)
     loaders = services.host.collect(families.BOOTLOADERS)
     loader = choose_bootloader(image.settings, loaders, image.merged, artifacts.kind, asked)
@@ -73,14 +77,21 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
         seed=request.seed or "",
     )
     made: Bootloader = services.make(families.BOOTLOADERS, loader.value, settings=image.settings, seed=request.seed)
+    provider = loaders.get(loader.value)
     own = preflight.stamped(made.check(facts), loaders.owner(loader.value))
-    arguments, findings = _early_boot(own, facts, artifacts, image, services)
+    told = {finding.code for finding in own}
+    own += [finding for finding in check_firmware(provider, facts.firmware) if finding.code not in told]
+    own += judge_artifacts(artifacts, architecture, provider, facts.firmware)
+    timeout, unable = wanted_timeout(image.settings, provider)
+    arguments, findings = _early_boot(own, artifacts, image, services)
     verity = known.get(filesystem.value).verity
     if not verity and services.host.collect(families.STORAGE).get(image.storage_choice.value).needs_verity:
         findings.append(_no_verity(filesystem.value, image))
     contributed = services.host.contribute("cfs_kernel_arguments", KernelArgument, facts=facts)
+    findings += unable
     return Decisions(
         facts=facts,
+        timeout_seconds=timeout,
         artifacts=artifacts,
         bootloader=made,
         bootloader_choice=loader,
@@ -93,16 +104,20 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
 
 
 def _early_boot(
-    findings: list[Finding], facts: BootFacts, artifacts: BootArtifacts, image: PreparedImage, services: Services
+    findings: list[Finding], artifacts: BootArtifacts, image: PreparedImage, services: Services
 ) -> tuple[list[KernelArgument], list[Finding]]:
-    """Add to the loader's *findings* what kernel and initramfs are; return the arguments that early boot needs.
+    """Add what the initramfs is to the *findings* about loader and kernel; return the arguments that early boot needs.
 
     Raises:
         PreflightError: the loader cannot start this image: nothing that it would plan means anything then.
     """
     unplannable = any(finding.severity is Severity.ERROR for finding in findings)
-    findings = [*findings, *preflight.check_architecture(artifacts, facts.architecture)]
-    verdict, problems = preflight.examine_initramfs(services, artifacts, image.merged, image.storage_choice.value)
+    findings = [*findings, *judge_choice(image.artifacts, image.merged)]
+    absent = list(judge_initrd_presence(artifacts, image.merged))
+    unusable = absent or [finding for finding in findings if finding.code == "boot.initrd"]
+    verdict, problems = None, absent
+    if not unusable:
+        verdict, problems = preflight.examine_initramfs(services, artifacts, image.merged, image.storage_choice.value)
     findings += problems
     if unplannable:
         preflight.refuse_errors(findings)

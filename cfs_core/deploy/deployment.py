@@ -6,9 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.config.settings import Rank
+from cfs_core.deploy.bootable.init import judge_init
+from cfs_core.deploy.bootable.tree import judge_tree
 from cfs_core.deploy.kernel_line import check_root, check_seal, check_sealed
+from cfs_core.deploy.preflight import warning
 from cfs_core.deploy.state import DeploymentState, label_of, plan_state
 from cfs_core.image.kernel_arguments import collect_arguments, image_arguments
+from cfs_core.image.reader import ImageReader
 from cfs_core.image.sealed import parse_words, sealed_arguments
 from cfs_core.model.action import Attributes, CopyObject, MakeDirectory, MakeSymlink, WriteFile
 from cfs_core.model.boot import BootEntry, EntryKind, KernelArgument
@@ -50,7 +54,6 @@ def plan_contents(request: DeploymentRequest, image: PreparedImage, decisions: D
 
     Raises:
         ImageError: the image has no /etc.
-        UsageError: the SSH keys are none.
     """
     label = label_of(image.deployed, b"/usr")
     exported = image.repository.plan_export([image.committed], REPOSITORY, verity=decisions.verity)
@@ -83,6 +86,8 @@ def plan_entry(request: DeploymentRequest, image: PreparedImage, decisions: Deci
     build = _sealed_arguments if sealed else _collected_arguments
     arguments, findings = build(request, image, decisions, root)
     findings += check_root(arguments, root, sealed=sealed)
+    deployed = ImageReader(image.deployed, image.repository.content)
+    findings += (*judge_tree(deployed), *judge_init(deployed, arguments, decisions.facts.architecture))
     release = dict(decisions.artifacts.os_release)
     entry = BootEntry(
         deployment_id=image.committed.id,
@@ -94,7 +99,15 @@ def plan_entry(request: DeploymentRequest, image: PreparedImage, decisions: Deci
         arguments=() if sealed else tuple(argument.text for argument in arguments),
         artifacts=decisions.artifacts,
     )
+    findings += _ignored_advice(image)
     return PlannedEntry(entry=entry, arguments=tuple(arguments), findings=tuple(findings))
+
+
+def _ignored_advice(image: PreparedImage) -> list[Finding]:
+    """Say what of the image's settings has no effect: whoever wrote them relies on it."""
+    advised = [layer for layer in image.settings.layers if layer.rank is Rank.IMAGE]
+    hint = "leave it out of the image, or see `cfs config show` for the settings there are"
+    return [warning("image.setting-ignored", text, hint) for layer in advised for text in layer.warnings]
 
 
 def _sealed_arguments(
@@ -127,6 +140,12 @@ def _collected_arguments(
         settings=[*_configured(image, advice=True), *_configured(image, advice=False)],
         added=_asked(request),
         deleted=request.karg_deletes,
+        configured_deletes=[
+            KernelArgument(text=text, origin=setting.origin)
+            for setting in image.settings.every("install.karg-deletes")
+            if isinstance(setting.value, tuple)
+            for text in setting.value
+        ],
     )
     return list(collected.arguments), list(collected.findings)
 

@@ -10,13 +10,12 @@ from cfs_core.image.manifest import INDEX_TYPES, MANIFEST_TYPES, Index, parse_co
 from cfs_core.image.resolve import INDEX_DEPTH, resolve
 from cfs_core.model.manifest import ResolvedImage
 from cfs_core.pluginhost import families
-from cfs_core.pluginhost.load import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfs_core.deploy.services import Services
-    from cfs_core.interfaces.transport import Transport
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.model.manifest import Manifest, Platform
     from cfs_core.model.reference import ImageReference
 
@@ -26,7 +25,7 @@ class JudgedImage:
     """An image that every required policy accepted, and where it is. Only `judge` makes one, and pulling takes one."""
 
     image: ResolvedImage
-    transport: Transport
+    transport: Fetcher
     verified: tuple[str, ...]
     """What policies proved about it, by policy."""
 
@@ -36,11 +35,11 @@ class JudgedSource:
     """What may be copied: every image of it was accepted. Only `judged_for_copy` makes one, and copying takes one."""
 
     reference: ImageReference
-    transport: Transport
+    transport: Fetcher
     platform: Platform | None
 
 
-def judge(image: ResolvedImage, transport: Transport, services: Services) -> JudgedImage:
+def judge(image: ResolvedImage, transport: Fetcher, services: Services) -> JudgedImage:
     """Ask every required policy.
 
     Raises:
@@ -60,7 +59,7 @@ def judge(image: ResolvedImage, transport: Transport, services: Services) -> Jud
             msg = f"policy {name} of {owner} could not judge {image.reference}: {cause.message}"
             raise VerificationError(msg, hint=cause.hint, facts=facts) from cause
         except Exception as cause:
-            msg = f"policy {name} of {owner} could not judge {image.reference}: {describe(cause)}"
+            msg = f"policy {name} of {owner} could not judge {image.reference}: {services.host.describe(owner, cause)}"
             raise VerificationError(
                 msg, hint=f"report it to the authors of {owner.distribution}", facts=facts
             ) from cause
@@ -72,7 +71,7 @@ def judge(image: ResolvedImage, transport: Transport, services: Services) -> Jud
 
 
 def judged_for_copy(
-    reference: ImageReference, transport: Transport, services: Services, platform: Platform | None
+    reference: ImageReference, transport: Fetcher, services: Services, platform: Platform | None
 ) -> JudgedSource:
     """Judge every image that a copy of *reference* takes; return it pinned to what was judged.
 
@@ -101,7 +100,7 @@ def judged_for_copy(
 
 
 def _manifests(
-    found: Manifest | Index, transport: Transport, reference: ImageReference, depth: int
+    found: Manifest | Index, transport: Fetcher, reference: ImageReference, depth: int
 ) -> Iterator[Manifest]:
     if not isinstance(found, Index):
         yield found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cfs_core.deploy.bootable.rootflags import judge_rootflags
 from cfs_core.deploy.preflight import error, warning
 from cfs_core.errors import CfsError
 from cfs_core.image.kernel_arguments import matches, unquoted
@@ -53,7 +54,7 @@ def check_seal(words: Sequence[str], image_id: str, where: str) -> Iterator[Find
 
 
 def check_root(arguments: Sequence[KernelArgument], root: Partition, *, sealed: bool) -> Iterator[Finding]:
-    """Compare ``root=`` and ``rootfstype=`` with the root partition; of each the last one counts.
+    """Compare ``root=``, ``rootfstype=`` and ``rootflags=`` with the root partition; of each the last one counts.
 
     A device name depends on the machine. It is a warning where the command line is *sealed*, and there is no other
     choice; else it is an error, as it overrides the partition's identifier.
@@ -76,6 +77,9 @@ def check_root(arguments: Sequence[KernelArgument], root: Partition, *, sealed: 
         if not {root.filesystem, "auto"} & set(allowed):
             message = f"{kind.text!r} of {kind.origin} contradicts the root filesystem, which is {root.filesystem}"
             yield error("boot.karg-root", message, "leave it out")
+    flags = last.get("rootflags")
+    if flags is not None and root.filesystem is not None:
+        yield from judge_rootflags(flags, root.filesystem)
 
 
 def is_root(value: str, root: Partition) -> bool | None:

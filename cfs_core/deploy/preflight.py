@@ -7,20 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import BootError
-from cfs_core.image.architecture import kernel_architecture
 from cfs_core.model.plan import Finding, Severity
 from cfs_core.pluginhost import families
 from cfs_core.report.progress import human_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cfs_core.deploy.services import Services
     from cfs_core.image.reader import ImageReader
     from cfs_core.interfaces.initramfs import InitramfsVerdict
-    from cfs_core.model.boot import Architecture, BootArtifacts
-    from cfs_core.model.disk import Partition, Volume
+    from cfs_core.model.boot import BootArtifacts
     from cfs_core.pluginhost.registry import PluginId
 
 
@@ -99,15 +97,6 @@ def examine_initramfs(
     return None, [error("boot.initramfs", message, hint)]
 
 
-def check_architecture(artifacts: BootArtifacts, architecture: Architecture) -> Iterator[Finding]:
-    """Compare the kernel with what the image claims to be."""
-    kernel = artifacts.uki or artifacts.kernel
-    found = kernel_architecture(kernel) if kernel is not None else None
-    if found is not None and found is not architecture:
-        message = f"the image says it is for {architecture.value}, but its kernel is for {found.value}"
-        yield error("image.architecture", message, "fix the image's platform, or put the right kernel into it")
-
-
 def check_space(needs: Iterable[tuple[Path, int, str]]) -> Iterator[Finding]:
     """Compare what will really be written with what the host has left.
 
@@ -128,15 +117,3 @@ def check_space(needs: Iterable[tuple[Path, int, str]]) -> Iterator[Finding]:
             message = f"{listed} will be needed, and {where} has {human_bytes(available)} free"
             hint = "free some space, put the disk image elsewhere, or set TMPDIR to another filesystem"
             yield error("disk.host-space", message, hint)
-
-
-def check_fits(volume_bytes: Mapping[Volume, int], partitions: Sequence[Partition]) -> Iterator[Finding]:
-    """Compare what goes onto each volume with its partition."""
-    for partition in partitions:
-        needed = volume_bytes.get(partition.volume, 0)
-        if needed > partition.size:
-            has = human_bytes(partition.size)
-            message = f"{partition.volume.value} needs {human_bytes(needed)} and its partition has {has}"
-            yield error(
-                f"disk.too-small.{partition.volume.value}", message, f"make it larger (--{partition.volume.value}-size)"
-            )

@@ -8,9 +8,11 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from cfs_core.config.advice import image_advice
+from cfs_core.deploy.bootable.tree import check_mount_points
 from cfs_core.deploy.choose import Choice, choose_storage
 from cfs_core.deploy.judge import judge
 from cfs_core.deploy.pull import open_repository, pull
+from cfs_core.deploy.trust import is_own
 from cfs_core.errors import VerificationError
 from cfs_core.image.artifacts import find_artifacts
 from cfs_core.image.pull import tag_of
@@ -24,6 +26,7 @@ from cfs_core.pluginhost import families
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from cfs_core.config.settings import Settings
     from cfs_core.deploy.judge import JudgedImage
@@ -79,10 +82,13 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
     storage = services.storage(choice.value)
     with _fetched(judged, storage, request, services) as fetched:
         repository, tree, sealed = fetched.repository, fetched.tree, fetched.sealed
+        check_mount_points(tree)
         # Where no word is of this repository's hash the first one counts, and the error below names both hashes.
         seal = effective(sealed, repository.options.algorithm) or next(iter(sealed), None)
         options = _matching_options(tree, repository, seal) if seal is not None else None
         committed = repository.commit(tree, image, options=options, name=tag_of(request.source))
+        if not fetched.own:
+            _compare_identity(repository, tree, options, committed)
         done = Event(name="image.committed", facts={"image_id": committed.id, "sealed": seal is not None})
         services.emit(done)
         yield PreparedImage(
@@ -95,13 +101,28 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
             seal=seal,
             storage=storage,
             storage_choice=choice if seal is None else Choice(choice.value, "the image is sealed"),
-            settings=_with_advice(services.settings, fetched.reader),
+            settings=_with_advice(services.settings, fetched.reader, image.config.platform.architecture),
             verified=judged.verified,
         )
 
 
-def _with_advice(settings: Settings, image: ImageReader) -> Settings:
-    for layer in image_advice(image):
+def _compare_identity(
+    repository: Repository, tree: Directory, options: FormatOptions | None, committed: CommittedImage
+) -> None:
+    """Refuse a committed image that is not what the judged layers give.
+
+    Raises:
+        VerificationError: the repository gives another image.
+    """
+    (expected,) = repository.image_ids(tree, [options] if options else [], bootable=True)
+    if committed.id != expected:
+        msg = f"the repository gives image {committed.id:.16}… for layers that make {expected:.16}…"
+        facts = {"expected": expected, "found": committed.id}
+        raise VerificationError(msg, hint="somebody changes it; use a repository of your own (--repo)", facts=facts)
+
+
+def _with_advice(settings: Settings, image: ImageReader, architecture: str) -> Settings:
+    for layer in image_advice(image, architecture):
         settings = settings.with_layer(layer)
     return settings
 
@@ -111,18 +132,23 @@ class _Fetched:
     """An image's merged layers in a repository, and what of it can be booted."""
 
     repository: Repository
+    own: bool
+    """Nobody else can write to the repository."""
+
     tree: Directory
     reader: ImageReader
     artifacts: tuple[BootArtifacts, ...]
     sealed: tuple[SealedDigest, ...]
 
 
-def _pulled(judged: JudgedImage, repository: Repository, services: Services) -> _Fetched:
-    tree, _ = pull(judged, repository, services)
+def _pulled(judged: JudgedImage, repository: Repository, services: Services, path: Path) -> _Fetched:
+    # In a repository of our own what was verified stays so, and what the disk gets of it is read back against digests.
+    own = is_own(path)
+    tree, _ = pull(judged, repository, services, verify=not own)
     reader = ImageReader(tree, repository.content)
     artifacts = find_artifacts(reader)
     sealed = sealed_words(artifacts[0]) if artifacts else ()
-    return _Fetched(repository=repository, tree=tree, reader=reader, artifacts=artifacts, sealed=sealed)
+    return _Fetched(repository=repository, own=own, tree=tree, reader=reader, artifacts=artifacts, sealed=sealed)
 
 
 @contextmanager
@@ -137,7 +163,7 @@ def _fetched(
     path = request.repo or services.default_repository()
     with ExitStack() as stack:
         repository = stack.enter_context(open_repository(services, storage, path))
-        found = _pulled(judged, repository, services)
+        found = _pulled(judged, repository, services, path)
         wanted = _other_hash(found.sealed, repository.options.algorithm)
         if wanted is not None and request.repo is None:
             # It stays, as the first one does: the next install of an image that is sealed like this finds its layers
@@ -145,7 +171,7 @@ def _fetched(
             beside = path.with_name(f"{path.name}-{wanted.value}")
             services.emit(Event(name="repository.other-hash", facts={"hash": wanted.value, "path": str(beside)}))
             repository = stack.enter_context(open_repository(services, storage, beside, algorithm=wanted))
-            found = _pulled(judged, repository, services)
+            found = _pulled(judged, repository, services, beside)
         yield found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cfs_core.deploy.limits import image_limits
+from cfs_core.deploy.trust import check_trust
 from cfs_core.image.copy import copy_image
 from cfs_core.image.pull import merged_tree, pull_layers
 from cfs_core.model.deployment import FormatOptions, FormatVersion
@@ -17,24 +19,35 @@ if TYPE_CHECKING:
 
     from cfs_core.deploy.judge import JudgedImage, JudgedSource
     from cfs_core.deploy.services import Services
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.interfaces.storage import Identifier, Repository, StorageFormat
-    from cfs_core.interfaces.transport import Transport
     from cfs_core.model.digest import Digest
     from cfs_core.model.reference import ImageReference
     from cfs_core.model.tree import Directory
 
 
-def pull(judged: JudgedImage, repository: Identifier, services: Services) -> tuple[Directory, int]:
+def pull(judged: JudgedImage, repository: Identifier, services: Services, *, verify: bool) -> tuple[Directory, int]:
     """Fetch what *repository* lacks of an image; return its merged tree and how many layers were fetched.
+
+    With *verify*, layers that are there are hashed again: without it they are taken to be what they were.
 
     Raises:
         TransportError, VerificationError, ImageError, StorageError: nothing of the failing layer is published.
     """
-    fetched = pull_layers(judged.transport, judged.image, repository, progress=services.progress, emit=services.emit)
-    return merged_tree(repository, judged.image, emit=services.emit), fetched
+    limits = image_limits(services.settings)
+    fetched = pull_layers(
+        judged.transport,
+        judged.image,
+        repository,
+        progress=services.progress,
+        emit=services.emit,
+        limits=limits,
+        verify=verify,
+    )
+    return merged_tree(repository, judged.image, emit=services.emit, limits=limits), fetched
 
 
-def copy(judged: JudgedSource, destination: Transport, target: ImageReference, services: Services) -> Digest:
+def copy(judged: JudgedSource, destination: Fetcher, target: ImageReference, services: Services) -> Digest:
     """Copy what was judged to *target* and return the digest it has in both places.
 
     Raises:
@@ -60,6 +73,7 @@ def open_repository(
 
     Raises:
         StorageError: it is no repository, damaged or locked.
+        ForeignRepositoryError: somebody else can write to it, and ``repo.trust`` is ``own``.
         HostError: it cannot be made there.
     """
     options = None
@@ -69,5 +83,6 @@ def open_repository(
             version=FormatVersion(services.settings.value("install.erofs")),
             algorithm=algorithm or HashAlgorithm(services.settings.value("install.hash")),
         )
+    check_trust(services.settings, path)
     with storage.open(path, create=True, options=options) as repository:
         yield repository

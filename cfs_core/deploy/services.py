@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
     from cfs_core.config.settings import Settings
     from cfs_core.interfaces.context import CommandRunner, Progress
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.interfaces.storage import StorageFormat
-    from cfs_core.interfaces.transport import Transport
     from cfs_core.model.event import Event
     from cfs_core.model.reference import ImageReference
     from cfs_core.pluginhost.families import Family
@@ -50,7 +50,7 @@ class Services(Protocol):
     def make(self, family: Family[Any], name: str, *, settings: Settings | None = None, seed: str | None = None) -> Any:  # noqa: ANN401 - typed by the caller
         """Make the chosen provider of a family, with its own table of *settings* (by default those of the run)."""
 
-    def transport(self, text: str) -> tuple[Transport, ImageReference]:
+    def transport(self, text: str) -> tuple[Fetcher, ImageReference]:
         """Return the transport for a reference, and the reference in its grammar."""
 
     def storage(self, name: str | None = None) -> StorageFormat:

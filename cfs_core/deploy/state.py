@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cfs_core.errors import ImageError, UsageError
+from cfs_core.errors import ImageError
 from cfs_core.model.action import (
     Attributes,
     CopyObject,
@@ -78,20 +78,27 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     # One /var for all deployments, whose data outlives each of them; "default" is what ostree calls such a state root.
     var = lookup(state.tree, b"var")
     if isinstance(var, Directory):
-        yield from _copy(var, "/state/os/default/var", state.content)
+        yield from _copy(var, "/state/os/default/var", state.content, skip=frozenset({b"/.updated"}))
     else:
         yield _directory("/state/os/default/var", plain)
     yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)
 
 
-def plan_origin(state: DeploymentState, boot_files: tuple[BootFile, ...]) -> WriteFile:
-    """Return what writes the origin file; *boot_files* are what loader and menu put outside of the repository."""
+def plan_origin(
+    state: DeploymentState, boot_files: tuple[BootFile, ...], bootloader: tuple[str, str] = ("", "")
+) -> WriteFile:
+    """Return what writes the origin file.
+
+    *boot_files* are what loader and menu put outside of the repository, *bootloader* its name and distribution.
+    """
     origin = OriginFile(
         image=state.target_imgref,
         boot_type=state.boot_type,
         boot_digest=state.boot_digest,
         manifest_digest=str(state.manifest_digest),
         verified=state.verified,
+        bootloader=bootloader[0] or None,
+        bootloader_distribution=bootloader[1] or None,
         files=boot_files,
     )
     return WriteFile(
@@ -151,10 +158,6 @@ def _place(node: Node, location: Location, content: Callable[[ObjectId], Content
 
 def _ssh_keys(etc: str, keys: bytes, xattrs: Xattrs) -> Iterator[PlacingAction]:
     """Let systemd-tmpfiles make root's authorized_keys at first boot: /root may be a link into /var."""
-    lines = keys.decode("utf-8", "replace").splitlines()
-    if not any(line.strip() and not line.startswith("#") for line in lines):
-        msg = "the file of --root-ssh-authorized-keys holds no key"
-        raise UsageError(msg)
     text = (
         "d /root/.ssh 0700 root root -\n"
         f"f~ /root/.ssh/authorized_keys 0600 root root - {base64.b64encode(keys).decode()}\n"

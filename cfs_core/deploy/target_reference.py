@@ -23,7 +23,7 @@ def target_reference(text: str) -> str:
     Raises:
         UsageError: a line of an origin file cannot hold it, or it is no image reference.
     """
-    one_line(text, "--target-imgref")
+    refuse_line_breaks(text, "--target-imgref")
     scheme, _, rest = text.partition(":")
     if scheme in PATHS and rest:
         return text
@@ -36,7 +36,7 @@ def target_reference(text: str) -> str:
     return f"docker://{name}"
 
 
-def one_line(text: str, what: str) -> str:
+def refuse_line_breaks(text: str, what: str) -> str:
     """Return *text* if a line of an origin file can hold it.
 
     Raises:

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.kernel_line import check_entry
+from cfs_core.deploy.loader import unread_message
 from cfs_core.errors import CfsError, ImageError
+from cfs_core.examine.programs import examine_kernel, examine_loaders
 from cfs_core.image.pe import read_pe
 from cfs_core.model.deployment import Problem
 from cfs_core.model.digest import Digest
@@ -17,11 +19,12 @@ from cfs_core.pluginhost import families
 from cfs_core.target.read import open_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from pathlib import Path
 
     from cfs_core.deploy.services import Services
     from cfs_core.interfaces.filesystem import Filesystem
+    from cfs_core.interfaces.provider import BootloaderProvider
     from cfs_core.interfaces.storage import FileReader, StorageFormat
     from cfs_core.model.boot import BootEntry, BootMenu
     from cfs_core.model.disk import Location
@@ -54,13 +57,14 @@ def check_disk(services: Services, path: Path) -> Iterator[Problem]:
         storage = _storage_on(services, root) if root is not None else None
         yield from examine_volumes(disk, storage)
         if root is not None:
-            yield from _check_boot_files(disk, root, storage)
+            yield from _check_boot_files(disk, root, storage, services.host.collect(families.BOOTLOADERS))
         yield from _check_menus(services, disk)
 
 
 def examine_volumes(disk: DiskImage, storage: StorageFormat | None) -> Iterator[Problem]:
     """Check partition table, filesystems and the repository, whose format is *storage* if any that is known."""
     yield from disk.check()
+    yield from examine_loaders(disk)
     root = disk.reader(Volume.ROOT)
     if root is None:
         yield Problem(code="disk.no-root", where=str(disk.path), message="has no root volume that can be read")
@@ -71,13 +75,16 @@ def examine_volumes(disk: DiskImage, storage: StorageFormat | None) -> Iterator[
         yield from storage.check_files(root, REPOSITORY.path)
 
 
-def examine_entry(disk: DiskImage, entry: BootEntry) -> Iterator[Problem]:
-    """Look whether what a boot entry names is there, and whether it finds its root."""
+def examine_entry(disk: DiskImage, entry: BootEntry, loader: BootloaderProvider) -> Iterator[Problem]:
+    """Look whether what a boot entry names is there, whether *loader* starts it, and whether it finds its root."""
     for location in entry.files:
         if not disk.exists(location):
             message = f"is named by the boot entry {entry.title!r} and missing"
             yield Problem(code="boot.menu", where=str(location), message=message)
-    yield from check_entry(disk, entry)
+    found = list(check_entry(disk, entry))
+    yield from found
+    if not any(problem.code == "boot.uki-damaged" for problem in found):
+        yield from examine_kernel(disk, entry, loader)
 
 
 def _storage_on(services: Services, root: FileReader) -> StorageFormat | None:
@@ -103,7 +110,9 @@ def _filesystems(services: Services) -> dict[str, Filesystem]:
     return made
 
 
-def _check_boot_files(disk: DiskImage, root: FileReader, storage: StorageFormat | None) -> Iterator[Problem]:
+def _check_boot_files(
+    disk: DiskImage, root: FileReader, storage: StorageFormat | None, loaders: Container[str]
+) -> Iterator[Problem]:
     """Compare loader, kernels and entries with what each deployment's origin file says was installed.
 
     A file that is gone was renamed or replaced by an update, or taken away with its deployment's entry; what the menu
@@ -122,6 +131,9 @@ def _check_boot_files(disk: DiskImage, root: FileReader, storage: StorageFormat 
         except ValueError as error:
             yield Problem(code="state.origin", where=path, message=str(error))
             continue
+        if origin.bootloader is not None and origin.bootloader not in loaders:
+            message = unread_message(origin.bootloader, origin.bootloader_distribution)
+            yield Problem(code="boot.loader-unknown", where=name[:16], message=message)
         for location, expected in origin.files:
             reader = disk.reader(location.volume)
             if reader is None or reader.kind(location.path) != "file":
@@ -164,4 +176,4 @@ def _check_menus(services: Services, disk: DiskImage) -> Iterator[Problem]:
         if menu is None:
             continue
         for entry in menu.entries:
-            yield from examine_entry(disk, entry)
+            yield from examine_entry(disk, entry, provider)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import BootError
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cfs_core.interfaces.bootloader import Bootloader
+    from cfs_core.interfaces.provider import BootloaderProvider
     from cfs_core.interfaces.storage import FileReader, StorageFormat
+    from cfs_core.interfaces.target import TargetView
     from cfs_core.model.boot import BootEntry
     from cfs_core.model.content import Content
     from cfs_core.model.disk import Location, Volume
@@ -41,13 +44,22 @@ class ReadBackError(BootError):
     code = "boot.read-back"
 
 
-def read_back(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storage: StorageFormat) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Makers:
+    """What a disk was made with, and is read with: its loader, and what that declares; its storage format."""
+
+    bootloader: Bootloader
+    declared: BootloaderProvider
+    storage: StorageFormat
+
+
+def read_back(disk: DiskImage, plan: InstallPlan, makers: Makers) -> None:
     """Examine a finished disk image, and compare it with the plan: boot files, menu, state.
 
     Raises:
         ReadBackError: with every problem in ``facts['problems']``.
     """
-    problems = list(_problems(disk, plan, bootloader, storage))
+    problems = list(_problems(disk, plan, makers))
     if problems:
         first = problems[0]
         msg = f"the disk was written but reads back wrong: {first.where}: {first.message}"
@@ -57,13 +69,15 @@ def read_back(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storag
         )
 
 
-def _problems(disk: DiskImage, plan: InstallPlan, bootloader: Bootloader, storage: StorageFormat) -> Iterator[Problem]:
-    yield from examine_volumes(disk, storage)
+def _problems(disk: DiskImage, plan: InstallPlan, makers: Makers) -> Iterator[Problem]:
+    yield from examine_volumes(disk, makers.storage)
     for volume in disk.volumes():
         reader = disk.reader(volume)
         if reader is not None:
             yield from compare(volume, reader, plan.steps)
-    yield from _menu(disk, plan.menu.entries[0], bootloader)
+    yield from menu_problems(disk, plan.menu.entries[0], makers.bootloader)
+    for entry in makers.bootloader.read_menu(disk).entries[:1]:
+        yield from examine_entry(disk, entry, makers.declared)
 
 
 def compare(volume: Volume, reader: FileReader, steps: Iterable[Step]) -> Iterator[Problem]:
@@ -140,12 +154,12 @@ def _same(reader: FileReader, path: str, wanted: Content) -> bool:
     return True
 
 
-def _menu(disk: DiskImage, wanted: BootEntry, bootloader: Bootloader) -> Iterator[Problem]:
+def menu_problems(target: TargetView, wanted: BootEntry, bootloader: Bootloader) -> Iterator[Problem]:
     """Parse the menu again, as the loader will, and look for the wanted entry and its files.
 
     On a new disk it is the only entry of ours: the first is what starts, whatever the loader's default says.
     """
-    menu = bootloader.read_menu(disk)
+    menu = bootloader.read_menu(target)
     if not menu.entries:
         yield Problem(code="boot.menu", where="boot menu", message="is empty")
         return
@@ -156,4 +170,3 @@ def _menu(disk: DiskImage, wanted: BootEntry, bootloader: Bootloader) -> Iterato
         return
     if wanted.arguments and first.arguments != wanted.arguments:
         yield Problem(code="boot.menu", where="boot menu", message=f"has other kernel arguments: {first.arguments}")
-    yield from examine_entry(disk, first)

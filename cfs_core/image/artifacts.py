@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cfs_core.bls import split_arguments
+from cfs_core.bls.version import version_key
 from cfs_core.errors import ImageError
+from cfs_core.image.kernel import read_kernel
 from cfs_core.image.pe import read_pe
-from cfs_core.model.boot import BootArtifacts, EntryKind, UkiAddon
-from cfs_core.model.tree import Directory, lookup
+from cfs_core.image.uki_files import ADDON_DIRECTORY, beside_modules, on_esps, refuse_overlooked
+from cfs_core.model.boot import BootArtifacts, EntryKind, KernelForm, UkiAddon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from cfs_core.image.kernel import KernelFile
+    from cfs_core.image.uki_files import EfiFile
     from cfs_core.interfaces.storage import TreeReader
     from cfs_core.model.content import Content
 
 ENTRIES = "/boot/loader/entries"
-UKIS = "/boot/EFI/Linux"
-GLOBAL_ADDONS = "/boot/loader/addons"
 MODULES = "/usr/lib/modules"
-_OS_RELEASE = ("/usr/lib/os-release", "/etc/os-release")
+OS_RELEASE = ("/usr/lib/os-release", "/etc/os-release")
 _OS_RELEASE_LIMIT = 64 * 1024
-_ADDON, _EFI, _ADDON_DIRECTORY = ".addon.efi", ".efi", ".extra.d"
 _CHUNK = 1 << 20
 
 
 def find_artifacts(image: TreeReader) -> tuple[BootArtifacts, ...]:
-    """Return everything the image can boot, best first: UKIs before kernels, newest version first.
+    """Return everything the image offers to boot, best first: UKIs before kernels, newest version first.
+
+    Of kernels those that are whole and have an initramfs come first.
 
     Raises:
         ImageError: the image brings ready-made boot entries, or a file that should be a UKI is none.
@@ -49,7 +48,7 @@ def find_artifacts(image: TreeReader) -> tuple[BootArtifacts, ...]:
 
 def read_os_release(image: TreeReader) -> tuple[tuple[str, str], ...]:
     """Return the image's os-release as keys and values, empty if it has none."""
-    for path in _OS_RELEASE:
+    for path in OS_RELEASE:
         raw = image.read(path, limit=_OS_RELEASE_LIMIT)
         if raw is not None:
             return parse_os_release(raw.decode("utf-8", "replace"))
@@ -73,40 +72,30 @@ def parse_os_release(text: str) -> tuple[tuple[str, str], ...]:
 _ASSIGNMENT = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*)=(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s"']*))""")
 
 
-@dataclass(frozen=True, slots=True)
-class _EfiFile:
-    path: str
-    content: Content
-    kernel_version: str
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-
 def _ukis(image: TreeReader) -> list[BootArtifacts]:
-    files = list(_efi_files(image, UKIS, ""))
+    files = list(on_esps(image, "EFI", "Linux"))
     for version in image.names(MODULES):
-        files += _efi_files(image, f"{MODULES}/{version}", version)
+        files += beside_modules(image, f"{MODULES}/{version}", version)
+    global_files = list(on_esps(image, "loader", "addons"))
     global_addons = [
-        UkiAddon(name=file.name, content=file.content, is_global=True)
-        for file in _efi_files(image, GLOBAL_ADDONS, "")
-        if file.name.endswith(_ADDON)
+        UkiAddon(name=file.name, content=file.content, is_global=True) for file in global_files if file.is_addon
     ]
     found = []
     for file in files:
-        if not file.name.endswith(_ADDON):
-            own = f"{file.path}{_ADDON_DIRECTORY}/"
+        if not file.is_addon:
+            own = f"{file.path}{ADDON_DIRECTORY}"
             addons = [
                 UkiAddon(name=addon.name, content=addon.content)
                 for addon in files
-                if addon.path.startswith(own) and addon.name.endswith(_ADDON)
+                if addon.is_below(own) and addon.is_addon
             ]
-            found.append(_uki(file, (*addons, *global_addons)))
+            found.append(_uki(file, (*addons, *global_addons), image))
+    kernels = [f"{MODULES}/{version}/vmlinuz" for version in image.names(MODULES)]
+    refuse_overlooked(image, {file.path for file in (*files, *global_files)}, kernels)
     return sorted(found, key=_newest_first, reverse=True)
 
 
-def _uki(file: _EfiFile, addons: tuple[UkiAddon, ...]) -> BootArtifacts:
+def _uki(file: EfiFile, addons: tuple[UkiAddon, ...], image: TreeReader) -> BootArtifacts:
     try:
         pe = read_pe(file.content)
         linux, initrd = pe.section(".linux"), pe.section(".initrd")
@@ -115,28 +104,51 @@ def _uki(file: _EfiFile, addons: tuple[UkiAddon, ...]) -> BootArtifacts:
             raise ImageError(msg)  # noqa: TRY301 - all of these get the file's name
         for addon in addons:
             read_pe(addon.content)
+        version = pe.text(".uname", limit=1024).strip() or file.version
         return BootArtifacts(
             kind=EntryKind.UKI,
-            kernel_version=pe.text(".uname", limit=1024).strip() or file.kernel_version,
+            kernel_version=version or _version_inside(linux, image),
             boot_digest=_digest(linux, initrd),
             uki=file.content,
             uki_name=file.name,
             addons=addons,
             sealed_arguments=split_arguments(pe.text(".cmdline")),
             os_release=parse_os_release(pe.text(".osrel", limit=_OS_RELEASE_LIMIT)),
+            path=file.path,
+            kernel_forms=frozenset({KernelForm.EFI}) if pe.is_efi else frozenset(),
+            architecture=pe.architecture,
         )
     except ImageError as error:
         msg = f"{file.path} is not a usable UKI: {error.message}"
         raise ImageError(msg, hint="build it again with ukify, or remove it from the image") from error
 
 
+def _version_inside(linux: Content, image: TreeReader) -> str:
+    """Return the version of a UKI that does not state it: its kernel's own, or that of the only modules there are."""
+    inner = _as_kernel(linux)
+    if inner is not None and inner.version:
+        return inner.version
+    versions = image.names(MODULES)
+    return versions[0] if len(versions) == 1 else ""
+
+
+def _as_kernel(content: Content) -> KernelFile | None:
+    """Read a kernel's headers; what keeps it from being one is told when it is judged."""
+    try:
+        return read_kernel(content)
+    except ImageError:
+        return None
+
+
 def _kernels(image: TreeReader) -> list[BootArtifacts]:
     found = []
     release = read_os_release(image)
     for version in image.names(MODULES):
-        kernel = image.content(f"{MODULES}/{version}/vmlinuz")
+        path = f"{MODULES}/{version}/vmlinuz"
+        kernel = image.content(path)
         if kernel is None:
             continue
+        read = _as_kernel(kernel)
         initrd = image.content(f"{MODULES}/{version}/initramfs.img")
         found.append(
             BootArtifacts(
@@ -146,28 +158,13 @@ def _kernels(image: TreeReader) -> list[BootArtifacts]:
                 kernel=kernel,
                 initrd=initrd,
                 os_release=release,
+                path=path,
+                kernel_forms=read.forms if read is not None else frozenset(),
+                architecture=read.architecture if read is not None else None,
             )
         )
     found.sort(key=_newest_first, reverse=True)
-    return sorted(found, key=lambda artifacts: artifacts.initrd is None)
-
-
-def _efi_files(image: TreeReader, directory: str, version: str) -> Iterator[_EfiFile]:
-    """Yield ``*.efi`` below *directory*, links not followed into other directories."""
-    top = lookup(image.root, os.fsencode(directory))
-    stack = [(directory, top)] if isinstance(top, Directory) else []
-    while stack:
-        here, node = stack.pop()
-        for name, child in sorted(node.entries.items()):
-            path = f"{here}/{os.fsdecode(name)}"
-            if isinstance(child, Directory):
-                stack.append((path, child))
-            elif path.endswith(_EFI):
-                content = image.content(path)
-                if content is None:
-                    msg = f"{path} is not a regular file"
-                    raise ImageError(msg)
-                yield _EfiFile(path, content, version)
+    return sorted(found, key=lambda artifacts: (artifacts.initrd is None) + 2 * (not artifacts.kernel_forms))
 
 
 def _digest(*parts: Content | None) -> str:
@@ -180,7 +177,16 @@ def _digest(*parts: Content | None) -> str:
     return hasher.hexdigest()
 
 
-def _newest_first(artifacts: BootArtifacts) -> tuple[list[tuple[int, int, str]], str]:
-    """Order by version as people read it: numbers as numbers, and they count more than letters."""
-    parts = re.findall(r"[0-9]+|[a-zA-Z]+", artifacts.kernel_version)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts], artifacts.uki_name or ""
+def kernel_order(version: str) -> Any:  # noqa: ANN401 - whatever sorts
+    """Return a sort key, oldest first, for names of kernels: a release is newer than its candidates.
+
+    Names of kernels have ``-rc7`` or ``.rc7`` where the version format specification (UAPI.10) wants ``~rc7``.
+    """
+    return version_key(_CANDIDATE.sub(r"\1~rc", version))
+
+
+_CANDIDATE = re.compile(r"([0-9])[-._]?rc(?=[0-9])")
+
+
+def _newest_first(artifacts: BootArtifacts) -> tuple[Any, str]:
+    return kernel_order(artifacts.kernel_version), artifacts.uki_name or ""

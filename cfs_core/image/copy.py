@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cfs_core.interfaces.context import Progress
-    from cfs_core.interfaces.transport import ImageWriter, Transport
+    from cfs_core.interfaces.fetcher import Fetcher
+    from cfs_core.interfaces.transport import ImageWriter
     from cfs_core.model.manifest import Platform
     from cfs_core.model.reference import ImageReference
 
@@ -32,9 +33,9 @@ INDEX_DEPTH = 4
 
 
 def copy_image(
-    source: Transport,
+    source: Fetcher,
     reference: ImageReference,
-    destination: Transport,
+    destination: Fetcher,
     target: ImageReference,
     *,
     platform: Platform | None = None,
@@ -66,9 +67,9 @@ def copy_image(
 class _Copier:
     def __init__(
         self,
-        source: Transport,
+        source: Fetcher,
         reference: ImageReference,
-        destination: Transport,
+        destination: Fetcher,
         writer: ImageWriter,
         progress: Progress,
     ) -> None:
@@ -111,9 +112,9 @@ class BlobCopier:
 
     def __init__(
         self,
-        source: Transport,
+        source: Fetcher,
         reference: ImageReference,
-        destination: Transport,
+        destination: Fetcher,
         writer: ImageWriter,
         progress: Progress,
     ) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.bls import split_arguments
-from cfs_core.errors import ImageError, UsageError
+from cfs_core.errors import ConfigError, ImageError, UsageError
+from cfs_core.interfaces.image_settings import is_for, refuse_file
 from cfs_core.model.boot import Architecture, KernelArgument
 from cfs_core.model.plan import Finding, Severity
 
@@ -23,13 +24,6 @@ _COMMAND_LINE_BYTES = {Architecture.RISCV64: 1023}
 _DEFAULT_COMMAND_LINE_BYTES = 2047
 """COMMAND_LINE_SIZE of the kernel less its NUL; arch/x86, arch/arm64."""
 
-# bootc compares with what Rust calls the machine (std::env::consts::ARCH).
-_RUST_NAMES = {
-    Architecture.AMD64: "x86_64",
-    Architecture.ARM64: "aarch64",
-    Architecture.RISCV64: "riscv64",
-    Architecture.I386: "x86",
-}
 _OURS = frozenset({"composefs", "composefs.digest"})
 _SINGLE = frozenset(
     {"root", "rootfstype", "rootflags", "init", "rdinit", "systemd.unit", "selinux", "enforcing", "fips"}
@@ -83,6 +77,10 @@ def image_arguments(
     """
     found: list[KernelArgument] = []
     for directory in DIRECTORIES:
+        try:
+            refuse_file(image, directory)
+        except ConfigError as error:
+            raise ImageError(error.message, hint=error.hint, facts=error.facts) from error
         for name in image.names(directory):
             path = f"{directory}/{name}"
             if name.endswith(".toml") and (raw := image.read(path, limit=FILE_LIMIT)) is not None:
@@ -100,11 +98,13 @@ def collect_arguments(
     settings: Sequence[KernelArgument] = (),
     added: Sequence[KernelArgument] = (),
     deleted: Sequence[str] = (),
+    configured_deletes: Sequence[KernelArgument] = (),
 ) -> CollectedArguments:
     """Put the command line together: image, settings, *own* (what the system cannot start without), then *added*.
 
     Later words win in the kernel and in the initramfs, so nothing an image says overrides *own*. *deleted* takes away
-    what image and settings want, by key or as ``key=value``; it does not touch *own* and *added*.
+    what image and settings want, by key or as ``key=value``; it does not touch *own* and *added*. Nor do
+    *configured_deletes*, those of settings and image advice, of which nothing is said where there is nothing to delete.
 
     Raises:
         ImageError: a malformed file or label.
@@ -120,6 +120,10 @@ def collect_arguments(
         removed += gone
         if not gone:
             findings.append(_undeletable(text, own))
+    for argument in configured_deletes:
+        removed += [each for each in lower if matches(each, argument.text)]
+        lower = [each for each in lower if not matches(each, argument.text)]
+        findings += _kept(argument, own)
     arguments = (*lower, *upper)
     findings += _contradictions(arguments, frozenset(argument.text for argument in own))
     length = len(" ".join(argument.text for argument in arguments).encode("utf-8", "surrogateescape"))
@@ -147,7 +151,7 @@ def _of_file(raw: bytes, path: str, architecture: Architecture) -> Iterator[Kern
         msg = f"{path} has no kargs in it"
         raise ImageError(msg)
     wanted = document.get("match-architectures")
-    if wanted is not None and not {_RUST_NAMES[architecture], architecture.value} & set(wanted):
+    if not is_for(architecture.value, wanted):
         return
     for word in _words(document["kargs"], path):
         yield KernelArgument(text=word, origin=path)
@@ -183,6 +187,15 @@ def unquoted(argument: KernelArgument) -> KernelArgument:
 def _key(argument: KernelArgument) -> str:
     """Return the key as the kernel compares it (kernel/params.c: dash and underscore are the same)."""
     return unquoted(argument).key.replace("-", "_")
+
+
+def _kept(delete: KernelArgument, own: Sequence[KernelArgument]) -> list[Finding]:
+    """Say what settings or an image cannot take out."""
+    kept = next((argument for argument in own if matches(argument, delete.text)), None)
+    if kept is None:
+        return []
+    message = f"{delete.origin} takes {delete.text} out: {kept.text!r} stays, the system does not start without it"
+    return [_finding(Severity.WARNING, "boot.karg-needed", message, "leave it out there")]
 
 
 def _undeletable(text: str, own: Sequence[KernelArgument]) -> Finding:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.archive.decompress import CHUNK, DecompressionLimits, decompress
 from cfs_core.archive.tar import TarLimits, read_members
+from cfs_core.archive.tar_fields import raising
 from cfs_core.errors import ImageError, LimitError, VerificationError
 from cfs_core.image.pump import Pump
 from cfs_core.interfaces.source_file import FileBytes
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from cfs_core.interfaces.context import Progress
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.interfaces.source_file import SourceFile
-    from cfs_core.interfaces.transport import Transport
     from cfs_core.model.digest import Digest
     from cfs_core.model.layer import LayerMember
     from cfs_core.model.manifest import Descriptor, ResolvedImage
@@ -42,7 +43,7 @@ class LayerLimits:
 
 @contextlib.contextmanager
 def open_layer(
-    transport: Transport,
+    transport: Fetcher,
     image: ResolvedImage,
     index: int,
     *,
@@ -61,7 +62,8 @@ def open_layer(
     descriptor, diff_id = image.manifest.layers[index], image.config.diff_ids[index]
     if descriptor.size > limits.blob_bytes:
         msg = f"layer {descriptor.digest} announces {descriptor.size} bytes, more than {limits.blob_bytes}"
-        raise LimitError(msg, facts={"limit_bytes": limits.blob_bytes})
+        facts = {"limit_bytes": limits.blob_bytes, "setting": "limits.layer-size"}
+        raise LimitError(msg, hint=raising("limits.layer-size"), facts=facts)
     source = LayerSource(transport, image.reference, descriptor, diff_id)
     chunks = functools.partial(layer_chunks, source, limits, progress, emit)
     with Pump(chunks, transport.stop) as pump:
@@ -124,7 +126,8 @@ class VerifiedLayer:
             seen += len(data)
             if seen > self._limits.trailer_bytes:
                 msg = f"{self._name} has more than {self._limits.trailer_bytes} bytes behind its end"
-                raise LimitError(msg, facts={"limit_bytes": self._limits.trailer_bytes})
+                facts = {"limit_bytes": self._limits.trailer_bytes, "setting": "limits.layer-trailer"}
+                raise LimitError(msg, hint=raising("limits.layer-trailer"), facts=facts)
             yield data
 
     def read(self, count: int) -> bytes:
@@ -192,7 +195,7 @@ class VerifiedLayer:
 class LayerSource:
     """Which layer, and where it is."""
 
-    transport: Transport
+    transport: Fetcher
     reference: ImageReference
     descriptor: Descriptor
     diff_id: Digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
+from cfs_core.archive.tar_fields import raising
 from cfs_core.errors import ImageError, LimitError
 from cfs_core.model.layer import HardLink, Opaque, Whiteout
 from cfs_core.model.tree import Directory, Leaf, Node, Symlink
@@ -26,6 +27,7 @@ def merge_layers(
     *,
     entry_limit: int = ENTRY_LIMIT,
     implied: Callable[[bytes], None] = lambda _path: None,
+    contradicted: Callable[[int, bytes], None] = lambda _layer, _path: None,
 ) -> Directory:
     """Flatten *layers*, lowest first. Nodes are taken over, not copied; ``nlink`` stays 0.
 
@@ -33,32 +35,44 @@ def merge_layers(
     no entry has named is made (Bazel, ko, Nix and apko leave such out), and *implied* is told its path; an entry that
     names it later decides what it is. A whiteout of nothing is nothing. No symbolic link is followed.
 
+    A whiteout or opaque mark also takes away what the same layer had before it, as in composefs-rs; *contradicted* is
+    told the layer's number and the path.
+
     Raises:
         ImageError: an entry below something else than a directory, a hard link to nothing or to a directory, a root
             that is none.
         LimitError: more than *entry_limit* entries.
     """
-    merger = _Merger(entry_limit, implied)
+    merger = _Merger(entry_limit, implied, contradicted)
     for number, layer in enumerate(layers, 1):
         merger.apply(number, layer)
     return merger.root
 
 
 class _Merger:
-    def __init__(self, entry_limit: int, implied: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, entry_limit: int, implied: Callable[[bytes], None], contradicted: Callable[[int, bytes], None]
+    ) -> None:
         self.root = Directory(0)
         self._implied = implied
+        self._contradicted = contradicted
+        self._own: set[int] = set()
+        """Which nodes the layer at hand has named, by `id`: all of them live as long as they are in the tree."""
+
         self._left = entry_limit
         self._limit = entry_limit
 
     def apply(self, number: int, layer: Iterable[LayerEntry]) -> None:
         parent_path: bytes | None = None
         parent = self.root
+        self._own.clear()
+        own = self._own.add
         for entry in layer:
             self._left -= 1
             if self._left < 0:
                 msg = f"the image has more than {self._limit} entries"
-                raise LimitError(msg, facts={"limit": self._limit})
+                facts = {"limit": self._limit, "setting": "limits.image-entries"}
+                raise LimitError(msg, hint=raising("limits.image-entries"), facts=facts)
             what = entry.what
             if entry.path == b"/" or isinstance(what, Opaque | Whiteout):
                 self._at_directory(entry, number)
@@ -73,8 +87,10 @@ class _Merger:
                 parent.entries[name] = self._link_target(number, entry.path, what.target)
             elif isinstance(what, Directory) and isinstance(present := parent.entries.get(name), Directory):
                 present.copy_metadata_from(what)
+                own(id(present))
             else:
                 parent.entries[name] = what
+                own(id(what))
 
     def _at_directory(self, entry: LayerEntry, number: int) -> None:
         """Handle what concerns a directory itself: the root's metadata, whiteouts and opaque marks."""
@@ -82,12 +98,16 @@ class _Merger:
         if isinstance(what, Opaque):
             node = self._found(entry.path)
             if isinstance(node, Directory):
+                for name, child in node.entries.items():
+                    if id(child) in self._own:
+                        self._contradicted(number, entry.path.rstrip(b"/") + b"/" + name)
                 node.entries.clear()
         elif isinstance(what, Whiteout):
             here, _, name = entry.path.rpartition(b"/")
             node = self._found(here)
-            if isinstance(node, Directory):
-                node.entries.pop(name, None)
+            gone = node.entries.pop(name, None) if isinstance(node, Directory) else None
+            if gone is not None and id(gone) in self._own:
+                self._contradicted(number, entry.path)
         elif isinstance(what, Directory):
             self.root.copy_metadata_from(what)
         else:

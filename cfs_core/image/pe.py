@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cfs_core.errors import ImageError, LimitError
 from cfs_core.model.boot import Architecture
-from cfs_core.model.content import read_all
+from cfs_core.model.content import BytesContent, read_all
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -27,10 +27,20 @@ MACHINES = {
     0x5064: Architecture.RISCV64,
     0x014C: Architecture.I386,
 }
+EFI_SUBSYSTEMS = frozenset({10, 11, 12})
+"""Applications, boot service drivers and runtime drivers (PE/COFF, Windows Subsystem); firmware starts no others."""
+
 SECTIONS_LIMIT = 512
 """More than any UKI with many profiles has; the table must be read whole."""
 
 _DOS_HEADER = 64
+_SUBSYSTEM = 68
+_CERTIFICATES = 4
+"""Number of the data directory that holds signatures."""
+
+_DIRECTORIES = {0x10B: 96, 0x20B: 112}
+"""Where data directories start in the optional header of PE32 and PE32+."""
+
 _COFF = struct.Struct("<4sHHIIIHH")
 _SECTION = struct.Struct("<8sIIIIIIHHI")
 
@@ -51,6 +61,16 @@ class PeFile:
     content: Content = field(repr=False)
     machine: int
     sections: tuple[Section, ...]
+    subsystem: int | None = None
+    """What it was made for, by its optional header; None if it has none."""
+
+    @property
+    def is_efi(self) -> bool:
+        """Whether firmware starts it."""
+        return self.subsystem in EFI_SUBSYSTEMS
+
+    signed: bool = False
+    """Whether it has signatures (Authenticode). Whose they are is not looked at."""
 
     @property
     def architecture(self) -> Architecture | None:
@@ -136,12 +156,38 @@ def read_pe(content: Content) -> PeFile:
         if count > SECTIONS_LIMIT:
             msg = f"a PE file has {count} sections, more than {SECTIONS_LIMIT}"
             raise LimitError(msg, facts={"limit": SECTIONS_LIMIT})
-        file.seek(start + _COFF.size + optional_size)
+        optional = file.read(optional_size)
         table = file.read(count * _SECTION.size)
     if len(table) < count * _SECTION.size:
         msg = "a PE file ends in its section table"
         raise ImageError(msg)
-    return PeFile(content, machine, tuple(_section(each, content.size) for each in _SECTION.iter_unpack(table)))
+    sections = tuple(_section(each, content.size) for each in _SECTION.iter_unpack(table))
+    return PeFile(content, machine, sections, subsystem=_subsystem(optional), signed=_has_certificates(optional))
+
+
+def find_pe(data: bytes | None) -> PeFile | None:
+    """Return the PE file in *data*; None where it is none, or a damaged one."""
+    try:
+        return None if data is None else read_pe(BytesContent(data))
+    except (ImageError, LimitError):
+        return None
+
+
+def _subsystem(optional: bytes) -> int | None:
+    """Return the subsystem that the optional header of PE32 or PE32+ states (both have it at byte 68)."""
+    if optional[:2] not in {b"\x0b\x01", b"\x0b\x02"} or len(optional) < _SUBSYSTEM + 2:
+        return None
+    return int.from_bytes(optional[_SUBSYSTEM : _SUBSYSTEM + 2], "little")
+
+
+def _has_certificates(optional: bytes) -> bool:
+    """Return whether the data directories of an optional header name a certificate table."""
+    try:
+        (magic,) = struct.unpack_from("<H", optional)
+        offset, size = struct.unpack_from("<II", optional, _DIRECTORIES.get(magic, len(optional)) + 8 * _CERTIFICATES)
+    except struct.error:
+        return False
+    return bool(offset and size)
 
 
 def _section(fields: tuple[bytes, int, int, int, int, int, int, int, int, int], end: int) -> Section:

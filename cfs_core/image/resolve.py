@@ -13,7 +13,7 @@ from cfs_core.model.manifest import Manifest, Platform, ResolvedImage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cfs_core.interfaces.transport import Transport
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.model.manifest import Descriptor
     from cfs_core.model.reference import ImageReference
 
@@ -34,7 +34,7 @@ def host_platform() -> Platform:
     return Platform("linux", _MACHINES.get(machine, machine))
 
 
-def resolve(transport: Transport, reference: ImageReference, platform: Platform | None = None) -> ResolvedImage:
+def resolve(transport: Fetcher, reference: ImageReference, platform: Platform | None = None) -> ResolvedImage:
     """Fetch and check manifest and configuration of *reference*.
 
     From an index the image for *platform* is taken (None: the running machine's). An image that is not in an index is
@@ -65,7 +65,7 @@ def resolve(transport: Transport, reference: ImageReference, platform: Platform 
 class _Search:
     """Looks through an index and the indexes in it."""
 
-    def __init__(self, transport: Transport, reference: ImageReference, wanted: Platform) -> None:
+    def __init__(self, transport: Fetcher, reference: ImageReference, wanted: Platform) -> None:
         self._transport = transport
         self._reference = reference
         self._wanted = wanted

@@ -18,9 +18,10 @@ from cfs_core.model.tree import Directory, RegularFile, lookup, walk
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cfs_core.image.limits import ImageLimits
     from cfs_core.interfaces.context import Progress
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.interfaces.storage import StorageFormat
-    from cfs_core.interfaces.transport import Transport
     from cfs_core.model.content import Content
     from cfs_core.model.deployment import FormatOptions
     from cfs_core.model.event import Event
@@ -54,10 +55,11 @@ def open_tree(
     *,
     storage: StorageFormat,
     options: FormatOptions,
-    transport: Callable[[str], tuple[Transport, ImageReference]],
+    transport: Callable[[str], tuple[Fetcher, ImageReference]],
     platform: Platform | None,
     progress: Progress,
     emit: Callable[[Event], None],
+    limits: ImageLimits | None = None,
 ) -> Iterator[Directory]:
     """Open *source* as a tree.
 
@@ -71,8 +73,8 @@ def open_tree(
         with storage.scratch(options) as repository:
             made, reference = transport(source.text)
             image = resolve(made, reference, platform)
-            pull_layers(made, image, repository, progress=progress, emit=emit)
-            tree = merged_tree(repository, image, emit=emit)
+            pull_layers(made, image, repository, progress=progress, emit=emit, limits=limits)
+            tree = merged_tree(repository, image, emit=emit, limits=limits)
             _transform(tree, form or Form.CANONICAL, storage, options, ImageReader(tree, repository.content))
             yield tree
         return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy import preflight
+from cfs_core.errors import DiskError
 from cfs_core.interfaces.layout import LayoutRequest
 from cfs_core.model.action import CopyObject
 from cfs_core.model.disk import Volume, VolumeNeed
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from cfs_core.deploy.decide import Decisions
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.deploy.services import Services
-    from cfs_core.install.request import InstallRequest
+    from cfs_core.install.request import PlanRequest
     from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.layout import DiskLayout
     from cfs_core.model.action import PlacingAction
@@ -47,7 +48,10 @@ class PlannedDisk:
             return None
         placed = contents.contents(partition.volume)
         used = sum(_size(action) for action in placed.values())
-        return used, max(0, partition.size - filesystem.bytes_needed(placed))
+        try:
+            return used, max(0, partition.size - filesystem.bytes_needed(placed))
+        except DiskError:  # a finding of the plan says what it cannot hold
+            return None
 
     @property
     def root(self) -> Partition:
@@ -57,11 +61,10 @@ class PlannedDisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sizes:
-    """Bytes: what the root volume will hold, what the loader adds to it, what boot volumes need."""
+    """Bytes: what the root volume will hold, what the loader adds to it."""
 
     contents: int
     extra: int
-    boot: int
 
 
 def _size(action: PlacingAction) -> int:
@@ -69,7 +72,7 @@ def _size(action: PlacingAction) -> int:
 
 
 def plan_disk(
-    request: InstallRequest, image: PreparedImage, services: Services, decisions: Decisions, contents: MemoryTarget
+    request: PlanRequest, image: PreparedImage, services: Services, decisions: Decisions, contents: MemoryTarget
 ) -> PlannedDisk:
     """Lay out a disk for *contents*, which hold the root volume as far as it is known.
 
@@ -84,11 +87,10 @@ def plan_disk(
     )
     root: Filesystem = services.make(families.FILESYSTEMS, facts.root_filesystem, settings=settings, seed=request.seed)
     planned = contents.contents(Volume.ROOT)
-    declared = decisions.bootloader.needs(facts)
+    declared = [_at_least(need, services) for need in decisions.bootloader.needs(facts)]
     sizes = _Sizes(
         contents=root.bytes_needed(planned),
         extra=sum(need.bytes_needed for need in declared if need.volume is Volume.ROOT),
-        boot=sum(need.bytes_needed for need in declared if need.volume is not Volume.ROOT),
     )
     partitions = layout.plan(_layout_request(request, settings, decisions, declared, sizes))
     filesystems = _filesystems(partitions, services, root, request.seed)
@@ -98,18 +100,12 @@ def plan_disk(
     for name in dict.fromkeys(partition.filesystem for partition in partitions if partition.filesystem):
         volume = next(partition.volume for partition in partitions if partition.filesystem == name)
         missing += preflight.stamped(filesystems[volume].check_host(), registry.owner(name))
-    findings += (*missing, *preflight.check_fits({Volume.ROOT: sizes.contents + sizes.extra}, partitions))
-    findings += preflight.check_space(
-        [
-            (request.disk.absolute().parent, sizes.contents + sizes.extra + sizes.boot, "for the disk image"),
-            (services.scratch, 0 if missing else root.scratch_needed(planned), "for temporary files"),
-        ]
-    )
+    findings += missing
     return PlannedDisk(partitions=partitions, layout=layout, filesystems=filesystems, findings=tuple(findings))
 
 
 def _layout_request(
-    request: InstallRequest, settings: Settings, decisions: Decisions, declared: Sequence[VolumeNeed], sizes: _Sizes
+    request: PlanRequest, settings: Settings, decisions: Decisions, declared: Sequence[VolumeNeed], sizes: _Sizes
 ) -> LayoutRequest:
     root_size = settings.value("install.root-size")
     esp_size = settings.value("install.esp-size")
@@ -131,6 +127,14 @@ def _layout_request(
     )
 
 
+def _at_least(need: VolumeNeed, services: Services) -> VolumeNeed:
+    """Return *need* with the least size that its filesystem can have: the one minimum that anybody is told."""
+    if need.volume is Volume.ROOT or not need.filesystems:
+        return need
+    filesystem: Filesystem = services.make(families.FILESYSTEMS, need.filesystems[0])
+    return replace(need, bytes_needed=max(need.bytes_needed, filesystem.bytes_needed({})))
+
+
 def _filesystems(
     partitions: Sequence[Partition], services: Services, root: Filesystem, seed: str | None
 ) -> dict[Volume, Filesystem]:
@@ -141,7 +145,7 @@ def _filesystems(
     return made
 
 
-def _missing_volume(request: InstallRequest, decisions: Decisions, partitions: Sequence[Partition]) -> list[Finding]:
+def _missing_volume(request: PlanRequest, decisions: Decisions, partitions: Sequence[Partition]) -> list[Finding]:
     wanted = request.boot_volume
     if wanted is None or any(partition.volume is wanted for partition in partitions):
         return []

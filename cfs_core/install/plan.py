@@ -9,14 +9,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy import preflight
+from cfs_core.deploy.bootable.fstab import judge_fstab
+from cfs_core.deploy.bootable.programs import judge_programs
 from cfs_core.deploy.bounds import Bounds
 from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.deployment import PlannedContents, PlannedEntry, plan_contents, plan_entry
+from cfs_core.deploy.kernel_line import is_root
+from cfs_core.deploy.loader import check_filled
 from cfs_core.deploy.state import plan_origin
 from cfs_core.install.disk import PlannedDisk, plan_disk
-from cfs_core.model.action import CopyObject, RunCommand, WriteFile
+from cfs_core.install.foresee import foresee
+from cfs_core.model.action import CopyObject, WriteFile
 from cfs_core.model.boot import BootMenu
 from cfs_core.model.digest import Digest
+from cfs_core.model.disk import Volume
 from cfs_core.model.places import REPOSITORY
 from cfs_core.model.plan import Finding, InstallPlan, Step
 from cfs_core.pluginhost import families
@@ -26,8 +32,7 @@ from cfs_core.target.memory import RAW, MemoryTarget
 if TYPE_CHECKING:
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.deploy.services import Services
-    from cfs_core.install.request import InstallRequest
-    from cfs_core.model.action import Action
+    from cfs_core.install.request import PlanRequest
     from cfs_core.model.origin import BootFile
 
 
@@ -41,7 +46,7 @@ class PreparedInstall:
     target: MemoryTarget
 
 
-def make_plan(request: InstallRequest, image: PreparedImage, services: Services) -> PreparedInstall:
+def make_plan(request: PlanRequest, image: PreparedImage, services: Services) -> PreparedInstall:
     """Decide and plan everything.
 
     Raises:
@@ -60,7 +65,7 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
     disk = plan_disk(request, image, services, decisions, target)
     target.lay_out(disk.partitions)
     entry = plan_entry(request, image, decisions, disk.root)
-    menu = BootMenu(entries=(entry.entry,), timeout_seconds=image.settings.value("install.timeout"))
+    menu = BootMenu(entries=(entry.entry,), timeout_seconds=decisions.timeout_seconds)
     plan = InstallPlan(
         image=image.resolved,
         image_id=image.committed.id,
@@ -69,7 +74,12 @@ def make_plan(request: InstallRequest, image: PreparedImage, services: Services)
         menu=menu,
         arguments=entry.arguments,
     )
-    found = _findings(plan, decisions, disk, entry, services)
+    foreseen = (
+        *foresee(request, disk, target, services),
+        *judge_fstab(image.merged, disk.partitions, is_root),
+        *judge_programs(target.contents(Volume.ESP).values(), decisions.facts.architecture),
+    )
+    found = (*_findings(plan, decisions, disk, entry, services), *(_stamped(each, "cfs-core") for each in foreseen))
     return PreparedInstall(plan=replace(plan, findings=found), decisions=decisions, disk=disk, target=target)
 
 
@@ -91,10 +101,11 @@ def _completed(
     """Add loader, menu and origin file to *target*, and return all the steps that filled it."""
     loader, facts = decisions.bootloader_choice.value, decisions.facts
     bounds = Bounds.of_bootloader(loader, decisions.bootloader_owner, decisions.bootloader.needs(facts), facts)
-    loader_actions = _carried_out(bounds, tuple(decisions.bootloader.plan_install(target, facts)), target)
+    loader_actions = bounds.apply(tuple(decisions.bootloader.plan_install(target, facts)), target)
     planned_menu = tuple(decisions.bootloader.plan_menu(target, BootMenu(entries=()), menu, facts))
-    menu_actions = _carried_out(bounds, planned_menu, target)
-    origin = plan_origin(contents.state, _boot_files(target))
+    menu_actions = bounds.apply(planned_menu, target)
+    check_filled(target, menu, facts, decisions.bootloader, (loader, decisions.bootloader_owner))
+    origin = plan_origin(contents.state, _boot_files(target), (loader, decisions.bootloader_owner.distribution))
     target.apply(origin)
     storage = image.storage_choice.value
     return (
@@ -105,12 +116,6 @@ def _completed(
         Step(id="bootloader", provider=loader, title="bootloader", actions=loader_actions),
         Step(id="menu", provider=loader, title="boot menu", actions=menu_actions),
     )
-
-
-def _carried_out(bounds: Bounds, actions: tuple[Action, ...], target: MemoryTarget) -> tuple[Action, ...]:
-    """Apply *actions*; return what will be written, or the commands themselves where none was run."""
-    done = bounds.apply(actions, target)
-    return actions if target.runs_nothing and any(isinstance(action, RunCommand) for action in actions) else done
 
 
 def _boot_files(target: MemoryTarget) -> tuple[BootFile, ...]:

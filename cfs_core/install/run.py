@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from cfs_core.deploy.authorized_keys import check_authorized_keys
+from cfs_core.deploy.loader import refuse_early
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
-from cfs_core.deploy.target_reference import one_line, target_reference
-from cfs_core.examine.read_back import read_back
+from cfs_core.deploy.request import DeploymentRequest
+from cfs_core.deploy.target_reference import refuse_line_breaks, target_reference
+from cfs_core.examine.read_back import Makers, read_back
 from cfs_core.install.plan import PreparedInstall, make_plan
 from cfs_core.model.event import Event
+from cfs_core.pluginhost import families
 from cfs_core.target.image import ImageTarget
 from cfs_core.target.read import open_disk
 
@@ -44,6 +48,23 @@ class InstallResult:
     took_seconds: float
 
 
+R = TypeVar("R", bound=DeploymentRequest)
+
+
+def checked(request: R) -> R:
+    """Return *request* with the place of updates as origin files have it; what can be is looked at before any work.
+
+    Raises:
+        UsageError: keys that are none, or names that an origin file cannot hold.
+    """
+    if request.root_ssh_authorized_keys is not None:
+        check_authorized_keys(request.root_ssh_authorized_keys)
+    if request.target_imgref is None:
+        refuse_line_breaks(request.source, "--source-imgref")
+        return request
+    return replace(request, target_imgref=target_reference(request.target_imgref))
+
+
 @contextmanager
 def planned(request: InstallRequest, services: Services) -> Iterator[tuple[PreparedImage, PreparedInstall]]:
     """Do everything short of writing, and hand over the plan.
@@ -52,10 +73,8 @@ def planned(request: InstallRequest, services: Services) -> Iterator[tuple[Prepa
         CfsError: as `install`.
     """
     ImageTarget.check_destination(request.disk, replace=request.replace)
-    if request.target_imgref is None:
-        one_line(request.source, "--source-imgref")
-    else:
-        request = replace(request, target_imgref=target_reference(request.target_imgref))
+    request = checked(request)
+    refuse_early(services.settings, services.host)
     with prepare(request, services) as image:
         services.emit(Event(name="plan.started"))
         yield image, make_plan(request, image, services)
@@ -67,14 +86,15 @@ def install(
     """Install, *show* the plan before anything is written, and return what was done; None for a dry run.
 
     Raises:
-        CfsError: nothing is at the final name then, but what was there before.
+        CfsError: nothing is at the final name then, but what was there before. A dry run ends with the same error,
+            after *show*.
     """
     started = time.monotonic()
     with planned(request, services) as (image, prepared):
         show(image, prepared)
+        refuse_errors(prepared.plan.findings)
         if request.dry_run:
             return None
-        refuse_errors(prepared.plan.findings)
         _write(request, image, prepared, services)
     took = time.monotonic() - started
     result = InstallResult(
@@ -97,7 +117,9 @@ def install(
 
 def _write(request: InstallRequest, image: PreparedImage, prepared: PreparedInstall, services: Services) -> None:
     """Build the disk of the plan, read it back, and give it its name."""
-    disk = prepared.disk
+    disk, decisions = prepared.disk, prepared.decisions
+    declared = services.host.collect(families.BOOTLOADERS).get(decisions.bootloader_choice.value)
+    makers = Makers(bootloader=decisions.bootloader, declared=declared, storage=image.storage)
     for step in prepared.plan.steps:
         services.emit(Event(name="step.started", facts={"step": step.id, "actions": len(step.actions)}))
     with ImageTarget(
@@ -114,6 +136,6 @@ def _write(request: InstallRequest, image: PreparedImage, prepared: PreparedInst
         services.emit(Event(name="disk.written", facts={"path": str(request.disk)}))
         filesystems = {filesystem.name: filesystem for filesystem in disk.filesystems.values()}
         with open_disk(partial, disk.layout, filesystems) as written:
-            read_back(written, prepared.plan, prepared.decisions.bootloader, image.storage)
+            read_back(written, prepared.plan, makers)
         services.emit(Event(name="disk.verified", facts={"path": str(request.disk)}))
         target.publish()

@@ -18,6 +18,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderConsole:
+    """What a loader writes to a serial console, as regular expressions (`re`).
+
+    Each is looked for in one line at a time, from which escape sequences have been taken out (a move of the cursor ends
+    a line). What a loader says counts until the kernel speaks, so none needs to exclude what a kernel or a system
+    writes; but a loader that shows kernel arguments says which lines those are (``harmless``), since they are anything.
+    """
+
+    name: str = ""
+    """As the loader calls itself, on the console and in the EFI variable LoaderInfo, without a version."""
+
+    started: tuple[str, ...] = ()
+    """It runs."""
+
+    failed: tuple[str, ...] = ()
+    """It gives up, or asks for somebody."""
+
+    harmless: tuple[str, ...] = ()
+    """Lines that mean no failure, whatever they look like."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BootFacts:
     """What a bootloader may know.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from cfs_core.interfaces.retry import Retrier
 from cfs_core.system.command_limits import COMMAND_OUTPUT_LIMIT, COMMAND_SECONDS
 
 if TYPE_CHECKING:
@@ -86,3 +88,12 @@ class PluginContext:
 
     seed: str | None = None
     """Fixes every identifier that would be random."""
+
+    retrier: Retrier = field(default_factory=Retrier)
+    """Tries again within the budget that core's reading has, too; its ``stop`` ends what is under way."""
+
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The environment that cfs was started in."""
+
+    uid: int = field(default_factory=os.getuid)
+    """Who runs cfs."""

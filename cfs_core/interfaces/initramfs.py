@@ -26,7 +26,7 @@ class InitramfsVerdict:
     """Kernel arguments this handler needs besides the storage format's own (``rw``, ``root=``)."""
 
 
-class InitramfsProvider(abc.ABC):
+class Initramfs(abc.ABC):
     """Knows one family of early-boot code."""
 
     @abc.abstractmethod

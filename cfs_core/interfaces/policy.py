@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cfs_core.interfaces.transport import Transport
+    from cfs_core.interfaces.fetcher import Fetcher
     from cfs_core.model.manifest import ResolvedImage
 
 
@@ -24,5 +24,5 @@ class Policy(abc.ABC):
     """One judgement. All configured policies must accept; any exception means no."""
 
     @abc.abstractmethod
-    def judge(self, image: ResolvedImage, transport: Transport) -> PolicyVerdict:
+    def judge(self, image: ResolvedImage, transport: Fetcher) -> PolicyVerdict:
         """Decide about a resolved image before its layers are fetched."""

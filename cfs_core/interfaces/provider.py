@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from cfs_core.interfaces.bootloader import LoaderConsole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import click
 
     # Named in strings below, to keep plugins cheap to import; linters do not look there.
     from cfs_core.interfaces.bootloader import Bootloader  # noqa: F401
     from cfs_core.interfaces.context import PluginContext
     from cfs_core.interfaces.filesystem import Filesystem  # noqa: F401
-    from cfs_core.interfaces.initramfs import InitramfsProvider as Initramfs  # noqa: F401
+    from cfs_core.interfaces.initramfs import Initramfs  # noqa: F401
     from cfs_core.interfaces.layout import DiskLayout  # noqa: F401
     from cfs_core.interfaces.policy import Policy  # noqa: F401
     from cfs_core.interfaces.storage import StorageFormat  # noqa: F401
@@ -22,9 +23,39 @@ if TYPE_CHECKING:
         RunningImage,
         Transport,  # noqa: F401
     )
-    from cfs_core.model.boot import EntryKind, Firmware
+    from cfs_core.model.boot import EntryKind, Firmware, KernelForm
 
 T = TypeVar("T")
+
+SettingKind = Literal["text", "texts", "flag", "number", "table"]
+"""What the value of a provider's setting is: a string, a list of them, true or false, a number, a table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSetting:
+    """A setting of a provider: ``name`` in its own table (``[bootloader.NAME]``)."""
+
+    name: str
+    kind: SettingKind
+    summary: str
+    default: object = None
+    """What `config show` says where nobody set it; the factory is not given it."""
+
+
+class Capability(enum.StrEnum):
+    """What a loader can do besides starting the first entry; what it does not declare is refused early."""
+
+    DEFAULT = "default"
+    """Start an entry by default that is not the first."""
+
+    ONCE = "once"
+    """Start another entry at the next boot only; on a machine at least, if not on a disk image."""
+
+    TRIES = "tries"
+    """Count attempts to boot, and pass over an entry that has none left."""
+
+    TIMEOUT = "timeout"
+    """Show the menu for a given time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +65,8 @@ class Provider(Generic[T]):
     name: str
     summary: str
     factory: Callable[[PluginContext], T]
+    settings: tuple[ProviderSetting, ...] = ()
+    """All that may stand in its table of the settings; another name there is an error, and the factory is not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +95,19 @@ class BootloaderProvider(Provider["Bootloader"]):
     firmware: frozenset[Firmware]
     entries: frozenset[EntryKind]
     marker_paths: tuple[str, ...] = ()
+    kernels: frozenset[KernelForm] = frozenset()
+    """Forms of a kernel's file that it starts; one of those that the file has is enough.
+
+    Empty: it does not say, and core takes any kernel. UKIs are programs for UEFI and need no declaration."""
+
     preference: int = 0
     """Among loaders that an image's files suggest the highest is taken; of two that are equal, none is."""
+
+    console: LoaderConsole = field(default_factory=LoaderConsole)
+    """What it writes to a serial console; `cfs prove` looks for it."""
+
+    can: frozenset[Capability] = frozenset()
+    """What it does besides starting the first entry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +130,3 @@ class InitramfsProvider(Provider["Initramfs"]):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyProvider(Provider["Policy"]):
     """A judgement that settings can require by name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandProvider(Provider["click.Command"]):
-    """A command mounted as ``cfs NAME``; the factory gets no context (None) and returns a click command.
-
-    A name with a space (``repo fsck``) goes into that group; core's own commands cannot be replaced.
-    """
-
-    factory: Callable[[Any], click.Command] = field()

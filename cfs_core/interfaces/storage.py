@@ -108,6 +108,20 @@ class Identifier(abc.ABC):
     def has_layer(self, diff_id: Digest) -> bool:
         """Return whether the layer is here completely."""
 
+    def verify_layer(self, diff_id: Digest) -> bool:
+        """Return whether the layer is here and all its bytes, read anew, are what *diff_id* says.
+
+        Where it answers False, `has_layer` does so too until the layer is imported again, which replaces what is there.
+        Asked for where somebody else could have written to the repository. As it is here, the format cannot tell.
+
+        Raises:
+            StorageError: it cannot be told.
+        """
+        from cfs_core.errors import StorageError
+
+        msg = f"layer {diff_id} is here, and this storage format cannot check it"
+        raise StorageError(msg, hint="use a repository that is your own (--repo)")
+
     @abc.abstractmethod
     def import_layer(self, layer: LayerStream) -> None:
         """Store the layer's files while reading it, and publish it once it is verified. Memory stays flat.

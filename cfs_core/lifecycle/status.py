@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from cfs_core.deploy.loader import unread_message
 from cfs_core.errors import CfsError
 from cfs_core.model.deployment import Problem
 from cfs_core.model.disk import Volume
@@ -12,7 +13,7 @@ from cfs_core.model.origin import OriginFile
 from cfs_core.model.places import DEPLOYMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
     from pathlib import Path
 
     from cfs_core.interfaces.bootloader import Bootloader
@@ -45,16 +46,24 @@ class DeploymentStatus:
     manifest_digest: str | None = None
     layout: EntryKind | None = None
     verified: tuple[str, ...] = ()
+    bootloader: str | None = None
+    """What it was installed with, and the distribution whose plugin reads it."""
+
+    bootloader_distribution: str | None = None
     entries: tuple[EntryStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Deployments in the order of the menu, those that nothing starts last; entries of other systems."""
+    """Deployments in the order of the menu, those that nothing starts last; entries of other systems.
+
+    ``problems`` are inconsistencies; ``notes`` are worth knowing and right as they are.
+    """
 
     deployments: tuple[DeploymentStatus, ...]
     foreign: tuple[EntryStatus, ...]
     problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...] = ()
 
 
 def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> Status:
@@ -84,8 +93,9 @@ def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> St
             known = ordered.get(identity) or found.get(identity) or DeploymentStatus(id=identity)
             ordered[identity] = replace(known, entries=(*known.entries, status))
     deployments = tuple({**ordered, **{name: each for name, each in found.items() if name not in ordered}}.values())
-    problems += _check(deployments, frozenset(found), menus)
-    return Status(deployments=deployments, foreign=tuple(foreign), problems=tuple(problems))
+    problems += _check(deployments, frozenset(found), menus, bootloaders)
+    notes = tuple(_unstarted(deployments)) if any(menu.entries for menu in menus.values()) else ()
+    return Status(deployments=deployments, foreign=tuple(foreign), problems=tuple(problems), notes=notes)
 
 
 def mounted_volumes(sysroot: Path, outside: Path | None = None) -> dict[Volume, Path]:
@@ -129,6 +139,8 @@ def _deployment(target: TargetView, name: str, problems: list[Problem]) -> Deplo
         manifest_digest=origin.manifest_digest,
         layout=origin.boot_type,
         verified=origin.verified,
+        bootloader=origin.bootloader,
+        bootloader_distribution=origin.bootloader_distribution,
     )
 
 
@@ -153,26 +165,47 @@ def _check_files(target: TargetView, entry: BootEntry) -> Iterator[Problem]:
             yield Problem(code="boot.menu", where=str(location), message=message)
 
 
-def _check(
-    deployments: tuple[DeploymentStatus, ...], present: frozenset[str], menus: Mapping[str, BootMenu]
-) -> Iterator[Problem]:
-    if deployments and not any(menu.entries for menu in menus.values()):
-        yield Problem(code="boot.menu", where="boot menu", message="has no entries, or its volume is not here")
-        return
+def _unstarted(deployments: tuple[DeploymentStatus, ...]) -> Iterator[Problem]:
+    """Point out deployments without an entry: whoever upgrades twice keeps two entries and, until gc, three of them."""
     for each in deployments:
         if not each.entries:
-            yield Problem(code="boot.menu", where=f"{each.id:.16}", message="is started by no boot entry")
-        if each.id not in present:
-            names = ", ".join(entry.name for entry in each.entries)
-            message = f"has a boot entry ({names}) and is not deployed"
-            yield Problem(code="state.missing", where=f"{each.id:.16}", message=message)
-        for entry in each.entries:
-            if each.layout is not None and entry.kind is not each.layout:
-                message = f"is of kind {entry.kind.value}, but its deployment was made as {each.layout.value}"
-                yield Problem(code="state.layout", where=entry.name, message=message)
+            yield Problem(code="state.unstarted", where=f"{each.id:.16}", message="is started by no boot entry")
+
+
+def _check(
+    deployments: tuple[DeploymentStatus, ...],
+    present: frozenset[str],
+    menus: Mapping[str, BootMenu],
+    known: Container[str],
+) -> Iterator[Problem]:
+    unread = [each for each in deployments if each.bootloader is not None and each.bootloader not in known]
+    for each in unread:
+        message = unread_message(each.bootloader or "", each.bootloader_distribution)
+        yield Problem(code="boot.loader-unknown", where=f"{each.id:.16}", message=message)
+    if deployments and not any(menu.entries for menu in menus.values()):
+        if not unread:
+            yield Problem(code="boot.menu", where="boot menu", message="has no entries, or its volume is not here")
+        return
+    for each in deployments:
+        yield from _check_deployment(each, deployed=each.id in present)
+    yield from _check_choices(menus)
+
+
+def _check_deployment(each: DeploymentStatus, *, deployed: bool) -> Iterator[Problem]:
+    if not deployed:
+        names = ", ".join(entry.name for entry in each.entries)
+        message = f"has a boot entry ({names}) and is not deployed"
+        yield Problem(code="state.missing", where=f"{each.id:.16}", message=message)
+    for entry in each.entries:
+        if each.layout is not None and entry.kind is not each.layout:
+            message = f"is of kind {entry.kind.value}, but its deployment was made as {each.layout.value}"
+            yield Problem(code="state.layout", where=entry.name, message=message)
+
+
+def _check_choices(menus: Mapping[str, BootMenu]) -> Iterator[Problem]:
     for loader, menu in menus.items():
-        known = {entry.deployment_id for entry in menu.entries}
+        offered = {entry.deployment_id for entry in menu.entries}
         for what, goal in (("default", menu.default), ("choice for the next boot", menu.once)):
-            if goal is not None and goal not in known:
+            if goal is not None and goal not in offered:
                 message = f"its {what} is {goal:.16}, which it does not offer"
                 yield Problem(code="boot.menu", where=loader, message=message)

@@ -36,10 +36,13 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One thing that will be done. Subclasses are a closed set; ``why`` is shown in the plan."""
+    """One thing that will be done. Subclasses are a closed set; ``why`` is shown in the plan.
+
+    ``effect`` is told by core, which knows what is there; a plugin cannot say it.
+    """
 
     why: str
-    effect: Effect = Effect.ADD
+    effect: Effect = field(default=Effect.ADD, init=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,7 @@ class RemovePath(Action):
     """Remove a file, or a directory with everything below it. Missing is fine."""
 
     location: Location
-    effect: Effect = Effect.DESTROY
+    effect: Effect = field(default=Effect.DESTROY, init=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +119,7 @@ class RenamePath(Action):
 
     source: Location
     location: Location
-    effect: Effect = Effect.REPLACE
+    effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +128,7 @@ class ExchangePaths(Action):
 
     a: Location
     b: Location
-    effect: Effect = Effect.REPLACE
+    effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +138,7 @@ class WriteBlocks(Action):
     location: Location
     offset: int
     data: bytes = field(repr=False)
-    effect: Effect = Effect.DESTROY
+    effect: Effect = field(default=Effect.DESTROY, init=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +148,7 @@ class SetEfiVariable(Action):
     name: str
     guid: str
     data: bytes = field(repr=False)
-    effect: Effect = Effect.REPLACE
+    effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +158,7 @@ class RunCommand(Action):
     argv: tuple[str, ...]
     reads: tuple[Location, ...] = ()
     writes: tuple[Location, ...] = ()
-    effect: Effect = Effect.REPLACE
+    effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
 
 
 PlacingAction = WriteFile | CopyObject | MakeDirectory | MakeSymlink | MakeHardLink | MakeSpecial

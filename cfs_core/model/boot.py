@@ -6,9 +6,10 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cfs_core.model.disk import Location, Volume
+
 if TYPE_CHECKING:
     from cfs_core.model.content import Content
-    from cfs_core.model.disk import Location
 
 
 class Firmware(enum.StrEnum):
@@ -33,12 +34,36 @@ class Architecture(enum.StrEnum):
         """Suffix in EFI file names: ``x64`` as in BOOTX64.EFI (UEFI 2.10, 3.5.1.1)."""
         return {"amd64": "x64", "arm64": "aa64", "riscv64": "riscv64", "386": "ia32"}[self.value]
 
+    @property
+    def removable_program(self) -> Location:
+        """What firmware starts from any disk: ``ESP:/EFI/BOOT/BOOTX64.EFI`` (UEFI 2.10, 3.5.1.1)."""
+        return Location(Volume.ESP, f"/EFI/BOOT/BOOT{self.efi.upper()}.EFI")
+
 
 class EntryKind(enum.StrEnum):
     """How a kernel is offered: a Boot Loader Specification type 1 entry, or a unified kernel image."""
 
     BLS = "bls"
     UKI = "uki"
+
+
+class KernelForm(enum.StrEnum):
+    """Ways a kernel's file can be started; one file may have several."""
+
+    EFI = "efi"
+    """A program for UEFI: a kernel with an EFI stub, or an EFI zboot image."""
+
+    BZIMAGE = "bzimage"
+    """The boot protocol of x86 (Linux, Documentation/arch/x86/boot.rst)."""
+
+    IMAGE = "image"
+    """The ``Image`` of arm64 and RISC-V, started at its first byte (Linux, arch/arm64/booting.rst)."""
+
+    GZIP = "gzip"
+    """Such an ``Image``, compressed with gzip: the loader unpacks it."""
+
+    ELF = "elf"
+    """An ELF file (``vmlinux``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +108,21 @@ class BootArtifacts:
     sealed_arguments: tuple[str, ...] = ()
     os_release: tuple[tuple[str, str], ...] = ()
     """The image's os-release (a UKI's .osrel section), as key and value."""
+
+    path: str = ""
+    """Where in the image the kernel or the UKI is."""
+
+    kernel_forms: frozenset[KernelForm] = frozenset()
+    """How the kernel (or the UKI) can be started; empty where its file is damaged, or no kernel."""
+
+    architecture: Architecture | None = None
+    """The CPU that the kernel is for, by its own header; None where it does not tell."""
+
+    @property
+    def contents(self) -> tuple[Content, ...]:
+        """All files that one deployment needs on a boot volume: kernel and initrd, or UKI and addons."""
+        files = (self.kernel, self.initrd, self.uki, *(addon.content for addon in self.addons))
+        return tuple(content for content in files if content is not None)
 
     def release(self, key: str) -> str | None:
         """Return one os-release value."""

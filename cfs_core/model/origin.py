@@ -35,6 +35,12 @@ class OriginFile:
     verified: tuple[str, ...] = ()
     """What policies verified when it was installed."""
 
+    bootloader: str | None = None
+    """Name of the bootloader that it was installed with."""
+
+    bootloader_distribution: str | None = None
+    """Distribution of the plugin that has that bootloader."""
+
     files: tuple[BootFile, ...] = ()
     """Loader, menu and kernel files that were installed with it."""
 
@@ -61,6 +67,8 @@ class OriginFile:
             boot_digest=parser.get("boot", "digest", fallback=None),
             manifest_digest=parser.get("image", "manifest_digest", fallback=None),
             verified=tuple(filter(None, ours.get("verified", "").split("; "))),
+            bootloader=ours.get("bootloader") or None,
+            bootloader_distribution=ours.get("bootloader-distribution") or None,
             files=tuple(
                 (Location(Volume[match[2]], match[3]), match[1])
                 for match in found
@@ -82,6 +90,8 @@ class OriginFile:
         # What a policy verified may quote what somebody else signed.
         verified = "".join(sign if sign.isprintable() else "?" for sign in "; ".join(self.verified))
         ours = [f"verified = {verified}"] if verified else []
+        ours += [f"bootloader = {self.bootloader}"] if self.bootloader else []
+        ours += [f"bootloader-distribution = {self.bootloader_distribution}"] if self.bootloader_distribution else []
         ours += [f"file.{number} = {hexes} {location}" for number, (location, hexes) in enumerate(self.files)]
         lines += ["[cfs]", *ours] if ours else []
         return "\n".join(lines) + "\n"

@@ -1,17 +1,18 @@
 """What the methods of made providers return, and holding them to it: a wrong type is the plugin's fault, not core's.
 
-Core calls providers in many places and believes what they return. So they are held to it where they are made: the
-object gets a subclass of its own class, whose methods look at what comes back before core does. Bytes are not looked at
-(digests verify them), nor are the many entries of layers.
+Core calls providers in many places and believes what they return. So they are held to it where they are made: core gets
+an object of the same interface that passes every call on and looks at what comes back before core does. Bytes are not
+looked at (digests verify them), nor are the many entries of layers.
 """
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from cfs_core.interfaces.initramfs import InitramfsVerdict
 from cfs_core.interfaces.policy import PolicyVerdict
@@ -93,9 +94,9 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
     "Transport": {
         "parse": One(ImageReference),
         "canonical": One(ImageReference),
-        "_fetch_manifest": Group((str, bytes)),
-        "_open_blob": One(AbstractContextManager),
-        "_open_layer_uncompressed": One((AbstractContextManager, types.NoneType)),
+        "read_manifest": Group((str, bytes)),
+        "open_blob": One(AbstractContextManager),
+        "open_uncompressed_layer": One((AbstractContextManager, types.NoneType)),
         "referrers": Many(Descriptor),
         "open_writer": One(ImageWriter),
     },
@@ -112,6 +113,7 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
     },
     "Repository": {
         "has_layer": One(bool),
+        "verify_layer": One(bool),
         "image_ids": Many(str),
         "commit": One(CommittedImage),
         "open_tree": One(Directory),
@@ -143,50 +145,84 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
         "reader": One(AbstractContextManager),
     },
     "Policy": {"judge": One(PolicyVerdict)},
-    "InitramfsProvider": {"examine": One(InitramfsVerdict)},
+    "Initramfs": {"examine": One(InitramfsVerdict)},
 }
 """Methods by interface, and what each returns."""
 
-UNCHECKED: Final = {
-    "Transport": {"retrying", "fetch_manifest", "fetch_bytes", "iter_blob", "open_layer_uncompressed", "_chunks"},
-    "Repository": {"layer_entries", "content"},
-}
-"""Methods that return something and are not looked at: core's own, and those called for every file."""
+UNCHECKED: Final = {"Repository": {"layer_entries", "content"}}
+"""Methods that return something and are not looked at: those called for every file."""
+
+
+class _Held:
+    """Passes on what its interface does not name, and keeps nothing of its own."""
+
+    def __init__(self, made: object, owner: PluginId, what: str) -> None:
+        vars(self).update(_held_made=made, _held_owner=owner, _held_what=what)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the plugin's object has
+        if name.startswith(("_held_", "__")):  # a copy under way has none yet
+            raise AttributeError(name)
+        return getattr(self._held_made, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._held_made, name, value)
+
+    def __repr__(self) -> str:
+        return repr(self._held_made)
 
 
 def hold(made: T, interface: type, owner: PluginId, what: str) -> T:
-    """Make the methods of *made* check what they return, and return it.
+    """Return *made* behind an object of *interface* that checks what its methods return.
 
     A method then raises `PluginError`, which names *what* (``the policy 'x'``) and its owner, instead of returning what
     the interface does not allow.
     """
-    own = type(made)
-    promises = RETURNS.get(interface.__name__, {})
     # Held already is what comes twice: from a factory that keeps one object, or a repository that `open` returned
     # before.
-    if not promises or "_cfs_held" in vars(own):
+    if interface.__name__ not in RETURNS or isinstance(made, _Held):
         return made
-    held = types.new_class(own.__name__, (own,), exec_body=lambda body: body.update(__slots__=(), _cfs_held=True))
-    for name, promise in promises.items():
-        setattr(held, name, _checked(held, name, promise, owner, what))
-    held.__module__, held.__qualname__, held.__doc__ = own.__module__, own.__qualname__, own.__doc__
-    object.__setattr__(made, "__class__", held)  # frozen dataclasses too
-    return made
+    return cast("T", _held_class(interface)(made, owner, what))
 
 
-def _checked(held: type, name: str, promise: One | Group | Many, owner: PluginId, what: str) -> Callable[..., object]:
-    def complain(problem: str) -> NoReturn:
-        msg = f"{what} of {owner} breaks its contract: {name}() {problem}"
-        raise owner.fault(msg)
+@functools.cache
+def _held_class(interface: type) -> Callable[..., object]:
+    members: dict[str, object] = {}
+    for base in reversed(interface.__mro__[:-1]):
+        for name, value in vars(base).items():
+            if name in {"__enter__", "__exit__"} or (
+                not name.startswith("_") and isinstance(value, types.FunctionType)
+            ):
+                members[name] = _passing_on(name, RETURNS[interface.__name__].get(name))
+            elif not name.startswith("_"):
+                members[name] = _attribute(name)
+    return types.new_class(f"Held{interface.__name__}", (_Held, interface), exec_body=lambda body: body.update(members))
 
-    def method(self: object, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - whatever the method takes
-        returned = promise.check(getattr(super(held, self), name)(*args, **kwargs), complain)
+
+def _passing_on(name: str, promise: One | Group | Many | None) -> Callable[..., object]:
+    def method(self: _Held, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - whatever the method takes
+        returned = getattr(self._held_made, name)(*args, **kwargs)
+        if returned is self._held_made:  # `with repository as it`
+            return self
+        if promise is None:
+            return returned
+
+        def complain(problem: str) -> NoReturn:
+            msg = f"{self._held_what} of {self._held_owner} breaks its contract: {name}() {problem}"
+            raise self._held_owner.fault(msg)
+
+        returned = promise.check(returned, complain)
         if isinstance(returned, Repository):
-            return hold(returned, Repository, owner, what)
+            return hold(returned, Repository, self._held_owner, self._held_what)
         return returned
 
-    method.__name__, method.__qualname__ = name, f"{held.__qualname__}.{name}"
+    method.__name__ = name
     return method
+
+
+def _attribute(name: str) -> property:
+    return property(
+        lambda self: getattr(self._held_made, name), lambda self, value: setattr(self._held_made, name, value)
+    )
 
 
 def _names(kind: type | tuple[type, ...]) -> str:

@@ -19,10 +19,17 @@ DISTRIBUTIONS: Final = {
     "oci-archive": "cfs-transport-oci-dir",
     "prove": "cfs-prove",
     "registry": "cfs-transport-registry",
+    "seal": "cfs-seal",
+    "secureboot enroll": "cfs-seal",
+    "secureboot keys": "cfs-seal",
+    "secureboot show": "cfs-seal",
     "systemd-boot": "cfs-systemd-boot",
     "vfat": "cfs-disk",
 }
 """Providers by name."""
+
+DEFAULTS: Final = "cfs-installer"
+"""The distribution that brings core and the default plugins."""
 
 
 def install_hint(provider: str) -> str:

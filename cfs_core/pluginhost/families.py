@@ -6,9 +6,9 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from cfs_core.interfaces.command import CommandProvider
 from cfs_core.interfaces.provider import (
     BootloaderProvider,
-    CommandProvider,
     FilesystemProvider,
     InitramfsProvider,
     LayoutProvider,
@@ -63,11 +63,11 @@ INITRAMFS: Final = Family(
     "initramfs support",
     "cfs_register_initramfs",
     InitramfsProvider,
-    f"{_INTERFACES}.initramfs:InitramfsProvider",
+    f"{_INTERFACES}.initramfs:Initramfs",
     "initramfs",
 )
 # That it is a click command is all that is asked of one: what its methods return is between it and click.
-COMMANDS: Final = Family("command", "cfs_register_commands", CommandProvider, "click:Command")
+COMMANDS: Final = Family("command", "cfs_register_commands", CommandProvider, "click:Command", "command")
 
 ALL: Final[tuple[Family[Any], ...]] = (
     TRANSPORTS,

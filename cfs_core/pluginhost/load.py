@@ -21,7 +21,7 @@ from cfs_core.errors import CfsError, PluginError
 from cfs_core.interfaces.provider import Provider
 from cfs_core.plugin import API_VERSION
 from cfs_core.pluginhost.offers import offer_problem
-from cfs_core.pluginhost.registry import PluginId, Registry, Trouble
+from cfs_core.pluginhost.registry import PluginId, Registry, Trouble, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -131,7 +131,7 @@ class PluginHost:
                 return owner
         return None
 
-    def make(self, family: Family[Any], name: str, context: PluginContext | None) -> Any:  # noqa: ANN401 - the family's interface
+    def make(self, family: Family[Any], name: str, context: PluginContext) -> Any:  # noqa: ANN401 - the family's interface
         """Run the factory of the chosen provider.
 
         Raises:
@@ -149,7 +149,7 @@ class PluginHost:
         except CfsError:
             raise
         except (Exception, SystemExit) as cause:
-            msg = f"{what} of {owner} failed: {describe(cause)}"
+            msg = f"{what} of {owner} failed: {describe(cause, self._package(owner))}"
             raise owner.fault(msg) from cause
         interface = family.interface()
         if not isinstance(made, interface):
@@ -188,6 +188,15 @@ class PluginHost:
             withheld=withheld,
             trouble=(*lost, *trouble),
         )
+
+    def _package(self, owner: PluginId) -> str | None:
+        """Return the package that *owner*'s code is in; None before it is loaded."""
+        name = getattr(self._manager.get_plugin(owner.name), "__name__", None)
+        return name.partition(".")[0] if isinstance(name, str) else None
+
+    def describe(self, owner: PluginId, cause: BaseException) -> str:
+        """Return what *cause* says, and the file and line of the last frame of *owner*'s code."""
+        return describe(cause, self._package(owner))
 
     def collect_again(self, family: Family[Any]) -> list[tuple[PluginId, object]]:
         """Ask once more, whatever is remembered; for tests of what plugins return."""
@@ -247,7 +256,7 @@ class PluginHost:
         self, hook: str, arguments: Mapping[str, object], trouble: list[Trouble]
     ) -> Iterator[tuple[PluginId, object]]:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
-        for implementation in caller.get_hookimpls():
+        for implementation in sorted(caller.get_hookimpls(), key=lambda each: (not each.tryfirst, each.trylast)):
             owner = self._owners[implementation.plugin_name]
             function: Any = implementation.function
             with self._guard(owner, hook, trouble) as outcome:
@@ -267,7 +276,8 @@ class PluginHost:
         except KeyboardInterrupt:
             raise
         except BaseException as cause:  # noqa: BLE001 - a plugin may raise anything, sys.exit included
-            problem = f"cannot be imported: {describe(cause)}" if hook is None else f"raised {describe(cause)}"
+            told = describe(cause, self._package(owner))
+            problem = f"cannot be imported: {told}" if hook is None else f"raised {told}"
             trouble.append(Trouble(plugin=owner, hook=hook, problem=problem, cause=cause))
             outcome.value = None
         took = self._clock() - started
@@ -303,11 +313,6 @@ def _listed(returned: object) -> list[object]:
     if isinstance(returned, str | bytes) or not isinstance(returned, Iterable):
         return [returned]
     return list(itertools.islice(returned, OFFERS_LIMIT))
-
-
-def describe(cause: BaseException) -> str:
-    """Return class and message of an exception."""
-    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
 
 
 def _deprecation(warning: warnings.WarningMessage) -> str:

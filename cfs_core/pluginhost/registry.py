@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cfs_core.errors import PluginError
@@ -32,6 +34,20 @@ class PluginId:
         return PluginError(
             message, hint=f"report it to the authors of {self.distribution}", facts={**(facts or {}), **named}
         )
+
+
+def describe(cause: BaseException, package: str | None = None) -> str:
+    """Return class and message of an exception, and where in *package* (a plugin's) it came from."""
+    text = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(cause.__traceback__)
+        if package and str(frame.f_globals.get("__name__", "")).partition(".")[0] == package
+    ]
+    if not frames:
+        return text
+    path, line = frames[-1]
+    return f"{text} ({'/'.join(Path(path).parts[-2:])}:{line})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

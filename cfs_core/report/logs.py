@@ -6,6 +6,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cfs_core.system.foreign_text import REDACTED, without_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SECRET_KEY = re.compile(r"(?i)(passw|secret|token|authorization|credential|cookie|private_?key|^auth$)")
-_SECRET_TEXT = re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{6,}|://[^/\s:@]+:[^/\s@]+@")
-REDACTED = "[redacted]"
 # Names that structlog puts into each record itself; a fact of such a name is kept with an underscore after it.
 _TAKEN = frozenset({"event", "level", "timestamp", "exception", "stack", "stack_info", "positional_args", "self"})
 
@@ -29,11 +29,6 @@ def drop_secrets(_logger: object, _name: str, event: MutableMapping[str, Any]) -
     return event
 
 
-def without_secrets(text: str) -> str:
-    """Replace credentials inside *text*, such as those of a URL."""
-    return _SECRET_TEXT.sub(REDACTED, text)
-
-
 def _clean(value: object) -> object:
     if isinstance(value, str):
         return without_secrets(value)
@@ -43,7 +38,7 @@ def _clean(value: object) -> object:
         return [_clean(item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    return _SECRET_TEXT.sub(REDACTED, str(value))  # a path, a digest, an exception
+    return without_secrets(str(value))  # a path, a digest, an exception
 
 
 class Logs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,8 @@ class TerminalProgress(SilentProgress):
             BarColumn(),
             TextColumn("{task.fields[amount]}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            # bars draw: they need the terminal itself
+            console=Console(file=getattr(sys.stderr, "raw_text", sys.stderr)),
         )
         self._ids: dict[str, Any] = {}
         self._units: dict[str, str] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.config.advice import ADVICE
-from cfs_core.deploy.preflight import check_architecture, error, examine_initramfs, warning
+from cfs_core.deploy.preflight import error, examine_initramfs, warning
 from cfs_core.image.kernel_arguments import unquoted
 from cfs_core.pluginhost import families
 
@@ -38,7 +38,7 @@ class Fitness:
 
 def examine(image: OpenedImage, artifacts: BootArtifacts, arguments: Iterable[KernelArgument]) -> Fitness:
     """Look whether *image* boots sealed, with this kernel and *arguments* on its command line."""
-    findings = [*check_architecture(artifacts, image.architecture)]
+    findings = [*_check_architecture(image, artifacts)]
     if artifacts.initrd is None and artifacts.uki is None:
         message = f"kernel {artifacts.kernel_version} has no initramfs, which is what mounts the sealed root"
         hint = f"make one in the image: /usr/lib/modules/{artifacts.kernel_version}/initramfs.img"
@@ -49,6 +49,13 @@ def examine(image: OpenedImage, artifacts: BootArtifacts, arguments: Iterable[Ke
     needed = verdict.arguments if verdict is not None else ()
     handler = verdict.handler if verdict is not None else None
     return Fitness(findings=tuple(findings), arguments=needed, handler=handler)
+
+
+def _check_architecture(image: OpenedImage, artifacts: BootArtifacts) -> Iterator[Finding]:
+    found = artifacts.architecture
+    if found is not None and found is not image.architecture:
+        message = f"the image says it is for {image.architecture.value}, but its kernel is for {found.value}"
+        yield error("image.architecture", message, "fix the image's platform, or put the right kernel into it")
 
 
 def check_arguments(arguments: Iterable[KernelArgument]) -> Iterator[Finding]:

@@ -32,7 +32,8 @@ class HostCommands:
     """Runs commands of this host with a small, fixed environment."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        path = [part for part in environ.get("PATH", "").split(os.pathsep) if part]
+        # An empty or relative element means the current directory, and whoever filled that would be run.
+        path = [part for part in environ.get("PATH", "").split(os.pathsep) if os.path.isabs(part)]  # noqa: PTH117
         self._path = os.pathsep.join([*path, *(name for name in SYSTEM_DIRECTORIES if name not in path)])
         # Messages of tools are looked into, so they are in English; times that tools write have no zone, so it is UTC.
         self._environ = {"PATH": self._path, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
@@ -95,6 +96,11 @@ class HostCommands:
             msg = f"{argv[0]} {how}: {tail or 'it said nothing'}"
             raise CommandError(msg, facts={"argv": list(argv), "status": done.returncode})
         return done
+
+
+def host_commands() -> HostCommands:
+    """Return the door to host commands as this process's environment makes it, for who was given no context."""
+    return HostCommands(os.environ)
 
 
 class _PassedError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cfs_core.archive.kinds import HEAD_BYTES, kind_of
 from cfs_core.archive.tar import TarLimits, TarSource, read_members
 
-__all__ = ["TarLimits", "TarSource", "read_members"]
+__all__ = ["HEAD_BYTES", "TarLimits", "TarSource", "kind_of", "read_members"]

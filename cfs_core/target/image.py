@@ -10,6 +10,7 @@ from cfs_core.errors import DiskError, DiskFullError, RefusedError
 from cfs_core.model.disk import Region, Volume
 from cfs_core.target.memory import RAW
 from cfs_core.target.partial import PartialFile, taken
+from cfs_core.target.room import room_on_host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.layout import DiskLayout
     from cfs_core.model.disk import Partition
     from cfs_core.target.memory import MemoryTarget
-
-_WRITE_ROOM = 16 << 20
-"""Bytes beyond the contents that tables and filesystem metadata may take on the host."""
 
 
 class ImageTarget:
@@ -40,7 +38,8 @@ class ImageTarget:
         seed: str | None = None,
         replace: bool = False,
     ) -> None:
-        self._path = path.absolute()
+        # A link that was made for the image stays: what it points to is written.
+        self._path = path.resolve()
         self._memory = memory
         self._partitions = memory.partitions
         self._layout = layout
@@ -57,7 +56,7 @@ class ImageTarget:
         Raises:
             RefusedError: a block device, a directory, an existing file without *replace*, no such directory.
         """
-        parent = path.absolute().parent
+        parent = path.resolve().parent
         try:
             mode = path.stat().st_mode
         except FileNotFoundError:
@@ -116,13 +115,7 @@ class ImageTarget:
             for partition in self._partitions
             if partition.volume not in RAW
         }
-        self._check_room(
-            sum(
-                min(self._filesystem(partition).bytes_needed(contents[partition.volume]), partition.size)
-                for partition in self._partitions
-                if partition.volume in contents
-            )
-        )
+        self._check_room(room_on_host(self._memory, self._filesystems))
         partial.resize(size)
         self._layout.write(partial.path, self._partitions, seed=self._seed)
         for partition in self._partitions:
@@ -166,8 +159,9 @@ class ImageTarget:
             msg = f"cannot look at {self._path.parent}: {error.strerror}"
             raise DiskError(msg) from error
         available = status.f_bavail * status.f_frsize
-        if needed + _WRITE_ROOM > available:
-            msg = f"{self._path.parent} has {available} bytes free, and the disk image will take about {needed}"
+        if needed > available:
+            has, takes = (f"{count / (1 << 20):.1f} MiB" for count in (available, needed))
+            msg = f"{self._path.parent} has {has} free, and the disk image will take about {takes}"
             raise DiskFullError(
                 msg, hint="free some space, or choose another place", facts={"needed": needed, "available": available}
             )

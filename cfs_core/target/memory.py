@@ -129,9 +129,9 @@ class MemoryTarget:
             else run_command(action, self, self._commands, scratch=self._scratch)
         )
         return tuple(
-            WriteBlocks(why=action.why, effect=action.effect, location=location, offset=0, data=data)
+            WriteBlocks(why=action.why, location=location, offset=0, data=data)
             if location.volume in RAW
-            else WriteFile(why=action.why, effect=action.effect, location=location, data=data)
+            else WriteFile(why=action.why, location=location, data=data)
             for location, data in outputs.items()
         )
 
@@ -139,6 +139,8 @@ class MemoryTarget:
         """Say which partitions there are, once that is known; what is on a volume already stays."""
         self._partitions = {partition.volume: partition for partition in partitions}
         self._named |= frozenset(self._partitions)
+        for volume, tree in self._volumes.items():
+            tree.folded = self._folds(volume)
 
     def contents(self, volume: Volume) -> dict[str, PlacingAction]:
         """Return what *volume* holds by absolute path, parents first."""
@@ -171,9 +173,15 @@ class MemoryTarget:
             msg = f"a file cannot be made on {volume.name}: that volume {what}"
             raise DiskError(msg, hint="the plugin that planned it did not declare what it needs")
         tree = VolumeContents(volume)
+        tree.folded = self._folds(volume)
         if create:
             self._volumes[volume] = tree
         return tree
+
+    def _folds(self, volume: Volume) -> bool:
+        """Return whether *volume* has FAT, to which letter case is nothing; an ESP has no other filesystem."""
+        partition = self._partitions.get(volume)
+        return volume is Volume.ESP if partition is None else partition.filesystem == "vfat"
 
     def _write_blocks(self, location: Location, offset: int, data: bytes) -> None:
         volume = location.volume

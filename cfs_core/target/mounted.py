@@ -270,7 +270,7 @@ class MountedTarget:
             msg = f"{action.argv[0]} cannot be run: this target was given no command runner"
             raise DiskError(msg)
         for location, data in run_command(action, self, self._commands, scratch=self._scratch).items():
-            self.apply(WriteFile(why=action.why, effect=action.effect, location=location, data=data))
+            self.apply(WriteFile(why=action.why, location=location, data=data))
 
     @contextmanager
     def _replacing(self, location: Location) -> Iterator[tuple[int, str]]:

@@ -54,6 +54,9 @@ class VolumeContents:
         self.touched = False
         """Whether any action was applied."""
 
+        self.folded = False
+        """Whether names that differ in letter case only are the same, as on FAT."""
+
     # --- writing ------------------------------------------------------------------------------
 
     def apply(self, action: Action) -> None:
@@ -207,7 +210,7 @@ class VolumeContents:
     def copy(self) -> VolumeContents:
         """Return an independent copy; actions and contents are shared, being immutable."""
         result = VolumeContents(self._volume)
-        result.touched = self.touched
+        result.touched, result.folded = self.touched, self.folded
         leaves: dict[Leaf, Leaf] = {}
         result._root = _copy_branch(self._root, leaves)
         return result
@@ -249,7 +252,19 @@ class VolumeContents:
         parts = path.split("/")[1:] if path != "/" else []
         if not path.startswith("/") or any(part in {"", ".", ".."} or "\0" in part for part in parts):
             self._fail(f"{Location(self._volume, path)!s} is not an absolute, normalised path")
-        return parts
+        return self._spelled(parts) if self.folded else parts
+
+    def _spelled(self, parts: list[str]) -> list[str]:
+        """Return *parts* in the letter case of what is there."""
+        node: Leaf | Branch | None = self._root
+        found: list[str] = []
+        for part in parts:
+            children = node.children if isinstance(node, Branch) else {}
+            same = (name for name in children if name.casefold() == part.casefold())
+            name = part if part in children else next(same, part)
+            found.append(name)
+            node = children.get(name)
+        return found
 
     def _fail(self, message: str) -> NoReturn:
         raise DiskError(message, hint=HINT)

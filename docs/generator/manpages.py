@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.cli.main import INTERRUPTED
 from generator.commands import CommandFacts, OptionFacts, every_command
-from generator.distributions import ours
+from generator.distributions import ours, shared
 from generator.errors import exit_statuses
 from generator.reference import option_text
 
@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-PLACE = "share/man/man1"
-"""Below each distribution's folder; its pyproject.toml has it among the wheel's shared data."""
+PLACE = "man/man1"
+"""Below what each distribution installs under ``share``."""
 
 
 def every_page() -> dict[Path, str]:
     """Return path and text of every man page."""
     commands = list(every_command())
-    return {ours()[command.distribution] / PLACE / f"{command.page}.1": page(command, commands) for command in commands}
+    return {
+        shared(ours()[command.distribution]) / PLACE / f"{command.page}.1": page(command, commands)
+        for command in commands
+    }
 
 
 def kept_pages() -> set[Path]:
     """Return the pages that are there."""
-    return {path for folder in ours().values() for path in (folder / PLACE).glob("*.1")}
+    return {path for folder in ours().values() for path in (shared(folder) / PLACE).glob("*.1")}
 
 
 def page(command: CommandFacts, every: list[CommandFacts]) -> str:

@@ -12,15 +12,20 @@ CORE = ROOT / "cfs_core"
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").rglob("pyproject.toml") if ".venv" not in path.parts)
 KIT = "cfs_testkit"
 
-STABLE = {"cfs_core.plugin", "cfs_core.tar", "cfs_core.bls", "cfs_core.sealing"}
+STABLE = set(
+    re.findall(r"^\| `(cfs_core\.\w+)` \| plugins \|", (ROOT / "docs/api-policy.md").read_text(), re.MULTILINE)
+)
 """What a plugin may import of core. The kit may also import `cfs_core.testing`."""
 
 LAYERS = [
     {"errors", "model", "system"},
     {"hookspecs", "interfaces"},
     {"archive"},
-    {"plugin", "tar", "bls"},
-    {"config", "image", "pluginhost", "report", "target"},
+    {"target"},
+    {"bls"},
+    {"image"},
+    {"plugin", "tar"},
+    {"config", "pluginhost", "report"},
     {"deploy"},
     {"examine"},
     {"install", "lifecycle", "sealing"},
@@ -107,6 +112,19 @@ def test_a_plugin_imports_the_stable_modules_of_core_and_no_other_plugin(plugin)
             ):
                 wrong.setdefault(path.relative_to(ROOT).as_posix(), set()).add(module)
     assert wrong == {}
+
+
+def test_examples_and_new_plugins_import_what_the_policy_lists():
+    assert len(STABLE) == 3
+    examples = [path for path in sources(ROOT / "docs/examples") if "tests" not in path.parts]
+    assert len(examples) > 10
+    wrong = {(path.name, module) for path in examples for module in imported(path) if module.startswith("cfs_core")}
+    assert {(name, module) for name, module in wrong if module not in STABLE} == set()
+    templates = sorted((CORE / "cli/templates").rglob("*.py.tmpl"))
+    assert len(templates) > 5
+    for template in templates:
+        modules = set(re.findall(r"^(?:from|import) (cfs_core[\w.]*)", template.read_text(), re.MULTILINE))
+        assert modules <= (STABLE | {"cfs_core.testing"} if "test" in template.name else STABLE), template
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=plugin_name)

@@ -3,8 +3,7 @@
 import pytest
 
 from cfs_core.bls import default_of, is_steady
-from cfs_core.bls.steady import Overlay
-from cfs_core.model.action import RemovePath, WriteFile
+from cfs_core.model.action import RenamePath, WriteFile
 from cfs_core.model.boot import BootEntry, BootMenu, EntryKind
 from cfs_core.model.disk import Location, Volume
 from cfs_core.target.memory import MemoryTarget
@@ -55,21 +54,9 @@ def test_the_first_entry_is_the_default():
     assert default_of(BootMenu(entries=())) is None
 
 
-def test_an_overlay_is_what_will_be_there():
+def test_a_menu_that_is_committed_by_a_rename_is_seen():
     target = MemoryTarget()
-    for name in ("d/a", "d/b"):
-        target.apply(write(name, name))
-    after = Overlay(target)
-    folder = Location(Volume.ESP, "/d")
-    after.apply(RemovePath(location=folder / "a", why="t"))
-    for name in ("d/c", "d/b"):
-        after.apply(write("new", name))
-    assert after.names(folder) == ("b", "c")
-    assert [after.exists(folder / name) for name in "abcd"] == [False, True, True, False]
-    assert after.read(folder / "b") == b"new"
-    for name in "ad":
-        with pytest.raises(FileNotFoundError):
-            after.read(folder / name)
-    assert target.names(folder) == ("a", "b")
-    assert after.volumes() == {Volume.ESP}
-    assert after.partition(Volume.ESP) is None
+    target.apply(write("ba*a"))
+    rename = RenamePath(source=Location(Volume.ESP, "/new"), location=MENU, why="t")
+    assert is_steady(target, [write("cba*a", "new"), rename], read_menu)
+    assert not is_steady(target, [write("cba*c", "new"), rename, write("cba*b")], read_menu)

@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 
 from cfs_core.bls import (
     EntryName,
+    MenuFile,
     compare_versions,
     edit_entry,
+    entry_priorities,
     entry_stem,
-    every,
-    first,
     format_entry,
     join_arguments,
     parse_entry,
     plan_entries,
-    priorities,
     sort_key,
     split_arguments,
 )
@@ -43,10 +42,10 @@ lonely
 
 def test_parse_reads_what_loaders_read():
     fields = parse_entry(FOREIGN)
-    assert first(fields, "title") == "Some \udcff system"
-    assert every(fields, "initrd") == ("/a.img", "/b.img")
-    assert every(fields, "options") == ("root=/dev/sda1   quiet", '"x y"')
-    assert first(fields, "lonely") is None
+    assert fields.first("title") == "Some \udcff system"
+    assert fields.every("initrd") == ("/a.img", "/b.img")
+    assert fields.every("options") == ("root=/dev/sda1   quiet", '"x y"')
+    assert fields.first("lonely") is None
 
 
 def test_edit_changes_only_the_named_keys():
@@ -96,9 +95,9 @@ def test_versions_never_look_like_counters():
 
 
 def test_order_names_are_bootcs_for_two_and_grow_for_more():
-    assert priorities(1) == (1,)
-    assert priorities(2) == (1, 0)
-    assert priorities(4) == (3, 2, 1, 0)
+    assert entry_priorities(1) == (1,)
+    assert entry_priorities(2) == (1, 0)
+    assert entry_priorities(4) == (3, 2, 1, 0)
     keys = [sort_key("x", rank) for rank in range(30)]
     assert keys[:2] == ["bootc-x-0", "bootc-x-1"]
     assert keys == sorted(keys)
@@ -145,10 +144,16 @@ TEXTS = st.sampled_from(["A", "B", "C"]).flatmap(
 FILES = st.dictionaries(NAMES, TEXTS, max_size=4)
 
 
+def menu_files(files):
+    return [
+        MenuFile(location=place, deployment_id=deployment, data=data) for place, (deployment, data) in files.items()
+    ]
+
+
 @settings(max_examples=300)
 @given(FILES, FILES)
 def test_every_prefix_of_a_change_keeps_every_choice_that_stays(have, want):
-    writes, removals = plan_entries(have, want)
+    writes, removals = plan_entries(menu_files(have), menu_files(want))
     staying = {name for name, _ in have.values()} & {name for name, _ in want.values()}
     disk = {place: data for place, (_, data) in have.items()}
     for action in [*writes, *removals]:
@@ -158,4 +163,4 @@ def test_every_prefix_of_a_change_keeps_every_choice_that_stays(have, want):
             disk[action.location] = action.data
         assert staying <= {data[:1].decode() for data in disk.values()}
     assert disk == {place: data for place, (_, data) in want.items()}
-    assert plan_entries(want, want) == ([], [])
+    assert plan_entries(menu_files(want), menu_files(want)) == ([], [])

@@ -1,13 +1,14 @@
-"""Small images that cfs takes for bootable: real structure, content that no machine could run."""
+"""Small images that cfs takes for bootable: real structure, programs that only wait."""
 
 from __future__ import annotations
 
 from builders.pe import addon_bytes, pe_bytes, uki_bytes
 from cfs_testkit.builders.oci import Dir, File, Image, Link, layer, write_layout
+from cfs_testkit.programs import PE_MACHINES, program
+from cfs_testkit.programs import kernel as kernel_file
 
 KERNEL_VERSION = "6.12.1-test"
 MODULES = f"usr/lib/modules/{KERNEL_VERSION}"
-MACHINES = {"amd64": 0x8664, "arm64": 0xAA64}
 EFI = {"amd64": "x64", "arm64": "aa64"}
 
 
@@ -24,11 +25,11 @@ def cpio(files: dict[str, bytes | str]) -> bytes:
     return bytes(out)
 
 
-def initramfs(*, capable: bool = True) -> bytes:
+def initramfs(architecture: str = "amd64", *, capable: bool = True) -> bytes:
     """Return an initramfs with bootc's early-boot code, or without any."""
-    files: dict[str, bytes | str] = {"init": b"#!/bin/sh\n"}
+    files: dict[str, bytes | str] = {"init": program(architecture)}
     if capable:
-        files["usr/lib/bootc/initramfs-setup"] = b"\x7fELF" + bytes(200)
+        files["usr/lib/bootc/initramfs-setup"] = program(architecture)
         files["usr/lib/systemd/system/bootc-root-setup.service"] = b"[Service]\nExecStart=/bin/true\n"
         files["usr/lib/systemd/system/initrd-root-fs.target.wants/bootc-root-setup.service"] = (
             "../bootc-root-setup.service"
@@ -39,8 +40,8 @@ def initramfs(*, capable: bool = True) -> bytes:
 def tree(architecture: str = "amd64", *, capable: bool = True, loader: bool = True, kernel: str | None = None, **files):
     """Return what is in the image; *files* add to it or, as None, take away."""
     content = {
-        f"{MODULES}/vmlinuz": File(pe_bytes([(".text", b"kernel" * 200)], MACHINES[kernel or architecture])),
-        f"{MODULES}/initramfs.img": File(initramfs(capable=capable)),
+        f"{MODULES}/vmlinuz": File(kernel_file(kernel or architecture, KERNEL_VERSION)),
+        f"{MODULES}/initramfs.img": File(initramfs(architecture, capable=capable)),
         f"{MODULES}/modules.builtin": File(
             "kernel/fs/erofs/erofs.ko\nkernel/fs/overlayfs/overlay.ko\nkernel/fs/ext4/ext4.ko\n"
         ),
@@ -50,6 +51,8 @@ def tree(architecture: str = "amd64", *, capable: bool = True, loader: bool = Tr
             b"\x7fELF" + b"tool" * 2000, mode=0o4755, xattrs={"security.capability": b"\1\0\0\2" + bytes(16)}
         ),
         "usr/bin/empty": File(b""),
+        "usr/sbin/init": File(program(architecture), mode=0o755),
+        "sbin": Link("usr/sbin"),
         "etc/hostname": File("box\n"),
         "etc/shadow": File("root:*:1::::::\n", mode=0o640, gid=42),
         "etc/os-release": Link("../usr/lib/os-release"),
@@ -68,7 +71,7 @@ def tree(architecture: str = "amd64", *, capable: bool = True, loader: bool = Tr
         content[name] = File(
             pe_bytes(
                 [(".text", b"loader" * 50), (".sdmagic", b"#### LoaderInfo: systemd-boot 257.1 ####\0")],
-                MACHINES[architecture],
+                PE_MACHINES[architecture],
             )
         )
     content.update(files)
@@ -85,7 +88,8 @@ def image(
 def with_uki(base: Image, cmdline: str, *addons: str) -> Image:
     """Return *base* with a UKI in a layer of its own, and addons with these command lines."""
     folder = "boot/EFI/Linux/test.efi"
-    files = {folder: File(uki_bytes(cmdline, version=KERNEL_VERSION, initrd=initramfs()))}
+    linux = kernel_file(version=KERNEL_VERSION)
+    files = {folder: File(uki_bytes(cmdline, version=KERNEL_VERSION, linux=linux, initrd=initramfs()))}
     for number, text in enumerate(addons):
         files[f"{folder}.extra.d/{number}.addon.efi"] = File(addon_bytes(text))
     return Image([*base.layers, layer(files, parents=True)], architecture=base.architecture, labels=base.labels)

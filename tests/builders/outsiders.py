@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+CORE = CHECKOUT / "cfs_core"
 EXAMPLES = CHECKOUT / "docs/examples"
 
 
-def build_wheels(folder: Path, projects: list[Path], *, core_only: bool = False) -> list[Path]:
-    """Build the wheels of *projects* into *folder*; cfs-core's needs the default plugins, unless *core_only*."""
+def build_wheels(folder: Path, projects: list[Path]) -> list[Path]:
+    """Build the wheels of *projects* into *folder*."""
     folder.mkdir(exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, *projects],
-        env=os.environ | {"CFS_CORE_ONLY" if core_only else "CFS_RELEASE": "1"},
         capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     if done.returncode != 0 and "No matching distribution found for hatchling" in done.stderr:
@@ -36,11 +36,9 @@ class Outside:
     folder: Path
 
     @classmethod
-    def make(
-        cls, folder: Path, projects: list[Path], extra: tuple[str, ...] = (), *, core_only: bool = False
-    ) -> Outside:
+    def make(cls, folder: Path, projects: list[Path], extra: tuple[str, ...] = ()) -> Outside:
         """Install the wheels of *projects* (names of others in *extra*) into a new environment."""
-        wheels = build_wheels(folder.with_name(f"{folder.name}-wheels"), projects, core_only=core_only)
+        wheels = build_wheels(folder.with_name(f"{folder.name}-wheels"), projects)
         made = cls.empty(folder)
         made.ok("pip", "install", "--quiet", *wheels, *extra, timeout=600)
         return made
@@ -74,6 +72,6 @@ class Outside:
 def core_and_default_plugins() -> list[Path]:
     """Return the projects whose wheels an ordinary user has."""
     return [
-        CHECKOUT,
+        CORE,
         *sorted(path.parent for path in CHECKOUT.glob("plugins/**/pyproject.toml") if "testkit" not in str(path)),
     ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import struct
 
+from cfs_testkit.programs import kernel, optional_header
+
 AMD64 = 0x8664
 
 
-def pe_bytes(sections, machine: int = AMD64, *, optional: bytes = bytes(112)) -> bytes:
-    """Return a PE file with ``(name, data)`` sections, each aligned to 512 bytes."""
+def pe_bytes(sections, machine: int = AMD64, *, optional: bytes | None = None) -> bytes:
+    """Return a PE file, an EFI application, with ``(name, data)`` sections, each aligned to 512 bytes."""
     sections = list(sections)
+    optional = optional_header() if optional is None else optional
     dos = b"MZ" + bytes(58) + struct.pack("<I", 64)
     coff = struct.pack("<4sHHIIIHH", b"PE\0\0", machine, len(sections), 0, 0, 0, len(optional), 0)
     offset = 64 + len(coff) + len(optional) + 40 * len(sections)
@@ -29,14 +32,14 @@ def uki_bytes(
     cmdline: str | None = "quiet",
     *,
     version: str = "6.12.1",
-    linux: bytes = b"kernel",
+    linux: bytes | None = None,
     initrd: bytes | None = b"initrd",
 ) -> bytes:
     """Return a UKI with these sections."""
     sections = [
         (".osrel", b'ID=test\nPRETTY_NAME="Test OS 1"\nVERSION_ID=1\n'),
         (".uname", version.encode()),
-        (".linux", linux),
+        (".linux", kernel() if linux is None else linux),
     ]
     if cmdline is not None:
         sections.insert(0, (".cmdline", cmdline.encode() + b"\0"))

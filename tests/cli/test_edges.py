@@ -147,7 +147,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(here):
 
 NOISY = """
 from cfs_core.plugin import *
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 class Noisy(StorageFormat):
     def scan(self, path, options):

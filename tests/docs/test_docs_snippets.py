@@ -23,6 +23,7 @@ from cfs_core.cli.app import App
 from cfs_core.cli.main import cli
 from cfs_core.config.settings import Rank, layer_from_table, parse_toml
 from cfs_testkit.builders.oci import File, write_layout
+from cfs_testkit.programs import program
 
 EARLY_BOOT = snippets.ROOT / "plugins/initramfs/cfs_initramfs/boot"
 TOOLS = ("mkfs.ext4", "debugfs", "mkfs.vfat", "fsck.fat")
@@ -33,6 +34,8 @@ NOT_RUN = {
     "docs/howto/grub-bios.md": ["an image with GRUB, a virtual machine"],
     "docs/howto/install-from-container.md": ["a container"] * 3,
     "docs/howto/private-registry.md": ["a registry"] * 5,
+    "docs/howto/put-cfs-into-an-image.md": ["the network", "a container"],
+    "docs/howto/reproducible-ci.md": ["a container"],
     "docs/howto/sealed-image.md": [
         "virt-firmware, which not every machine has",
         "ukify, which not every machine has",
@@ -59,7 +62,7 @@ def readers_image():
     """Return a small image that looks like the demo's: its kernel arguments, its early-boot code, its label."""
     units = "usr/lib/systemd/system"
     early_boot = {
-        "init": b"#!/bin/sh\n",
+        "init": program(),
         "usr/lib/cfs/cfs-setup-root": (EARLY_BOOT / "cfs-setup-root").read_bytes(),
         f"{units}/initrd-root-fs.target.wants/cfs-setup-root.service": "../cfs-setup-root.service",
     }

@@ -9,7 +9,7 @@ import pytest
 from builders.format_pages import PAGES, section
 from grub_files import Image, program
 
-from cfs_core.bls import entry_stem, priorities, sort_key
+from cfs_core.bls import entry_priorities, entry_stem, sort_key
 from cfs_core.model.origin import OriginFile
 from cfs_core.plugin import (
     Architecture,
@@ -135,7 +135,7 @@ def test_names_and_sort_keys_are_these():
     rows = NAMED.findall(section(PAGE, "F.3"))
     assert len(rows) == 4
     for os_id, version, place, count, name, key in rows:
-        priority = priorities(int(count))[int(place)]
+        priority = entry_priorities(int(count))[int(place)]
         assert f"{entry_stem(os_id, version, priority)}.conf" == name
         assert sort_key(os_id, int(place)) == key
 

@@ -16,7 +16,7 @@ import os
 from cfs_core import hookspecs
 from cfs_core.plugin import hookimpl
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 def note(text):

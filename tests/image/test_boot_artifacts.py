@@ -4,14 +4,12 @@ import os
 import random
 import struct
 import subprocess
-import zlib
 from pathlib import Path
 
 import pytest
-from builders.pe import AMD64, addon_bytes, pe_bytes, uki_bytes
+from builders.pe import addon_bytes, pe_bytes, uki_bytes
 
 from cfs_core.errors import ImageError, LimitError
-from cfs_core.image.architecture import kernel_architecture, userspace_architecture
 from cfs_core.image.artifacts import find_artifacts, parse_os_release
 from cfs_core.image.pe import SECTIONS_LIMIT, read_pe
 from cfs_core.image.reader import ImageReader
@@ -20,6 +18,7 @@ from cfs_core.model.boot import Architecture, EntryKind
 from cfs_core.model.content import BytesContent, read_all
 from cfs_core.model.digest import HashAlgorithm
 from cfs_core.model.tree import Directory, RegularFile, Symlink
+from cfs_testkit.programs import kernel as kernel_file
 
 HEX256, HEX512 = "ab" * 32, "cd" * 64
 OS_RELEASE = b'ID=debian\nPRETTY_NAME="Debian GNU/Linux 13"\nVERSION_ID=13\n'
@@ -53,6 +52,42 @@ def test_a_kernel_with_its_initramfs():
     assert sealed_words(found) == ()
 
 
+def test_a_uki_that_states_no_version_has_that_of_its_kernel():
+    uki = pe_bytes([(".linux", kernel_file(version="6.12.3")), (".initrd", b"i")])
+    (found,) = find_artifacts(image({"boot/EFI/Linux/a.efi": uki}))
+    assert found.kernel_version == "6.12.3"
+    arm = pe_bytes([(".linux", kernel_file("arm64"))], 0xAA64)
+    (found,) = find_artifacts(image({"boot/EFI/Linux/a.efi": arm, "usr/lib/modules/6.12.4/modules.dep": b""}))
+    assert (found.kernel_version, found.architecture) == ("6.12.4", Architecture.ARM64)
+
+
+def test_a_release_is_newer_than_its_candidates():
+    names = [
+        "6.9.1",
+        "6.12.0-rc7",
+        "6.12.0-rc10",
+        "6.12.0",
+        "6.12.0-0.rc7.fc41",
+        "6.12.0-65.fc41",
+        "6.13-rc1-amd64",
+        "6.13-amd64",
+    ]
+    shuffled = random.Random(1).sample(names, len(names))
+    files = {path: data for version in shuffled for path, data in bls(version, kernel=kernel_file()).items()}
+    assert [found.kernel_version for found in find_artifacts(image(files))] == names[::-1]
+
+
+def test_a_kernel_that_is_none_comes_last():
+    files = (
+        bls("6.13.0", kernel=b"text\n")
+        | bls("6.12.0", kernel=kernel_file(), initrd=None)
+        | bls("6.9.0", kernel=kernel_file())
+    )
+    found = find_artifacts(image(files))
+    assert [artifacts.kernel_version for artifacts in found] == ["6.9.0", "6.12.0", "6.13.0"]
+    assert [bool(artifacts.kernel_forms) for artifacts in found] == [True, True, False]
+
+
 def test_the_newest_complete_kernel_is_first():
     files = bls("6.9.12-1") | bls("6.12.0-2") | bls("6.13.0-1", initrd=None) | {"usr/lib/modules/6.14/modules.dep": b""}
     assert [found.kernel_version for found in find_artifacts(image(files))] == ["6.12.0-2", "6.9.12-1", "6.13.0-1"]
@@ -77,7 +112,7 @@ def test_a_uki_with_its_addons():
     assert (found.kind, kernel.kind) == (EntryKind.UKI, EntryKind.BLS)
     assert (found.uki_name, found.kernel_version) == ("os.efi", "6.12.1")
     assert read_all(found.uki) == uki
-    assert found.boot_digest == hashlib.sha256(b"kernelinitrd").hexdigest()
+    assert found.boot_digest == hashlib.sha256(kernel_file() + b"initrd").hexdigest()
     assert found.sealed_arguments == ("quiet", f"composefs={HEX512}", 'a="b c"')
     assert found.release("PRETTY_NAME") == "Test OS 1"
     assert [(addon.name, addon.is_global) for addon in found.addons] == [
@@ -99,7 +134,7 @@ def test_ukis_beside_the_modules_and_by_version():
     }
     first, second = find_artifacts(image(files))
     assert (first.kernel_version, first.uki_name, first.sealed_arguments) == ("6.12.1", "b.efi", ())
-    assert first.boot_digest == hashlib.sha256(b"kernel").hexdigest()
+    assert first.boot_digest == hashlib.sha256(kernel_file()).hexdigest()
     assert second.kernel_version == "6.9.1"
 
 
@@ -252,46 +287,71 @@ def test_os_release():
     assert dict(parse_os_release(text)) == {"ID": "last", "NAME": "A B", "X": 'a "q" $b'}
 
 
-def header(size=0x300, **fields):
-    data = bytearray(size)
-    for offset, value in fields.values():
-        data[offset : offset + len(value)] = value
-    return bytes(data)
-
-
-def elf(machine, bits=2):
-    return b"\x7fELF" + bytes([bits, 1]) + bytes(12) + struct.pack("<H", machine) + bytes(44)
-
-
-ARM_IMAGE = header(a=(0x38, b"ARM\x64"))
+SEALED = uki_bytes(f"quiet composefs={HEX512}")
 
 
 @pytest.mark.parametrize(
-    ("data", "expected"),
+    "files",
     [
-        (pe_bytes([], AMD64), Architecture.AMD64),
-        (pe_bytes([], 0xAA64), Architecture.ARM64),
-        (pe_bytes([], 0x5064), Architecture.RISCV64),
-        (pe_bytes([], 0x14C), Architecture.I386),
-        (pe_bytes([], 0x1C2), None),
-        (ARM_IMAGE, Architecture.ARM64),
-        (zlib.compress(ARM_IMAGE, wbits=31), Architecture.ARM64),
-        (zlib.compress(pe_bytes([], 0xAA64), wbits=31), Architecture.ARM64),
-        (header(a=(0x38, b"RSC\x05")), Architecture.RISCV64),
-        (header(a=(0x202, b"HdrS"), b=(0x236, b"\x01")), Architecture.AMD64),
-        (header(a=(0x202, b"HdrS")), Architecture.I386),
-        (elf(62), Architecture.AMD64),
-        (elf(62, 1), None),
-        (elf(183), Architecture.ARM64),
-        (b"\x1f\x8bgarbage", None),
-        (b"", None),
-        (b"MZ", None),
+        {"boot/EFI/Linux/T.EFI": SEALED},
+        {"boot/efi/linux/t.efi": SEALED},
+        {"boot/EFI/LINUX/t.Efi": SEALED},
+        {"boot/efi/EFI/Linux/t.efi": SEALED},
+        {"efi/EFI/Linux/t.efi": SEALED},
+        {"boot/EFI/Linux": "../../usr/lib/ukis", "usr/lib/ukis/t.efi": SEALED},
+        {"boot/EFI/Linux": "/usr/lib/ukis", "usr/lib/ukis/t.efi": SEALED},
+        {"boot/EFI": "../usr/lib/efi", "usr/lib/efi/Linux/t.efi": SEALED},
+        {"boot": "usr/lib/boot", "usr/lib/boot/EFI/Linux/t.efi": SEALED},
+        {"boot/EFI/Linux/t.efi": "../../../usr/lib/t.efi", "usr/lib/t.efi": SEALED},
+        {"boot/efi/EFI/Linux/t.efi": SEALED, "efi": "boot/efi"},
+        {"usr/lib/modules/6.1/UKI.EFI": SEALED},
+        {"usr/lib/modules/6.1": "../kernels/6.1", "usr/lib/kernels/6.1/uki.efi": SEALED},
     ],
 )
-def test_kernel_architectures(data, expected):
-    assert kernel_architecture(BytesContent(data)) is expected
+def test_a_sealed_uki_is_found_wherever_an_esp_would_have_it(files):
+    found, kernel = find_artifacts(image(bls("6.12.1") | files))
+    assert (found.kind, kernel.kind) == (EntryKind.UKI, EntryKind.BLS)
+    assert sealed_words(found)[0].hex == HEX512
 
 
-def test_userspace_architecture():
-    assert userspace_architecture(image({"usr/bin/bash": elf(183)})) is Architecture.ARM64
-    assert userspace_architecture(image({"usr/bin/bash": b"#!/bin/x"})) is None
+def test_addons_are_found_without_regard_to_case():
+    files = {
+        "boot/EFI/Linux/T.EFI": uki_bytes("quiet"),
+        "boot/EFI/Linux/t.efi.EXTRA.D/A.ADDON.EFI": addon_bytes(f"composefs={HEX256}"),
+        "boot/Loader/Addons/B.Addon.EFI": addon_bytes("global"),
+    }
+    (found,) = find_artifacts(image(files))
+    assert [addon.name for addon in found.addons] == ["A.ADDON.EFI", "B.Addon.EFI"]
+    assert sealed_words(found)[0].hex == HEX256
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"boot/EFI/Linux/more": "/usr/lib/ukis", "usr/lib/ukis/t.efi": SEALED}, "link to a directory"),
+        ({"boot/EFI/debian/t.efi": SEALED}, "no loader looks for one there"),
+        ({"boot/EFI/BOOT/BOOTX64.EFI": SEALED}, "no loader looks for one there"),
+        ({"boot/EFI/Linux/linux": SEALED}, "no loader looks for one there"),
+        ({"efi/t.efi": SEALED}, "no loader looks for one there"),
+        ({"usr/lib/modules/6.2/vmlinuz": SEALED}, "no loader looks for one there"),
+        ({"boot/vmlinuz-6.1": SEALED}, "no loader looks for one there"),
+        ({"boot/EFI/Linux/t.efi": "/absent"}, "not a regular file"),
+    ],
+)
+def test_a_sealed_uki_that_nobody_would_start_is_refused(files, words):
+    with pytest.raises(ImageError) as caught:
+        find_artifacts(image(bls("6.12.1") | files))
+    assert words in str(caught.value)
+    assert caught.value.hint
+
+
+def test_other_programs_below_boot_are_no_ukis():
+    files = {
+        "boot/EFI/BOOT/BOOTX64.EFI": pe_bytes([(".text", b"loader")]),
+        "boot/EFI/debian/unsealed.efi": uki_bytes("quiet"),
+        "boot/EFI/debian/broken.efi": SEALED[:100],
+        "boot/grub/grub.cfg": b"MZ",
+        "boot/loop": "../boot",
+    }
+    (found,) = find_artifacts(image(bls("6.12.1") | files))
+    assert found.kind is EntryKind.BLS

@@ -2,7 +2,7 @@ import contextlib
 import threading
 
 import pytest
-from builders.transport import AMD64, MemoryTransport, reference
+from builders.transport import AMD64, MemoryFetcher, reference
 
 from cfs_core.archive.decompress import DecompressionLimits
 from cfs_core.errors import ImageError, LimitError, TransportError, VerificationError
@@ -44,7 +44,7 @@ def read(transport, image, index=0, *, take=True, **kwargs):
 
 
 def opened(image: Image, **kwargs):
-    transport = MemoryTransport(image, **kwargs)
+    transport = MemoryFetcher(image, **kwargs)
     return transport, resolve(transport, reference(), AMD64)
 
 
@@ -164,9 +164,9 @@ def test_leaving_early_ends_the_transfer():
 
 
 def test_errors_of_the_transport_arrive():
-    class Failing(MemoryTransport):
+    class Failing(MemoryFetcher):
         @contextlib.contextmanager
-        def _open_blob(self, reference, descriptor, offset):
+        def open_blob(self, reference, descriptor, offset):
             def chunks():
                 yield self.blobs[str(descriptor.digest)][:2000]
                 raise OSError(5, "cable cut")

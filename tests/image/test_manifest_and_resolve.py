@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from builders.transport import AMD64, MemoryTransport, reference
+from builders.transport import AMD64, MemoryFetcher, reference
 
 from cfs_core.errors import ImageError, LimitError, NotFoundError, VerificationError
 from cfs_core.image.manifest import Index, parse_config, parse_manifest
@@ -126,7 +126,7 @@ def test_a_document_must_be_what_it_was_announced_as():
 
 def test_an_image_is_resolved():
     image = Image([LAYER])
-    found = resolve(MemoryTransport(image), reference(), AMD64)
+    found = resolve(MemoryFetcher(image), reference(), AMD64)
     assert str(found.manifest.digest) == image.digest
     assert found.config.raw == image.config
 
@@ -139,7 +139,7 @@ def test_the_image_for_the_platform_is_taken():
         Image([LAYER], architecture="arm64", variant="v8"),
         Image([LAYER], os="windows"),
     ]
-    transport = MemoryTransport(*images)
+    transport = MemoryFetcher(*images)
     transport.names["latest"] = ("", index_bytes(images))
     for platform, index in (
         (AMD64, 2),
@@ -158,15 +158,15 @@ def test_attestations_are_not_images():
     document = json.loads(index_bytes([image]))
     attestation = document["manifests"][0] | {"platform": {"os": "unknown", "architecture": "unknown"}}
     document["manifests"].append(attestation)
-    transport = MemoryTransport(image)
+    transport = MemoryFetcher(image)
     transport.names["latest"] = ("", json.dumps(document).encode())
     with pytest.raises(ImageError) as caught:
         resolve(transport, reference(), Platform("linux", "s390x"))
     assert "unknown" not in caught.value.message
 
 
-def nested(image: Image, levels: int) -> tuple[MemoryTransport, bytes]:
-    transport = MemoryTransport(image)
+def nested(image: Image, levels: int) -> tuple[MemoryFetcher, bytes]:
+    transport = MemoryFetcher(image)
     raw = index_bytes([image])
     for _ in range(levels):
         transport.blobs[digest(raw)] = raw
@@ -193,7 +193,7 @@ def test_a_wide_index_of_indexes_is_bounded():
 
 
 def test_an_explicit_platform_holds_for_single_images_too():
-    transport = MemoryTransport(Image([LAYER], architecture="arm64"))
+    transport = MemoryFetcher(Image([LAYER], architecture="arm64"))
     assert resolve(transport, reference()).config.platform.architecture == "arm64"
     with pytest.raises(ImageError, match="linux/arm64, not for linux/amd64"):
         resolve(transport, reference(), AMD64)
@@ -201,23 +201,23 @@ def test_an_explicit_platform_holds_for_single_images_too():
 
 def test_lies_about_parts():
     image = Image([LAYER])
-    transport = MemoryTransport(image)
+    transport = MemoryFetcher(image)
     transport.blobs[digest(image.config)] = image.config.replace(b"amd64", b"arm64")
     with pytest.raises(VerificationError):
         resolve(transport, reference(), AMD64)
 
     short = Image([LAYER, LAYER], config=Image([LAYER]).config)
     with pytest.raises(ImageError, match="2 layers and its config describes 1"):
-        resolve(MemoryTransport(short), reference(), AMD64)
+        resolve(MemoryFetcher(short), reference(), AMD64)
 
-    transport = MemoryTransport(image)
+    transport = MemoryFetcher(image)
     document = json.loads(index_bytes([image]))
     document["manifests"][0]["size"] += 1
     transport.names["latest"] = ("", json.dumps(document).encode())
     with pytest.raises(VerificationError, match="its index says"):
         resolve(transport, reference(), AMD64)
 
-    transport = MemoryTransport(image)
+    transport = MemoryFetcher(image)
     transport.names["latest"] = ("", index_bytes([image]))
     transport.blobs[image.digest] = image.manifest + b" "
     with pytest.raises(VerificationError):

@@ -126,3 +126,34 @@ def test_the_number_of_entries_is_limited():
     assert merged(BASE, entry_limit=6)
     with pytest.raises(LimitError, match="more than 5 entries"):
         merged(BASE, entry_limit=5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "path"),
+    [
+        ({"a/f": "upper", "a/.wh.f": ""}, b"/a/f"),
+        ({"n": Dir(0o755), "n/f": "1", ".wh.n": ""}, b"/n"),
+        ({"n": Dir(0o755), "n/f": "1", "n/.wh..wh..opq": ""}, b"/n/f"),
+        ({"a": Dir(0o700), ".wh.a": ""}, b"/a"),
+    ],
+)
+def test_a_layer_that_takes_away_what_it_has_itself_is_told(layer, path):
+    """What is left is what composefs-rs leaves."""
+    told = []
+    lower = {"a": Dir(0o755), "a/f": "lower"}
+    root = merged(lower, layer, contradicted=lambda number, where: told.append((number, where)))
+    assert told == [(2, path)]
+    assert path.decode() not in paths(root)
+
+
+def test_a_file_after_its_whiteout_replaces_what_was_below():
+    told = []
+
+    def contradicted(*where):
+        told.append(where)
+
+    lower = {"a": Dir(0o755), "a/f": "lower"}
+    root = merged(lower, {"a/.wh.f": "", "a/f": "upper"}, contradicted=contradicted)
+    assert (told, paths(root)) == ([], ["/", "/a", "/a/f"])
+    root = merged({"f": "1"}, {"g": "1"}, {".wh.f": "", ".wh.g": "", "f": "2"}, contradicted=contradicted)
+    assert (told, paths(root)) == ([], ["/", "/f"])

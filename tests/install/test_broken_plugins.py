@@ -11,7 +11,7 @@ from builders.distributions import Site
 
 HEAD = """
 from cfs_core.plugin import *
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 """
 
 LOADER = """
@@ -114,7 +114,7 @@ PRINTS, SLEEPS = "prints to standard output: 'hello'", "took 1."
 
 BROKEN = {  # kind, where: (module, options of the run that shows it, what is said, exit status of that run)
     "import error": ("import there_is_no_such_module", (), "cannot be imported: ModuleNotFoundError", 0),
-    "wrong API": ("CFS_PLUGIN_API = (2, 0)", (), "needs plugin API 2.0, this cfs has 1.0", 0),
+    "wrong API": ("CFS_PLUGIN_API = (3, 0)", (), "needs plugin API 3.0, this cfs has 2.0", 0),
     "unknown hook": (hook("cfs_register_bootloaderz", "return []"), (), "cfs_register_bootloaderz", 0),
     "wrong return type, registering": (hook("cfs_register_transports", "return ['x']"), (), "returned str, not Tr", 0),
     "wrong return type, declaring": (
@@ -277,9 +277,9 @@ NONSENSE = {  # method: (family, class, what is said)
         only("Initramfs", "examine(self, artifacts, image, storage)", "return True"),
         "returned bool, not InitramfsVerdict",
     ),
-    "_fetch_manifest": (
+    "read_manifest": (
         "transport",
-        only("Transport", "_fetch_manifest(self, reference, accept)", "return b'{}'"),
+        only("Transport", "read_manifest(self, reference, accept)", "return b'{}'"),
         "returned bytes, not a tuple (str, bytes)",
     ),
     "open": (

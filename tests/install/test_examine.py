@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 import pytest
 from builders import bootable
 
-from cfs_core.cli.install import _prove_arguments, _settings
+from cfs_core.cli.app import App
+from cfs_core.cli.install import _provable, _prove_arguments, _settings
 from cfs_core.deploy import preflight
+from cfs_core.errors import UsageError
 from cfs_core.install.run import InstallResult
+from cfs_core.model.boot import Firmware
 from cfs_core.model.disk import Volume
 from cfs_core.model.plan import Finding, Severity
 from cfs_core.pluginhost.registry import PluginId
 from cfs_disk.gpt.layout import GptLayout
+from cfs_prove.expectation import expect
 
 
 @pytest.fixture
@@ -49,13 +55,14 @@ def test_a_finding_is_whose_plugin_it_is():
 
 @pytest.mark.parametrize(
     ("firmware", "expected"),
-    [(("bios",), "bios"), (("uefi",), "uefi"), (("bios", "uefi"), "uefi"), (("u-boot",), "auto")],
+    [(("bios",), "bios"), (("uefi",), "uefi"), (("bios", "uefi"), "both"), (("u-boot", "uefi"), "uefi")],
 )
 def test_the_prover_starts_what_was_installed(tmp_path, firmware, expected):
     @click.command("prove")
     @click.argument("disk")
     @click.option("--firmware", default="auto")
-    @click.option("--arch")
+    @click.option("--arch", "architecture")
+    @click.option("--loader")
     def prove(**_):
         """Prove."""
 
@@ -68,10 +75,26 @@ def test_the_prover_starts_what_was_installed(tmp_path, firmware, expected):
         disk=tmp_path, disk_bytes=1, image_id="", manifest_digest="", bootloader="grub", firmware=firmware,
         architecture="arm64", kernel_arguments=(), verified=(), took_seconds=0.0,
     )  # fmt: skip
-    found = _prove_arguments(click.Context(root), tmp_path, result, "text")
-    assert (found["firmware"], found["arch"]) == (expected, "arm64")
+    found = _prove_arguments(click.Context(root), result)
+    assert (found["firmware"], found["architecture"], found["loader"]) == (expected, "arm64", "grub")
+    assert str(found["disk"]) == str(tmp_path)
+
+
+def test_a_disk_that_no_virtual_machine_starts_is_not_proven_by_another():
+    with pytest.raises(UsageError, match="started by u-boot"):
+        _provable(["u-boot"])
 
 
 def test_options_that_were_not_given_set_nothing():
     options = dict.fromkeys(("bootloader", "filesystem", "firmware", "root_size", "esp_size"), None)
     assert set(_settings({**options, "composefs_native": False}).values()) == {None}
+
+
+def test_a_plugins_command_reads_the_menus_of_a_disk(disk):
+    with App(os.environ) as app:
+        menus = {each.loader.name: each.menu for each in app.command_context("prove").boot_menus(disk)}
+        entry = menus["systemd-boot"].entries[0]
+        assert any(word.startswith("composefs=") for word in entry.arguments)
+        assert menus["grub"].entries == ()
+        found = expect(disk, app.command_context("prove").boot_menus, firmware=Firmware.UEFI)
+        assert (found.loader, found.arguments, found.notes) == ("systemd-boot", entry.arguments, ())

@@ -23,6 +23,8 @@ from cfs_disk.vfat.read import FatReader
 from cfs_testkit.builders.oci import File
 from cfs_testkit.verity import verity_digest
 
+PUBLIC_KEY = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode()
+
 
 @pytest.fixture
 def source(tmp_path):
@@ -147,7 +149,7 @@ def machine(program):
 
 def test_ssh_keys_reach_the_deployment(cfs, source, tmp_path):
     keys = tmp_path / "keys"
-    keys.write_text("ssh-ed25519 AAAA me\n")
+    keys.write_text(f"ssh-ed25519 {PUBLIC_KEY} me\n")
     disk = tmp_path / "disk.img"
     done = cfs.ok(
         "install", "to-disk", "--source-imgref", source, "--root-ssh-authorized-keys", keys, "--format", "json", disk
@@ -191,7 +193,7 @@ def test_a_second_root_argument_of_the_image_is_a_warning(cfs, tmp_path):
 
 NOISY = """
 from cfs_core.plugin import *
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 class Noisy(Policy):
     def judge(self, image, transport):

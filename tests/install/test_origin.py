@@ -85,6 +85,8 @@ def test_what_is_written_is_what_is_read():
         boot_digest="cd" * 32,
         manifest_digest=DIGEST,
         verified=("a policy: this", "another: that = 1"),
+        bootloader="grub",
+        bootloader_distribution="cfs-grub",
         files=(
             (Location(Volume.ESP, "/EFI/Linux/a b=c.efi"), "ef" * 32),
             (Location(Volume.ROOT, "/boot/x"), "00" * 32),

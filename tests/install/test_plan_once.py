@@ -13,17 +13,21 @@ from grub_files import MODULES, elf
 from cfs_core.bls import join_arguments, split_arguments
 from cfs_core.errors import BootError
 from cfs_testkit.builders.oci import File
+from cfs_testkit.layouts import efi_program
 from cfs_testkit.scripts import Scripts
 
-MKIMAGE = """
+PROGRAM = "".join(f"\\{byte:03o}" for byte in efi_program())
+"""A program's headers as printf takes them."""
+
+MKIMAGE = f"""
 while [ $# -gt 0 ]; do
     case $1 in
     -o | --output) out=$2 ;;
-    --output=*) out=${1#*=} ;;
+    --output=*) out=${{1#*=}} ;;
     esac
     shift
 done
-{ printf MZ; head -c 30000 /dev/urandom; } >"$out"
+{{ printf '{PROGRAM}'; head -c 30000 /dev/urandom; }} >"$out"
 """
 """What it makes is another file each time, as nobody promises that a real one's is not."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import subprocess
 
 import pytest
 from builders import bootable
@@ -73,6 +75,8 @@ def test_a_disk_image(cfs, disk, source, image, verified):
         "manifest_digest": image.digest,
         "layout": "bls",
         "verified": verified,
+        "bootloader": "systemd-boot",
+        "bootloader_distribution": "cfs-systemd-boot",
     }
     shown = {key: entry[key] for key in ("loader", "kind", "position", "default", "once", "tries_left")}
     assert shown == {
@@ -140,6 +144,31 @@ def test_tries_left_and_foreign_entries(cfs, sysroot):
     assert "other system" in text
 
 
+def test_a_disk_that_lost_power_is_read_through_its_journal(cfs, disk, tmp_path):
+    """The root directory's block is in the journal and no longer on the disk; nothing is written to it."""
+    before = json.loads(cfs.ok("status", disk, "--format", "json").stdout)
+    with App(os.environ) as app, opened_disk(app, disk) as view:
+        root = view.partition(Volume.ROOT)
+        reader = view.reader(Volume.ROOT)
+        ((_, _, block),) = reader.extents(reader.lookup("/"))
+    at = root.start + block * 4096
+    with disk.open("r+b") as file:
+        file.seek(at)
+        (tmp_path / "block").write_bytes(file.read(4096))
+        commands = f"jo -c\njw -b {block} {tmp_path}/block\njc\n"
+        arguments = ["debugfs", "-w", "-f", "-", f"{disk}?offset={root.start}"]
+        subprocess.run(arguments, input=commands, text=True, capture_output=True, check=True)
+        file.seek(at)
+        file.write(bytes(4096))
+    digest = hashlib.sha256(disk.read_bytes()).digest()
+    done = cfs("status", disk, "--format", "json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, before)
+    assert "the journal of this ext4 must be replayed" in done.stderr
+    done = cfs("repo", "fsck", "--disk", disk)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert hashlib.sha256(disk.read_bytes()).digest() == digest
+
+
 def _entries(root):
     return next((root / "boot/loader/entries").glob("*.conf"))
 
@@ -156,7 +185,7 @@ DAMAGES = {
     "state.layout": lambda root: _origin(root).write_text(_origin(root).read_text().replace("= bls", "= uki")),
     "boot.menu": lambda root: _entries(root).unlink(),
     "boot.menu:kernel": lambda root: next((root / "boot/EFI/Linux").glob("*/vmlinuz")).unlink(),
-    "boot.menu:more": lambda root: (root / "state/deploy" / ("ab" * 64)).mkdir(),
+    "state.origin:more": lambda root: (root / "state/deploy" / ("ab" * 64)).mkdir(),
 }
 
 

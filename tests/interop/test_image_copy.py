@@ -11,6 +11,7 @@ from cfs_core.image.copy import copy_image
 from cfs_core.plugin import (
     Descriptor,
     Digest,
+    Fetcher,
     ForbiddenError,
     NotFoundError,
     Platform,
@@ -39,8 +40,9 @@ def open_transport(tmp_path):
         settings = {}
         if scheme == "docker":
             settings = {"tls-verify": False, "registries-conf": str(registries), "read-timeout": 2}
-        transport = providers[scheme].factory(plugin_context(tmp_path, settings=settings))
-        transport.retry = RetryPolicy(first_wait_seconds=0.01)
+        context = plugin_context(tmp_path, settings=settings)
+        transport = Fetcher(providers[scheme].factory(context), context.retrier)
+        transport.retrier.policy = RetryPolicy(first_wait_seconds=0.01)
         made.append(transport)
         return transport, transport.parse(text)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cfs_core.plugin import NotFoundError, RetryPolicy
+from cfs_core.plugin import Fetcher, NotFoundError, RetryPolicy
 from cfs_testkit import faults
 from cfs_testkit.images import build_image
 
@@ -122,8 +122,8 @@ def open_transport(tmp_path):
     def opener(text):
         scheme = text.partition(":")[0]
         context = plugin_context(tmp_path, settings=settings if scheme == "docker" else {})
-        made.append(providers[scheme].factory(context))
-        made[-1].retry = RetryPolicy(first_wait_seconds=0.01)
+        made.append(Fetcher(providers[scheme].factory(context), context.retrier))
+        made[-1].retrier.policy = RetryPolicy(first_wait_seconds=0.01)
         return made[-1], made[-1].parse(text)
 
     yield opener

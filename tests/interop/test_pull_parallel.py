@@ -14,7 +14,7 @@ import pytest
 
 from cfs_core.image.pull import merged_tree, pull_layers
 from cfs_core.image.resolve import resolve
-from cfs_core.plugin import RetryPolicy, VerificationError
+from cfs_core.plugin import Fetcher, RetryPolicy, VerificationError
 from cfs_storage_composefs.plugin import cfs_register_storage_formats
 from cfs_testkit import faults
 from cfs_testkit.context import CountedProgress, plugin_context
@@ -45,8 +45,9 @@ def image():
 def transport(tmp_path):
     (tmp_path / "registries.conf").write_text("")
     settings = Settings(tls_verify=False, registries_conf=tmp_path / "registries.conf", root=tmp_path, read_timeout=30)
-    made = RegistryTransport(plugin_context(tmp_path), settings)
-    made.retry = RetryPolicy(first_wait_seconds=0.01)
+    context = plugin_context(tmp_path)
+    made = Fetcher(RegistryTransport(context, settings), context.retrier)
+    made.retrier.policy = RetryPolicy(first_wait_seconds=0.01)
     yield made
     made.close()
 

@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 from cfs_core.image.resolve import resolve
+from cfs_core.interfaces.fetcher import Fetcher
 from cfs_core.plugin import ConfigError, NotFoundError
 from cfs_core.system.command import HostCommands
 from cfs_policies.containers_policy import ContainersPolicy
@@ -68,7 +69,7 @@ class Store:
     def cfs_accepts(self, rest):
         commands = HostCommands(os.environ)
         environ = {"CONTAINERS_STORAGE_CONF": str(self.conf)}
-        transport = StorageTransport(Places.of({}, environ, 0), commands)
+        transport = Fetcher(StorageTransport(Places.of({}, environ, 0), commands))
         image = resolve(transport, transport.parse(f"containers-storage:{rest}"))
         places = PolicyPlaces(policy=self.policy, registries_d=self.folder, lookaside=self.folder)
         return ContainersPolicy(places, commands, self.folder).judge(image, transport).accepted

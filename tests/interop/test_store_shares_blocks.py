@@ -11,6 +11,7 @@ from composefs_builders.mounts import mounted, shared
 
 from cfs_core.image.pull import merged_tree, pull_layers
 from cfs_core.image.resolve import resolve
+from cfs_core.interfaces.fetcher import Fetcher
 from cfs_core.system.command import HostCommands
 from cfs_storage_composefs.plugin import cfs_register_storage_formats
 from cfs_testkit.containers import ContainerStore
@@ -43,7 +44,7 @@ def graph(btrfs):
 def pull(graph, path, folder):
     (storage,) = cfs_register_storage_formats()
     places = Places(roots=(graph,), graph=graph)
-    transport = StorageTransport(places, HostCommands(os.environ))
+    transport = Fetcher(StorageTransport(places, HostCommands(os.environ)))
     image = resolve(transport, transport.parse("containers-storage:localhost/x:1"))
     with storage.factory(plugin_context(folder)).open(path, create=True) as repository:
         pull_layers(transport, image, repository, progress=CountedProgress(), emit=lambda _: None)

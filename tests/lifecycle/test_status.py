@@ -61,7 +61,21 @@ def test_without_a_default_it_is_the_first():
 def test_deployments_that_nothing_starts_come_last_and_are_pointed_out():
     found = read_status(target(A, B, C), {"x": Loader(BootMenu(entries=(entry(C),)))})
     assert [each.id for each in found.deployments] == [C, A, B]
-    assert [problem.where for problem in found.problems] == [A[:16], B[:16]]
+    assert [note.where for note in found.notes] == [A[:16], B[:16]]
+    assert found.problems == ()
+
+
+def test_a_machine_that_upgraded_twice_is_consistent():
+    """Two entries for three deployments, all with one kernel: what is there after two switches (bootc 1.16)."""
+    made = target(A, B, C)
+    boot = Location(Volume.ESP, "/EFI/Linux/shared/vmlinuz")
+    for folder in ("/EFI", "/EFI/Linux", "/EFI/Linux/shared"):
+        made.apply(MakeDirectory(location=Location(Volume.ESP, folder), why="test"))
+    made.apply(WriteFile(location=boot, data=b"kernel", why="test"))
+    menu = BootMenu(entries=(entry(C, name="bootc_x-c-1.conf", files=(boot,)), entry(A, name="bootc_x-a-0.conf")))
+    found = read_status(made, {"x": Loader(menu)})
+    assert (found.problems, [note.code for note in found.notes]) == ((), ["state.unstarted"])
+    assert found.notes[0].where == B[:16]
 
 
 def test_choices_that_the_menu_does_not_offer():

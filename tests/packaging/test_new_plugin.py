@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from builders.outsiders import CHECKOUT, Outside, build_wheels, core_and_default_plugins
+from builders.outsiders import CHECKOUT, CORE, Outside, build_wheels, core_and_default_plugins
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -29,7 +29,7 @@ for name, data in image.blobs.items():
 INITRAMFS = """
 from cfs_core.plugin import Initramfs, InitramfsProvider, InitramfsVerdict, hookimpl
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 class Ours(Initramfs):
@@ -54,7 +54,7 @@ def wheels(tmp_path_factory):
 def outside(tmp_path_factory):
     """Core and the kit, nothing else: what the author of a plugin needs."""
     folder = tmp_path_factory.mktemp("author") / "outside"
-    return Outside.make(folder, [CHECKOUT, CHECKOUT / "plugins/testkit"], extra=("hatchling",), core_only=True)
+    return Outside.make(folder, [CORE, CHECKOUT / "plugins/testkit"], extra=("hatchling",))
 
 
 @pytest.fixture(scope="module")

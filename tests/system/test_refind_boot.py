@@ -18,6 +18,8 @@ from builders.outsiders import EXAMPLES, Outside, core_and_default_plugins
 from cfs_core.plugin import Architecture, Firmware, Volume
 from cfs_disk.gpt.layout import GptLayout
 from cfs_prove import machine
+from cfs_prove.guest import make_nonce
+from cfs_prove.report import Accelerator
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
@@ -150,7 +152,7 @@ def booted(disk, variables, until):
     files.console.write_bytes(b"")
     words = machine.command_line(
         emulator, disk, files, form="raw", firmware=Firmware.UEFI, uefi=machine.find_firmware(Architecture.AMD64),
-        accelerator="tcg", memory_mib=1024,
+        accelerator=Accelerator.TCG, memory_mib=1024, nonce=make_nonce(),
     )  # fmt: skip
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     try:

@@ -143,7 +143,7 @@ def test_a_uki_that_was_touched_is_not_started(what, touched, variables, tmp_pat
         touched.exchange_esp_file(name, rewritten(tmp_path, without_signature))
     else:
         touched.exchange_esp_file(name, rewritten(tmp_path, by_a_stranger(tmp_path)))
-    seen = secure_machine.boot(touched.disk, variables, tmp_path, until=REFUSED, seconds=90)
+    seen = secure_machine.boot(touched.disk, variables, tmp_path, until=REFUSED, seconds=200)
     assert not seen.up
     assert any(text in seen.console for text in REFUSED), seen.console[-3000:]
     assert "Linux version" not in seen.console

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import assert_type
+
+import click
 
 from cfs_core.plugin import (
     Action,
@@ -18,10 +21,13 @@ from cfs_core.plugin import (
     Bootloader,
     BootloaderProvider,
     BootMenu,
+    CommandContext,
+    CommandProvider,
     Descriptor,
     Digest,
     EntryKind,
     Event,
+    Fetcher,
     Finding,
     Firmware,
     ImageReference,
@@ -30,8 +36,10 @@ from cfs_core.plugin import (
     InitramfsVerdict,
     InstallPlan,
     KernelArgument,
+    LoaderConsole,
     Location,
     NotFoundError,
+    OutputFormat,
     PluginContext,
     Policy,
     PolicyProvider,
@@ -48,19 +56,19 @@ from cfs_core.plugin import (
     hookimpl,
 )
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 class Shelf(Transport):
     """The smallest transport."""
 
-    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+    def read_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
         if not reference.tag:
             msg = f"nothing at {reference}"
             raise NotFoundError(msg, hint="name a tag", facts={"looked_for": list(accept)})
         return "", b""
 
-    def _open_blob(
+    def open_blob(
         self, reference: ImageReference, descriptor: Descriptor, offset: int
     ) -> AbstractContextManager[Iterable[bytes]]:
         assert_type(descriptor.digest, Digest)
@@ -93,7 +101,7 @@ class Starter(Bootloader):
 class Anything(Policy):
     """The smallest policy."""
 
-    def judge(self, image: ResolvedImage, transport: Transport) -> PolicyVerdict:
+    def judge(self, image: ResolvedImage, transport: Fetcher) -> PolicyVerdict:
         found = transport.referrers(image.reference, image.manifest.digest)
         assert_type(found, tuple[Descriptor, ...])
         return PolicyVerdict(accepted=bool(found), reason="has an attestation" if found else "has none")
@@ -126,6 +134,7 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
         factory=lambda _context: Starter(),
         firmware=frozenset({Firmware.UEFI}),
         entries=frozenset({EntryKind.BLS}),
+        console=LoaderConsole(name="starter", started=(r"^starter \d",)),
     )
 
 
@@ -137,6 +146,28 @@ def cfs_register_policies() -> Iterable[PolicyProvider]:
 @hookimpl
 def cfs_register_initramfs() -> Iterable[InitramfsProvider]:
     return [InitramfsProvider(name="knower", summary="knows nothing", factory=lambda _context: Knower())]
+
+
+def make_entries(context: CommandContext) -> click.Command:
+    """Make a command that lists the entries of a disk."""
+
+    def entries(disk: Path) -> None:
+        menus = [each.menu for each in context.boot_menus(disk) if each.menu is not None]
+        titles = [entry.title for menu in menus for entry in menu.entries]
+        context.log.info("entries.read", provider=context.provider, uid=context.uid)
+        if context.output.format is OutputFormat.JSON:
+            context.output.show(titles)
+        for title in titles:
+            context.output.say(title)
+
+    return click.Command(
+        "entries", callback=entries, params=[click.Argument(["disk"], type=click.Path(path_type=Path))]
+    )
+
+
+@hookimpl
+def cfs_register_commands() -> Iterable[CommandProvider]:
+    return [CommandProvider(name="entries", summary="lists entries", factory=make_entries, has_result=True)]
 
 
 @hookimpl

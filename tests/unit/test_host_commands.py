@@ -51,3 +51,18 @@ def test_status_is_told_with_the_last_words(commands):
     with pytest.raises(CommandError, match="exited with 3: no such luck"):
         commands.run(["sh", "-c", "echo no such luck >&2; exit 3"])
     assert commands.run(["sh", "-c", "exit 3"], ok=frozenset({3})).returncode == 3
+
+
+@pytest.mark.parametrize("path", ["", ":", ".", "./bin", "bin", "::bin"])
+def test_nothing_is_run_from_where_one_happens_to_be(tmp_path, monkeypatch, path):
+    (tmp_path / "bin").mkdir()
+    for folder in (tmp_path, tmp_path / "bin"):
+        (folder / "planted").write_text("#!/bin/sh\necho run\n")
+        (folder / "planted").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    commands = HostCommands({"PATH": path})
+    assert commands.find("planted") is None
+    with pytest.raises(CommandError, match="is not installed"):
+        commands.run(["planted"])
+    with pytest.raises(CommandError):
+        commands.run(["sh", "-c", "planted"])

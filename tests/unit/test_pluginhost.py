@@ -22,16 +22,16 @@ from cfs_core.pluginhost.registry import PluginId
 
 HEAD = """
 from cfs_core.plugin import *
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 """
 
 GOOD = (
     HEAD
     + """
 class Good(Transport):
-    def _fetch_manifest(self, reference, accept):
+    def read_manifest(self, reference, accept):
         raise NotFoundError("nothing here")
-    def _open_blob(self, reference, descriptor, offset):
+    def open_blob(self, reference, descriptor, offset):
         raise NotFoundError("nothing here")
 
 @hookimpl
@@ -45,9 +45,9 @@ def transport(body, name="bad"):
     """A plugin whose transport is made by *body*, a function of the context."""
     return f"""{HEAD}
 class Bad(Transport):
-    def _fetch_manifest(self, reference, accept):
+    def read_manifest(self, reference, accept):
         raise KeyError("wrong")
-    def _open_blob(self, reference, descriptor, offset):
+    def open_blob(self, reference, descriptor, offset):
         raise NotFoundError("nothing here")
 
 def make(context):
@@ -64,8 +64,8 @@ BROKEN = {  # name: (source, what doctor says, whether the plugin still works)
     "syntax-error": ("def", "SyntaxError", False),
     "exit-on-import": ("import sys; sys.exit(0)", "SystemExit", False),
     "no-api": ("x = 1", "states no usable CFS_PLUGIN_API", False),
-    "wrong-api": (HEAD + "CFS_PLUGIN_API = (2, 0)", "needs plugin API 2.0, this cfs has 1.0", False),
-    "newer-api": (HEAD + "CFS_PLUGIN_API = (1, 99)", "needs plugin API 1.99, this cfs has 1.0", False),
+    "wrong-api": (HEAD + "CFS_PLUGIN_API = (3, 0)", "needs plugin API 3.0, this cfs has 2.0", False),
+    "newer-api": (HEAD + "CFS_PLUGIN_API = (2, 99)", "needs plugin API 2.99, this cfs has 2.0", False),
     "unknown-hook": (HEAD + "@hookimpl\ndef cfs_register_bootloaderz(): return []", "cfs_register_bootloaderz", False),
     "unknown-argument": (HEAD + "@hookimpl\ndef cfs_on_event(evnt): pass", "evnt", False),
     "wrong-type": (HEAD + "@hookimpl\ndef cfs_register_transports(): return ['bad']", "returned str", False),
@@ -122,7 +122,7 @@ def test_a_broken_plugin_is_named_and_costs_only_itself(site, name):
     source, problem, usable = BROKEN[name]
     site.install("outsider", "3.14", {name: "outsider_plugin"}, {"outsider_plugin.py": source})
     report, done = site.json("plugins", "doctor")
-    assert done.returncode == 4
+    assert done.returncode == (0 if usable else 4)
     troubles = [t for t in report["troubles"] if t["plugin"] == name]
     assert {(t["distribution"], t["version"]) for t in troubles} == {("outsider", "3.14")}
     assert {t["fatal"] for t in troubles if problem in t["problem"]} == {not usable}
@@ -248,7 +248,8 @@ def test_a_deprecated_hook_or_argument_is_told_to_who_implements_it(site, option
     code = DEPRECATING.format(option=option, value=value)
     done = site.python(code, "plugins", "doctor", "--format", "json", options=python)
     problems = [trouble for trouble in json.loads(done.stdout)["troubles"] if trouble["distribution"] == "outsider"]
-    assert [(t["problem"][:-2], t["fatal"]) for t in problems] == [
+    slow = "took "  # seconds, on a machine that is busy
+    assert [(t["problem"][:-2], t["fatal"]) for t in problems if not t["problem"].startswith(slow)] == [
         ("implements what is deprecated: use cfs_watch (bad_plugin.py:", False)
     ]
     assert site.python(code, "plugins", "list", options=python).stderr.count("use cfs_watch") == 1
@@ -284,7 +285,7 @@ def owner(name):
 class Plugin:
     """A plugin as an object; hook functions are given by name."""
 
-    CFS_PLUGIN_API = (1, 0)
+    CFS_PLUGIN_API = (2, 0)
 
     def __init__(self, **hooks):
         for name, function in hooks.items():
@@ -373,6 +374,7 @@ def test_contributions_come_with_their_owner_and_faults_are_kept():
         (families.BOOTLOADERS, "firmware", None),
         (families.BOOTLOADERS, "firmware", [Firmware.UEFI]),
         (families.BOOTLOADERS, "entries", frozenset({"bls"})),
+        (families.BOOTLOADERS, "kernels", frozenset({"efi"})),
         (families.BOOTLOADERS, "marker_paths", "/usr/lib/loader"),
     ],
 )

@@ -9,6 +9,7 @@ from cfs_core.config.keys import BY_NAME, KEYS, Kind
 from cfs_core.config.settings import FILE_LIMIT, Rank, Settings, command_line, layer_from_table, load
 from cfs_core.config.values import from_text, parse_size
 from cfs_core.errors import ConfigError
+from cfs_core.model.content import BytesContent
 
 
 def write(path, text):
@@ -28,6 +29,9 @@ class Image:
 
     def read(self, path, *, limit=1 << 24):
         return self.files.get(path)
+
+    def content(self, path):
+        return BytesContent(self.files[path]) if path in self.files else None
 
 
 def words(rank):
@@ -151,9 +155,104 @@ bls-append-except-default = "x"
         "install.bootloader": "grub",
         "install.filesystem": "xfs",
     }
-    assert layer.warnings == ()
+    assert [warning.partition(" in ")[0] for warning in layer.warnings] == [
+        "install.block",
+        "install.ostree.bls-append-except-default",
+    ]
     (layer,) = image_advice(Image({"/usr/lib/bootc/install/00-a.toml": b'[install]\nroot-fs-type = "ext4"'}))
     assert layer.values == {"install.filesystem": "ext4"}
+
+
+def advised(files, architecture="amd64"):
+    settings = Settings()
+    for layer in image_advice(Image({name: text.encode() for name, text in files.items()}), architecture):
+        settings = settings.with_layer(layer)
+    return settings
+
+
+def test_bootc_fragments_come_from_three_folders_in_the_order_of_their_names():
+    found = advised(
+        {
+            "/usr/lib/bootc/install/00-a.toml": '[install]\nkargs = ["hidden"]',
+            "/etc/bootc/install/00-a.toml": '[install]\nkargs = ["etc"]\nbootloader = "grub"',
+            "/usr/local/lib/bootc/install/20-b.toml": "[install]\nkargs = ['local']\nbootloader = 'systemd'",
+            "/usr/lib/bootc/install/10-c.toml": "[install]\nkargs = ['usr']\nkarg-deletes = ['quiet']",
+            "/usr/lib/bootc/install/.hidden.toml": "[install]\nkargs = ['dot']",
+            "/usr/lib/bootc/install/30-mask.toml": "[install]\nkargs = ['masked']",
+            "/etc/bootc/install/30-mask.toml": "",
+        }
+    )
+    assert [setting.value for setting in found.every("install.kargs")] == [("etc",), ("usr",), ("local",)]
+    assert (found.value("install.bootloader"), found.value("install.karg-deletes")) == ("systemd", ("quiet",))
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "architecture", "taken"),
+    [
+        ("aarch64", "amd64", False),
+        ("aarch64", "arm64", True),
+        ("arm64", "arm64", True),
+        ("x86_64", "amd64", True),
+        ("x86", "386", True),
+    ],
+)
+def test_a_fragment_may_be_for_some_architectures(wanted, architecture, taken):
+    text = f'[install]\nmatch-architectures = ["s390x", "{wanted}"]\nkargs = ["x"]\n'
+    found = advised({"/usr/lib/bootc/install/a.toml": text}, architecture)
+    assert (found.value("install.kargs") == ("x",)) is taken
+
+
+def test_keys_of_bootc_are_used_or_told():
+    text = """
+other = 1
+[install]
+block = ["direct", "tpm2-luks"]
+stateroot = "x"
+root-mount-spec = "LABEL=x"
+boot-mount-spec = ""
+colour = "blue"
+discoverable-partitions = true
+[install.bootupd]
+skip-boot-uuid = true
+[install.filesystem.home]
+type = "xfs"
+[install.filesystem.root]
+type = "btrfs"
+"""
+    found = advised({"/usr/lib/bootc/install/a.toml": text})
+    assert found.value("install.filesystem") == "btrfs"
+    assert [warning.partition(" in image:")[0] for warning in found.warnings] == [
+        "other",
+        "install.stateroot",
+        "install.root-mount-spec",
+        "install.boot-mount-spec",
+        "install.colour",
+        "install.bootupd.skip-boot-uuid",
+        "install.filesystem.home.type",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'install = ["a"]',
+        '[install]\nkargs = "a"',
+        "[install]\nbootloader = 3",
+        "[install]\nblock = true",
+        "[install]\nmatch-architectures = 'x86_64'",
+        "[install.filesystem.root]\ntype = 4",
+        "[install]\nfilesystem.root = 'ext4'\nroot-fs-type = 1",
+    ],
+)
+def test_what_is_of_another_type_is_refused(text):
+    with pytest.raises(ConfigError, match="must be"):
+        advised({"/usr/lib/bootc/install/a.toml": text})
+
+
+def test_a_file_in_the_place_of_a_directory_is_refused():
+    with pytest.raises(ConfigError, match="/etc/bootc/install of the image is a file"):
+        advised({"/etc/bootc/install": "[install]"})
 
 
 def test_advice_of_the_wrong_type_names_the_file():

@@ -10,11 +10,13 @@ from cfs_core.plugin import (
     CannotResumeError,
     Descriptor,
     Digest,
+    Fetcher,
     ImageReference,
     LimitError,
     NotFoundError,
     RateLimitedError,
     RefusedError,
+    Retrier,
     RetryPolicy,
     Transport,
     TransportError,
@@ -28,7 +30,7 @@ REFERENCE = ImageReference(scheme="test", name="x", text="test:x")
 BLOB = Descriptor(media_type="", digest=Digest.of(DATA), size=len(DATA))
 
 
-class Scripted(Transport):
+class Script(Transport):
     """Serves DATA; each opening follows the next line of a script: (bytes before the fault, the fault)."""
 
     def __init__(self, *script, resumes=True, content=DATA):
@@ -37,9 +39,8 @@ class Scripted(Transport):
         self.content = content
         self.opened = []
         self.waits = []
-        self.pause = self.waits.append
 
-    def _fetch_manifest(self, reference, accept):
+    def read_manifest(self, reference, accept):
         self.opened.append("manifest")
         if self.script:
             fault = self.script.pop(0)
@@ -49,7 +50,7 @@ class Scripted(Transport):
         return "", self.content
 
     @contextmanager
-    def _open_blob(self, reference, descriptor, offset):
+    def open_blob(self, reference, descriptor, offset):
         self.opened.append(offset)
         if offset and not self.resumes:
             msg = "only from the start"
@@ -63,6 +64,15 @@ class Scripted(Transport):
             yield data[at : at + 1000]
         if fault is not None:
             raise fault
+
+
+class Scripted(Fetcher):
+    """What core makes of a script."""
+
+    def __init__(self, *script, **facts):
+        source = Script(*script, **facts)
+        super().__init__(source, Retrier(pause=source.waits.append))
+        self.opened, self.waits = source.opened, source.waits
 
 
 def reset(retry_after=None):
@@ -94,10 +104,10 @@ def test_an_early_end_is_resumed_and_at_last_an_error():
 
 def test_progress_makes_the_count_begin_anew_until_the_budget_is_spent():
     transport = Scripted(*[(100, reset())] * 30)
-    transport.retry = RetryPolicy(progress_bytes=100)
+    transport.retrier.policy = RetryPolicy(progress_bytes=100)
     assert b"".join(transport.iter_blob(REFERENCE, BLOB)) == DATA
     spent = Scripted(*[(100, reset())] * 100)
-    spent.retry = RetryPolicy(total=5, progress_bytes=100)
+    spent.retrier.policy = RetryPolicy(total=5, progress_bytes=100)
     with pytest.raises(UnreachableError):
         list(spent.iter_blob(REFERENCE, BLOB))
     assert len(spent.opened) == 6
@@ -125,7 +135,7 @@ def test_asking_for_an_hour_is_an_error_at_once():
 
 def test_all_threads_wait_no_longer_than_the_total():
     transport = Scripted(*[(10, RateLimitedError("slow", transient=True, retry_after=100))] * 9)
-    transport.retry = RetryPolicy(progress_bytes=10)
+    transport.retrier.policy = RetryPolicy(progress_bytes=10)
     with pytest.raises(RateLimitedError):
         list(transport.iter_blob(REFERENCE, BLOB))
     assert sum(transport.waits) == 600

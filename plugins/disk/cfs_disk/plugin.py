@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import FilesystemProvider, LayoutProvider, hookimpl
+from cfs_core.plugin import FilesystemProvider, LayoutProvider, ProviderSetting, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cfs_core.plugin import DiskLayout, Filesystem, PluginContext
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 @hookimpl
 def cfs_register_layouts() -> Iterable[LayoutProvider]:
     """Offer the GUID partition table."""
-    yield LayoutProvider(name="gpt", summary="GUID partition table, written without host tools", factory=_make_gpt)
+    size = ProviderSetting(
+        name="boot_volume_mib", kind="number", summary="least size of ESP, XBOOTLDR and BOOT in MiB", default=512
+    )
+    yield LayoutProvider(
+        name="gpt", summary="GUID partition table, written without host tools", factory=_make_gpt, settings=(size,)
+    )
 
 
 @hookimpl

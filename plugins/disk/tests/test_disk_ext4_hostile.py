@@ -164,7 +164,7 @@ def test_a_directory_inside_itself_ends(small):
     with Ext4Reader(small) as reader:
         root = reader.lookup("/")
         physical = reader.extents(root)[0][2]
-        block = bytearray(reader._block(physical))
+        block = bytearray(reader.block(physical))
         number = reader.lookup("/objects").number
     at = block.index(struct.pack("<I", number))
     struct.pack_into("<I", block, at, 2)

@@ -266,3 +266,31 @@ def test_missing_tools_are_a_finding(context):
 
     (finding,) = VfatFilesystem(replace(context, commands=Nothing())).check_host()
     assert "dosfstools" in finding.hint
+
+
+@pytest.mark.parametrize("mib", [4, 5, 15, 16, 17, 31, 32, 33, 34, 35, 127, 128, 259, 260, 261, 262, 512, 513])
+def test_sizes_at_the_borders_of_fat_types(context, make_region, mib):
+    """16 and 32 bits, and each number of sectors in a cluster: fsck.fat and the boot sector agree about the type."""
+    tree = Tree(Volume.ESP)
+    tree.directory("/EFI")
+    tree.file("/EFI/file", pattern(700_000))
+    filesystem = VfatFilesystem(context)
+    assert filesystem.bytes_needed(tree.contents) == 4 << 20
+    region = make_region(mib << 20)
+    filesystem.build(tree.contents, partition_of(region, Volume.ESP), region)
+    assert filesystem.check(region) == []
+    with filesystem.reader(region) as reader, reader.open("/EFI/file") as file:
+        assert file.read() == pattern(700_000)
+
+
+def test_what_just_fits_is_written(context, make_region):
+    """The least size that is asked for is enough, for many small files as for a large one."""
+    for count, size in ((1, 30 << 20), (3000, 3000), (200, 70_000)):
+        tree = Tree(Volume.ESP)
+        tree.directory("/EFI")
+        for number in range(count):
+            tree.file(f"/EFI/a long name {number}", bytes(size))
+        filesystem = VfatFilesystem(context)
+        region = make_region(filesystem.bytes_needed(tree.contents))
+        filesystem.build(tree.contents, partition_of(region, Volume.ESP), region)
+        assert filesystem.check(region) == []

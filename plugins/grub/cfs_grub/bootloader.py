@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cfs_core.bls import read_file
+from cfs_core.bls import bytes_on_fat
 from cfs_core.plugin import (
     Action,
     BootError,
     Bootloader,
     CopyObject,
-    Effect,
     EntryKind,
     Finding,
     Firmware,
+    KernelForm,
     Location,
     Severity,
     Volume,
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from cfs_grub.order import Sorting
 
 _MIB = 1024 * 1024
-# FAT's largest usual cluster, and room for directories, entries and FAT's own tables: an ESP is made before its files.
-_CLUSTER = 32 * 1024
-_OVERHEAD = 2 * _MIB
 # A core image has some hundred KiB; 1 MiB is what partitions are aligned to anyway.
 _BIOS_BOOT = _MIB
 _NEEDED = frozenset({"configfile", "linux", "loadenv", "part_gpt", "search_fs_uuid", "test"})
@@ -105,20 +102,18 @@ class Grub(Bootloader):
         artifacts = facts.artifacts
         if Firmware.UEFI in facts.firmware:
             files = [_program_size(facts, source) for source in sources if source.firmware is Firmware.UEFI]
-            files += [addon.content.size for addon in (artifacts.addons if artifacts else ())]
-            files += [artifacts.uki.size] if artifacts and artifacts.uki else []
+            files += [content.size for content in artifacts.contents] if artifacts and artifacts.uki else []
             files += esp_copies(artifacts, facts.architecture) if artifacts else ()
-            size = _OVERHEAD + _on_disk(files)
+            size = bytes_on_fat(files)
             needs.append(VolumeNeed(volume=Volume.ESP, bytes_needed=size, filesystems=("vfat",), why="GRUB for UEFI"))
         if Firmware.BIOS in facts.firmware:
             needs.append(VolumeNeed(volume=Volume.BIOS_BOOT, bytes_needed=_BIOS_BOOT, why="GRUB's core image for BIOS"))
-        contents = [artifacts.kernel, artifacts.initrd] if artifacts else []
-        sizes = [content.size for content in contents if content is not None]
+        sizes = [content.size for content in artifacts.contents] if artifacts and artifacts.kernel else []
         sizes += [mkimage.program_bytes(facts.image, s.modules) for s in sources if facts.image and s.modules]
         volume = _boot_volume(facts)
         filesystems = () if volume is Volume.ROOT else _BOOT_FILESYSTEMS
         why = "boot entries, kernels and GRUB's files"
-        size = _OVERHEAD + _on_disk(sizes)
+        size = bytes_on_fat(sizes)
         needs.append(VolumeNeed(volume=volume, bytes_needed=size, filesystems=filesystems, why=why))
         return needs
 
@@ -135,6 +130,7 @@ class Grub(Bootloader):
             message = "GRUB starts from UEFI and BIOS, not from U-Boot without its EFI"
             findings.append(_error("boot.firmware-unsupported", message, "choose --firmware uefi"))
             return findings
+        findings += _check_kernel(facts)
         if facts.image is None:
             return findings
         found = {source.firmware: source for source in _sources(facts)}
@@ -183,13 +179,13 @@ class Grub(Bootloader):
             if firmware not in found:
                 message = f"the image has no GRUB for {firmware} on {facts.architecture}"
                 raise BootError(message, hint=_packages(firmware))
-            plan = self._plan_uefi if firmware is Firmware.UEFI else self._plan_bios
-            actions += plan(target, facts, found[firmware], place, uuid)
+            if firmware is Firmware.UEFI:
+                actions += self._plan_uefi(facts, found[firmware], place, uuid)
+            else:
+                actions += self._plan_bios(target, facts, found[firmware], place, uuid)
         return actions
 
-    def _plan_uefi(
-        self, target: TargetView, facts: BootFacts, source: Source, place: BootPlace, uuid: str
-    ) -> list[Action]:
+    def _plan_uefi(self, facts: BootFacts, source: Source, place: BootPlace, uuid: str) -> list[Action]:
         image, path = facts.image, place.spell(place.grub)
         removable = _REMOVABLE / f"BOOT{facts.architecture.efi.upper()}.EFI"
         program = source.program
@@ -209,11 +205,9 @@ class Grub(Bootloader):
         actions: list[Action] = []
         for directory in directories:
             location = directory / "grub.cfg"
-            effect = _effect(target, location)
-            actions.append(WriteFile(location=location, data=stub, why="leads GRUB to its files", effect=effect))
+            actions.append(WriteFile(location=location, data=stub, why="leads GRUB to its files"))
         for location, content in files:
-            effect = _effect(target, location)
-            actions.append(CopyObject(location=location, source=content, why="GRUB for UEFI", effect=effect))
+            actions.append(CopyObject(location=location, source=content, why="GRUB for UEFI"))
         return actions
 
     def _plan_bios(
@@ -266,6 +260,16 @@ class Grub(Bootloader):
         return MenuPlan(state, wanted, facts, sorting=sorting, filesystem=filesystem).actions()
 
 
+def _check_kernel(facts: BootFacts) -> Iterator[Finding]:
+    """Say so if a kernel for x86 has no boot protocol of its own; GRUB needs it from UEFI too (loader/i386/linux.c)."""
+    artifacts = facts.artifacts
+    if facts.architecture not in BIOS_ARCHITECTURES or artifacts is None or artifacts.kind is not EntryKind.BLS:
+        return
+    if artifacts.kernel_forms and KernelForm.BZIMAGE not in artifacts.kernel_forms:
+        message = f"GRUB on {facts.architecture} starts bzImages only, and {artifacts.path} of the image is none"
+        yield _error("boot.kernel-form", message, "put the kernel's bzImage there, or choose another --bootloader")
+
+
 def _read(target: TargetView, facts: BootFacts) -> State:
     """Read *target*. Facts that say nothing of a subvolume say not that there is none: then what our grub.cfg says."""
     return State.read(target, facts.volumes, None if facts.root_path == "/" else facts.root_path)
@@ -313,14 +317,6 @@ def _program_size(facts: BootFacts, source: Source) -> int:
         extra = [shim.content, shim.manager] if shim else []
         return source.program.content.size + sum(content.size for content in extra if content is not None)
     return mkimage.program_bytes(facts.image, source.modules) if facts.image and source.modules else 0
-
-
-def _on_disk(sizes: Sequence[int]) -> int:
-    return sum(-(-size // _CLUSTER) * _CLUSTER for size in sizes)
-
-
-def _effect(target: TargetView, location: Location) -> Effect:
-    return Effect.ADD if read_file(target, location) is None else Effect.REPLACE
 
 
 def _packages(firmware: Firmware) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cfs_core.bls import join_arguments, read_file
-from cfs_core.plugin import Action, Architecture, BytesContent, CopyObject, Effect, Location, Volume, read_all
+from cfs_core.plugin import Action, Architecture, BytesContent, CopyObject, Location, Volume, read_all
 from cfs_grub.place import filesystem_uuid
 from cfs_grub.words import is_exact, quote
 
@@ -63,6 +63,5 @@ class EfiKernels:
     def _copy(self, location: Location, content: Content, title: str) -> None:
         there = read_file(self._target, location)
         if there is None or len(there) != content.size or there != read_all(content):
-            effect = Effect.ADD if there is None else Effect.REPLACE
             why = f"kernel of {title} for arguments that GRUB's linux command would change"
-            self.actions.append(CopyObject(location=location, source=content, why=why, effect=effect))
+            self.actions.append(CopyObject(location=location, source=content, why=why))

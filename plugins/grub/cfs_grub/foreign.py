@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cfs_core.bls import EntryFile, Fields, every, first, split_arguments
+from cfs_core.bls import EntryFile, Fields, split_arguments
 from cfs_core.plugin import BootEntry, BootError, EntryKind
 from cfs_grub.config import ScriptEntry
 from cfs_grub.state import State, entry_stem_of, named
@@ -61,15 +61,15 @@ def check(state: State, ours: Sequence[BootEntry], env: Mapping[str, str | None]
 
 def script_entry(file: EntryFile) -> ScriptEntry:
     """Turn somebody else's entry file into a menu entry of our script, with what GRUB itself would read in it."""
-    name, options = entry_stem_of(file), first(file.fields, "options") or ""
+    name, options = entry_stem_of(file), file.fields.first("options") or ""
     words = tuple(map(_word, split_arguments(options)))
-    title, linux = first(file.fields, "title") or name, first(file.fields, "linux") or ""
+    title, linux = file.fields.first("title") or name, file.fields.first("linux") or ""
     return ScriptEntry(id=name, title=title, linux=linux, words=words, initrds=tuple(map(_word, initrds(file.fields))))
 
 
 def initrds(fields: Fields) -> tuple[str, ...]:
     """Return the paths of an entry's initrds."""
-    return tuple(path for value in every(fields, "initrd") for path in value.split())
+    return tuple(path for value in fields.every("initrd") for path in value.split())
 
 
 def _reads_user(command: Command) -> bool:

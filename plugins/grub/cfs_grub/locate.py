@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import Architecture
+from cfs_core.plugin import Architecture, find_pe
 from cfs_grub.order import Sorting
-from cfs_grub.program import built_in, is_signed, loader_name
+from cfs_grub.program import built_in, loader_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,9 @@ BIOS_TARGET = "i386-pc"
 BIOS_ARCHITECTURES = frozenset({Architecture.AMD64, Architecture.I386})
 PROGRAM_LIMIT = 64 * 1024 * 1024
 """An EFI program of GRUB has 1 to 5 MiB; longer files (bytes) are not read."""
+
+MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*\.mod")
+"""File names of modules. Names become words of a command of the host, where ``-o`` would be an option."""
 
 # Debian, Fedora and Arch have the first, openSUSE the second.
 _MODULE_ROOTS = ("/usr/lib/grub", "/usr/share/grub2", "/usr/lib/grub2", "/usr/lib64/grub", "/usr/share/grub")
@@ -114,8 +117,10 @@ def _examine(path: str, content: Content, data: bytes) -> Program:
     if vendor and vendor[1].upper() != "BOOT":
         prefixes = tuple(dict.fromkeys([*prefixes, f"/EFI/{vendor[1]}"]))
     modules = frozenset(module.name for module in built_in(data))
+    pe = find_pe(data)
+    signed = pe is not None and pe.signed
     bls = _sorting(modules)
-    return Program(path=path, content=content, signed=is_signed(data), modules=modules, bls=bls, prefixes=prefixes)
+    return Program(path=path, content=content, signed=signed, modules=modules, bls=bls, prefixes=prefixes)
 
 
 def _sorting(modules: frozenset[str]) -> Sorting | None:
@@ -135,7 +140,7 @@ def find_modules(image: TreeReader, target: str) -> Modules | None:
         directory = f"{root}/{target}"
         files = frozenset(image.names(directory))
         if {"kernel.img", "moddep.lst", "normal.mod"} <= files:
-            names = frozenset(name.removesuffix(".mod") for name in files if name.endswith(".mod"))
+            names = frozenset(name.removesuffix(".mod") for name in files if MODULE.fullmatch(name))
             return Modules(directory=directory, target=target, names=names, bls=_sorting(names))
     return None
 

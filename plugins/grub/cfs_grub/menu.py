@@ -9,28 +9,30 @@ from cfs_core.bls import (
     BootFiles,
     EntryFile,
     Fields,
-    Files,
+    MenuFile,
     default_of,
     edit_entry,
+    entry_priorities,
     entry_stem,
-    first,
-    format_entry,
+    guard_default,
     guard_stem,
     is_steady,
     join_arguments,
+    kept_entry_text,
+    new_entry_text,
     parse_entry,
     plan_entries,
-    priorities,
     read_file,
+    refuse_added_arguments,
     sort_key,
     split_arguments,
+    unknown_entry,
 )
 from cfs_core.plugin import (
     Action,
     BootEntry,
     BootError,
     BootMenu,
-    Effect,
     EntryKind,
     Firmware,
     RemovePath,
@@ -102,12 +104,12 @@ class MenuPlan:
         if state.foreign:
             foreign.check(state, self._ours, env, scripted=self._scripted)
         block = environment.edit(self._block(), env) if env or self._block() is None else self._block() or b""
-        texts = [data for _, data in want.values()] + state.other_texts()
+        texts = [file.data for file in want] + state.other_texts()
         texts += [text.encode("utf-8", "surrogateescape") for text in scripts.values()]
         on_esp = BootFiles(state.target, ESP_KERNELS, ESP_UKIS).removals(texts)
         gone = dict.fromkeys([*self._files.removals(texts), *on_esp])
         before = [*self._files.actions, *self._kernels.actions, *self._efiuuid()]
-        have: Files = {file.location: (file.deployment_id or "", file.data) for file in state.files if file.ours}
+        have = [file.menu_file() for file in state.files if file.ours]
         writes, removals = plan_entries(have, want)
         menu = [*writes, *self._write_scripts(state.texts, scripts), *self._grubenv(self._block(), block), *removals]
         steps = [*before, *menu, *gone]
@@ -121,46 +123,32 @@ class MenuPlan:
 
     # --- the default while names change -----------------------------------------------------------
 
-    def _guarded(self, have: Files, want: Files, scripts: dict[str, str], env: bytes) -> list[Action]:
-        """Return the steps to the new menu with the old default held, by a name of its own, until the last of them.
-
-        Names of entry files move from one deployment to another, and ``saved_entry`` knows nothing but names.
-        """
+    def _guarded(
+        self, have: Sequence[MenuFile], want: Sequence[MenuFile], scripts: dict[str, str], env: bytes
+    ) -> list[Action]:
+        """Return the steps to the new menu with the old default held until the last: ``saved_entry`` is a name."""
         state = self._state
         menu = state.menu()
         old = next(entry for entry in menu.entries if entry.deployment_id == default_of(menu))
         name = next(choice.path for choice in state.choices() if choice.entry == old)
-        guard: Files = {}
-        data = next((data for deployment, data in have.values() if deployment == old.deployment_id), None)
-        if data is not None:
-            name = guard_stem(old.deployment_id)
-            guard[state.place.entries.directory / f"{name}.conf"] = (old.deployment_id, data)
-        why = "keeps the default while names change"
-        files = [WriteFile(location=at, data=data, why=why) for at, (_, data) in guard.items() if at not in have]
-        held: dict[str, str | None] = {"saved_entry": name, "next_entry": None}
+        change = guard_default(have, want, old.deployment_id, state.place.entries.directory)
+        held: dict[str, str | None] = {"saved_entry": change.stem or name, "next_entry": None}
         if old.tries_left == 0:
             held[tries_variable(old.deployment_id)] = None  # what has no tries left would be passed over
         block = environment.edit(self._block(), held)
-        writes, removals = plan_entries(have | guard, want)
-        last = [action for action in removals if isinstance(action, RemovePath) and action.location in guard]
         added = None if any(entry.deployment_id == old.deployment_id for entry in self._ours) else old
         bridge = self._scripts(want, added)
-        return [
-            *files,
-            *self._grubenv(self._block(), block),
-            *writes,
-            *self._write_scripts(state.texts, bridge),
-            *(action for action in removals if action not in last),
-            *self._grubenv(block, env),
-            *self._write_scripts(bridge, scripts),
-            *last,
-        ]
+        return change.actions(
+            hold=self._grubenv(self._block(), block),
+            between=self._write_scripts(state.texts, bridge),
+            settle=[*self._grubenv(block, env), *self._write_scripts(bridge, scripts)],
+        )
 
     # --- entry files --------------------------------------------------------------------------
 
     def _choose_stems(self) -> dict[str, str]:
         """Return names of entry files by deployment, such that a GRUB that sorts them shows the wanted order."""
-        ranked = list(zip(self._ours, priorities(len(self._ours)), strict=True))
+        ranked = list(zip(self._ours, entry_priorities(len(self._ours)), strict=True))
         entries = [(entry, priority) for entry, priority in ranked if entry.kind is EntryKind.BLS]
         if not entries:
             return {}
@@ -177,35 +165,27 @@ class MenuPlan:
         ids = {entry.os_id for entry in self._ours if entry.kind is EntryKind.BLS}
         return ids.pop() if len(ids) == 1 else "bootc"
 
-    def _entry_files(self) -> Files:
-        want: Files = {}
+    def _entry_files(self) -> list[MenuFile]:
+        want: list[MenuFile] = []
         for rank, entry in enumerate(self._ours):
             if entry.kind is not EntryKind.BLS:
                 continue
-            text = self._new_text(entry) if entry.artifacts is not None else self._kept_text(entry)
+            if entry.artifacts is None:
+                text = kept_entry_text(entry, self._file(entry), arguments_of=_arguments, options_of=_options)
+            else:
+                paths = [self._state.place.spell(location) for location in self._files.place(entry)]
+                text = new_entry_text(entry, paths, options_of=_options)
             data = edit_entry(text, {"sort-key": sort_key(self._os_id(), rank)})
             location = self._state.place.entries.directory / f"{self._stems[entry.deployment_id]}.conf"
-            want[location] = (entry.deployment_id, data)
+            want.append(MenuFile(location=location, deployment_id=entry.deployment_id, data=data))
         return want
 
-    def _new_text(self, entry: BootEntry) -> bytes:
-        paths = [self._state.place.spell(location) for location in self._files.place(entry)]
-        fields = [("title", entry.title), ("version", entry.version or entry.deployment_id), ("linux", paths[0])]
-        fields += [("initrd", path) for path in paths[1:]]
-        fields.append(("options", join_arguments(entry.arguments)))
-        if entry.machine_id:
-            fields.append(("machine-id", entry.machine_id))
-        return format_entry(fields)
+    def _file(self, entry: BootEntry) -> EntryFile | None:
+        return next(
+            (file for file in self._state.files if file.ours and file.deployment_id == entry.deployment_id), None
+        )
 
-    def _kept_text(self, entry: BootEntry) -> bytes:
-        files = [file for file in self._state.files if file.ours and file.deployment_id == entry.deployment_id]
-        if not files:
-            raise _unknown(entry.deployment_id)
-        data = files[0].data
-        old = split_arguments(first(files[0].fields, "options") or "")
-        return data if entry.arguments == old else edit_entry(data, {"options": join_arguments(entry.arguments)})
-
-    def _scripts(self, want: Files, added: BootEntry | None = None) -> dict[str, str]:
+    def _scripts(self, want: Sequence[MenuFile], added: BootEntry | None = None) -> dict[str, str]:
         """Return what scripts are to say. *added* is an entry that is on the target and not wanted any more."""
         user = self._user_cfg(added)
         scripts = {} if user is None else {"user.cfg": user}
@@ -232,14 +212,10 @@ class MenuPlan:
     def _uki_text(self, entry: BootEntry) -> str:
         if entry.artifacts is None:
             if entry.deployment_id not in self._known_ukis:
-                raise _unknown(entry.deployment_id)
+                raise unknown_entry(entry.deployment_id)
+            refuse_added_arguments(entry)
             return self._known_ukis[entry.deployment_id][1]
-        extra = [text for text in entry.arguments if text not in entry.artifacts.sealed_arguments]
-        if extra:
-            message = f"a unified kernel image carries its own command line: {extra[0]!r} cannot be added to it"
-            raise BootError(
-                message, hint="build it into the image, or add it with a UKI addon", facts={"arguments": extra}
-            )
+        refuse_added_arguments(entry)
         self._files.place(entry)
         return config.uki_entry(entry.title, entry.deployment_id)
 
@@ -252,7 +228,7 @@ class MenuPlan:
 
     # --- grub.cfg and its environment block ---------------------------------------------------
 
-    def _grub_cfg(self, want: Files, user: str | None, added: BootEntry | None) -> str:
+    def _grub_cfg(self, want: Sequence[MenuFile], user: str | None, added: BootEntry | None) -> str:
         """Return what grub.cfg is to be: somebody else's stays as it is."""
         state, wanted = self._state, self._wanted
         if state.foreign:
@@ -289,11 +265,11 @@ class MenuPlan:
         return [*listed, *others.values()]
 
     def _foreign_files(self) -> list[EntryFile]:
-        return [file for file in self._state.files if not file.ours and first(file.fields, "linux")]
+        return [file for file in self._state.files if not file.ours and file.fields.first("linux")]
 
-    def _script_entries(self, want: Files, added: BootEntry | None) -> list[ScriptEntry | str]:
+    def _script_entries(self, want: Sequence[MenuFile], added: BootEntry | None) -> list[ScriptEntry | str]:
         fields = {file.deployment_id: file.fields for file in self._state.files if file.ours}
-        fields |= {deployment: parse_entry(data) for deployment, data in want.values()}
+        fields |= {file.deployment_id: parse_entry(file.data) for file in want}
         written: list[ScriptEntry | str] = []
         for entry in [*self._listed(), *([added] if added and not added.foreign else [])]:
             if isinstance(entry, EntryFile):
@@ -306,8 +282,8 @@ class MenuPlan:
 
     def _script_entry(self, entry: BootEntry, fields: Fields) -> ScriptEntry:
         """Turn an entry file of ours into a menu entry of our script."""
-        linux, initrds = first(fields, "linux") or "", foreign.initrds(fields)
-        title, name = first(fields, "title") or entry.title, guard_stem(entry.deployment_id)
+        linux, initrds = fields.first("linux") or "", foreign.initrds(fields)
+        title, name = fields.first("title") or entry.title, guard_stem(entry.deployment_id)
         start = self._kernels.start(entry, linux, initrds) if Firmware.UEFI in self._firmware else None
         uuid, efi = start or ("", ())
         if efi and Firmware.BIOS not in self._firmware:
@@ -378,7 +354,7 @@ class MenuPlan:
         names |= {f"{entry_stem_of(file)}.conf": entry_stem_of(file) for file in self._foreign_files()}
         names |= {entry.deployment_id: self._id(entry) for entry in self._ours}
         if identity not in names:
-            raise _unknown(identity)
+            raise unknown_entry(identity)
         return names[identity]
 
     def _block(self) -> bytes | None:
@@ -386,10 +362,7 @@ class MenuPlan:
 
     def _grubenv(self, old: bytes | None, new: bytes) -> list[Action]:
         location, why = self._state.place.grub / "grubenv", "default, next boot and tries of the menu"
-        if old == new:
-            return []
-        effect = Effect.ADD if old is None else Effect.REPLACE
-        return [WriteFile(location=location, data=new, why=why, effect=effect, volatile=True, in_place=True)]
+        return [] if old == new else [WriteFile(location=location, data=new, why=why, volatile=True, in_place=True)]
 
     def _write_scripts(self, old: Mapping[str, str], new: Mapping[str, str]) -> list[Action]:
         """Make scripts that say *old* say *new*."""
@@ -405,9 +378,12 @@ class MenuPlan:
         if new is None:
             return [RemovePath(location=location, why="it has no entries any more")]
         data = new.encode("utf-8", "surrogateescape")
-        return [WriteFile(location=location, data=data, why=why, effect=Effect.ADD if old is None else Effect.REPLACE)]
+        return [WriteFile(location=location, data=data, why=why)]
 
 
-def _unknown(identity: str) -> BootError:
-    message = f"the menu has no entry for {identity[:64]!r}"
-    return BootError(message, hint="run `cfs status` to see which deployments can be started")
+def _arguments(file: EntryFile) -> tuple[str, ...]:
+    return split_arguments(file.fields.first("options") or "")  # GRUB takes the first line only
+
+
+def _options(entry: BootEntry) -> str:
+    return join_arguments(entry.arguments)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import Action, BytesContent, CopyObject, Effect, RunCommand, WriteFile, read_all
+from cfs_core.plugin import Action, BytesContent, CopyObject, RunCommand, WriteFile, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cfs_core.plugin import CommandRunner, Location, TreeReader
+    from cfs_core.plugin import CommandRunner, Content, Location, TreeReader
     from cfs_grub.locate import Modules
 
 TOOLS = ("grub-mkimage", "grub2-mkimage")
@@ -28,6 +29,7 @@ _WELCOME = (
     "all_video", "biosdisk", "probe",
 )  # fmt: skip
 _SUPPORT = ("kernel.img", "lzma_decompress.img", "diskboot.img", "boot.img", "moddep.lst")
+_PLAIN = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_+-]*:(?:[ \t]+[A-Za-z0-9_][A-Za-z0-9_+-]*)*[ \t]*")
 _FILE_LIMIT = 16 * 1024 * 1024
 
 
@@ -52,9 +54,7 @@ def plan_program(
     chosen = _closure(image, modules, [name for name in (*REQUIRED, *_WELCOME) if name in modules.names])
     actions: list[Action] = []
     for name in [*(f"{module}.mod" for module in chosen), *_SUPPORT]:
-        content = (
-            BytesContent(replacements[name]) if name in replacements else image.content(f"{modules.directory}/{name}")
-        )
+        content = _support(image, modules, name, replacements)
         if content is not None:
             actions.append(CopyObject(location=directory / name, source=content, why="part of GRUB"))
     config = directory / "early.cfg"
@@ -63,8 +63,18 @@ def plan_program(
     options = ("-d", "{reads[0]}", "-O", modules.target, "-p", prefix, "-c", "{reads[1]}", "-o", "{writes[0]}")
     argv = (tool, *options, *chosen)
     why = f"makes GRUB for {modules.target} of the image's modules"
-    actions.append(RunCommand(argv=argv, reads=(directory, config), writes=(output,), why=why, effect=Effect.REPLACE))
+    actions.append(RunCommand(argv=argv, reads=(directory, config), writes=(output,), why=why))
     return actions
+
+
+def _support(image: TreeReader, modules: Modules, name: str, replacements: Mapping[str, bytes]) -> Content | None:
+    if name in replacements:
+        return BytesContent(replacements[name])
+    if name != "moddep.lst":
+        return image.content(f"{modules.directory}/{name}")
+    # grub-mkimage opens the files of the names that stand in it, wherever they lead: only real ones may
+    lines = support_file(image, modules, name).splitlines(keepends=True)
+    return BytesContent(b"".join(line for line in lines if _PLAIN.fullmatch(line.rstrip(b"\n"))))
 
 
 def program_bytes(image: TreeReader, modules: Modules) -> int:

@@ -36,7 +36,7 @@ class BootPlace:
 
     def spell(self, location: Location) -> str:
         """Return the path GRUB uses for *location* once its ``root`` is this filesystem."""
-        return self.prefix.rstrip("/") + location.path
+        return self.entries.spell(location)
 
 
 def boot_place(target: TargetView, volumes: frozenset[Volume], root_path: str) -> BootPlace:

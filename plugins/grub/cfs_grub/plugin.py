@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+from cfs_core.plugin import BootloaderProvider, Capability, EntryKind, Firmware, KernelForm, LoaderConsole, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cfs_core.plugin import Bootloader, PluginContext
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 def _make(context: PluginContext) -> Bootloader:
@@ -30,7 +30,9 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
             factory=_make,
             firmware=frozenset({Firmware.UEFI, Firmware.BIOS}),
             entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
+            kernels=frozenset({KernelForm.BZIMAGE, KernelForm.EFI, KernelForm.GZIP}),
             preference=10,
+            can=frozenset(Capability),
             marker_paths=(
                 "/usr/lib/grub/*-efi*/*",
                 "/usr/lib/grub/i386-pc/boot.img",
@@ -39,6 +41,22 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
                 "/usr/lib/efi/grub2/*",
                 "/usr/lib/ostree-boot/efi/EFI/*/grub*.efi",
                 "/usr/lib/bootupd/updates/EFI/*/grub*.efi",
+            ),
+            console=LoaderConsole(
+                name="GRUB",
+                started=(r"^GRUB loading", r"\bWelcome to GRUB", r"\bGNU GRUB +version"),
+                failed=(
+                    r"\berror: .*\S",
+                    r"^Entering rescue mode",
+                    r"^(?:grub rescue|grub)> ?$",
+                    r"^Failed to boot both default and fallback entries",
+                    r"^GRUB .*Error",  # boot.img: "GRUB Geom Error", "GRUB Hard Disk Error"
+                ),
+                harmless=(
+                    r"\berror: no suitable video mode found",
+                    r"\berror: .*\.pf2[`'. ]",
+                    r"\berror: (?:serial port|terminal) .*(?:not|n't) found",
+                ),
             ),
         )
     ]

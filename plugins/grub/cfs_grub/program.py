@@ -1,4 +1,4 @@
-"""What is inside EFI programs: whether one is signed, and of which modules a GRUB was made."""
+"""What is inside EFI programs: of which modules a GRUB was made."""
 
 from __future__ import annotations
 
@@ -20,12 +20,6 @@ _LIMIT = 2000
 
 _LIST_HEADER = struct.Struct("<4sIQQ")
 _OBJECT_HEADER = struct.Struct("<II")
-_CERTIFICATES = 4
-"""Number of the data directory of a PE file that holds its signatures."""
-
-_OPTIONAL_HEADER = {0x10B: 96, 0x20B: 112}
-"""Where data directories start in the optional header of PE32 and PE32+."""
-
 _LOADER = re.compile(rb"\\\0((?:[gG]\0[rR]\0[uU]\0[bB]\0)(?:[A-Za-z0-9_.]\0)*(?:[eE]\0[fF]\0[iI]\0))\0\0")
 
 
@@ -35,19 +29,6 @@ class BuiltIn:
 
     name: str
     data: bytes
-
-
-def is_signed(data: bytes) -> bool:
-    """Return whether an EFI program has signatures. Whose they are is not looked at."""
-    try:
-        (start,) = struct.unpack_from("<I", data, 0x3C)
-        (magic,) = struct.unpack_from("<H", data, start + 24)
-        if data[start : start + 4] != b"PE\0\0" or magic not in _OPTIONAL_HEADER:
-            return False
-        offset, size = struct.unpack_from("<II", data, start + 24 + _OPTIONAL_HEADER[magic] + 8 * _CERTIFICATES)
-    except struct.error:
-        return False
-    return bool(offset and size)
 
 
 def built_in(data: bytes) -> tuple[BuiltIn, ...]:

@@ -11,7 +11,6 @@ from cfs_core.bls import (
     EntryFile,
     Place,
     argument_deployment,
-    first,
     list_names,
     read_file,
     scan_entries,
@@ -131,7 +130,7 @@ class State:
             elif command.name == "blscfg" and self.sorting:
                 for file in self.sorted_files(self.sorting):
                     stem = entry_stem_of(file)
-                    options = split_arguments(first(file.fields, "options") or "")  # GRUB takes the first line only
+                    options = split_arguments(file.fields.first("options") or "")  # GRUB takes the first line only
                     tries = self.tries(file.identity)
                     entry = replace(file.entry(), name=stem, arguments=options, tries_left=tries)
                     yield Choice(id=stem, title=entry.title, entry=entry, path=path + stem)

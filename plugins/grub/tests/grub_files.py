@@ -2,7 +2,7 @@
 
 import struct
 
-from cfs_core.plugin import BytesContent
+from cfs_core.plugin import Architecture, BytesContent
 
 MODULES = (
     "part_gpt", "part_msdos", "fat", "ext2", "search", "search_fs_uuid", "normal", "configfile", "linux", "loadenv",
@@ -27,13 +27,18 @@ class Image:
         return self.files.get(path)
 
 
-def efi(body=b"", *, signed=False):
+MACHINES = {Architecture.AMD64: 0x8664, Architecture.ARM64: 0xAA64}
+
+
+def efi(body=b"", *, signed=False, architecture=Architecture.AMD64):
     """A PE32+ file with a certificate table, or without."""
     data = bytearray(64 + 24 + 112 + 16 * 8)
     data[:2] = b"MZ"
     struct.pack_into("<I", data, 0x3C, 64)
     data[64:68] = b"PE\0\0"
+    struct.pack_into("<HHIIIH", data, 64 + 4, MACHINES[architecture], 0, 0, 0, 0, 112 + 16 * 8)
     struct.pack_into("<H", data, 64 + 24, 0x20B)
+    struct.pack_into("<H", data, 64 + 24 + 68, 10)
     if signed:
         struct.pack_into("<II", data, 64 + 24 + 112 + 4 * 8, len(data) + len(body), 8)
     return bytes(data) + body + (b"PKCS #7." if signed else b"")

@@ -9,11 +9,11 @@ from grub_files import MODULES, Image, efi, elf, modules, program, shim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfs_core.plugin import Architecture, BootError
+from cfs_core.plugin import Architecture, BootError, find_pe
 from cfs_grub import bios, config, environment
 from cfs_grub.locate import find_modules, find_program, find_shim
 from cfs_grub.order import Sorting, best_first, file_versions, rpm_names, rpm_versions
-from cfs_grub.program import built_in, is_signed, loader_name
+from cfs_grub.program import built_in, loader_name
 from cfs_grub.script import find_commands, menu_entries, parse_script
 from cfs_grub.words import is_plain, kernel_view, linux_words, quote
 
@@ -276,8 +276,8 @@ def test_what_reads_entries_is_found_by_looking(names, sorting):
 
 
 def test_signatures_and_modules_of_programs():
-    assert is_signed(program(signed=True))
-    assert not is_signed(program())
+    assert find_pe(program(signed=True)).signed
+    assert not find_pe(program()).signed
     assert [module.name for module in built_in(program())] == list(MODULES)
     assert loader_name(shim()) == "grubx64.efi"
     assert loader_name(shim("grub.efi")) == "grub.efi"
@@ -291,7 +291,7 @@ def test_damaged_programs_are_read(data):
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(text) - 8))
         text[at : at + 8] = data.draw(st.binary(min_size=8, max_size=8))
-    is_signed(bytes(text))
+    find_pe(bytes(text))
     built_in(bytes(text))
     loader_name(bytes(text))
     built_in(b"mimg" + bytes(4) + (24).to_bytes(8, "little") + (1 << 60).to_bytes(8, "little") + elf("x"))
@@ -308,7 +308,7 @@ def test_a_real_program_says_what_it_was_made_of(tmp_path):
     names = {module.name for module in built_in(data)}
     assert names >= {"part_gpt", "ext2", "linux", "boot", "fshelp"}
     assert not names & {"xfs", "normal", "test"}
-    assert not is_signed(data)
+    assert not find_pe(data).signed
 
 
 @pytest.mark.parametrize("root", ["/usr/lib/grub", "/usr/share/grub2", "/usr/lib64/grub"])

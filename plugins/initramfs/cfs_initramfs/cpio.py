@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import ImageError, LimitError
@@ -22,16 +22,24 @@ ENTRY_LIMIT = 500_000
 TOTAL_LIMIT = 4 * 1024 * 1024 * 1024
 KEPT_LIMIT = 1024 * 1024
 SKIP = 1024 * 1024
+HEAD = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class CpioFile:
-    """One entry. ``name`` has no leading ``./`` or ``/``; ``data`` is None where the content was not asked for."""
+    """One entry. ``name`` has no leading ``./`` or ``/``; ``data`` is None where the content was not asked for.
+
+    ``head`` are the first bytes of a file that can be executed, ``links`` the number of names it has, and
+    ``compression`` that of the archive.
+    """
 
     name: str
     mode: int
     size: int
     data: bytes | None
+    head: bytes = b""
+    links: int = 1
+    compression: str | None = None
 
     @property
     def is_link(self) -> bool:
@@ -42,7 +50,7 @@ class CpioFile:
 def read_initramfs(file: BinaryIO, keep: Callable[[str], bool]) -> Iterator[CpioFile]:
     """Yield the entries of all archives in *file*, later ones override earlier ones. Memory stays flat.
 
-    *keep* says whose content is wanted (up to 1 MiB each).
+    *keep* says whose content is wanted (up to 1 MiB each); targets of links are always there.
 
     Raises:
         UnknownCompressionError: a segment that cannot be read here.
@@ -58,7 +66,8 @@ def read_initramfs(file: BinaryIO, keep: Callable[[str], bool]) -> Iterator[Cpio
             continue
         inflated = InflatedStream(raw, kind)
         while budget.skip(inflated.skip_zeros()) and (first := inflated.take(4)):
-            yield from _archive(inflated, keep, budget, first)
+            for entry in _archive(inflated, keep, budget, first):
+                yield replace(entry, compression=kind)
 
 
 @dataclass(slots=True)
@@ -109,13 +118,14 @@ def _archive(stream: Stream, keep: Callable[[str], bool], budget: _Budget, first
             return
         text = name.decode("utf-8", "surrogateescape")
         text = "/".join(part for part in text.split("/") if part not in {"", "."})
-        data = None
-        if size <= KEPT_LIMIT and keep(text):
+        data, head = None, b""
+        if (stat.S_ISLNK(mode) and size <= PATH_LIMIT) or (size <= KEPT_LIMIT and keep(text)):
             data = _exactly(stream, size)
         else:
-            _skip(stream, size)
+            head = _exactly(stream, min(size, HEAD)) if stat.S_ISREG(mode) and mode & 0o111 else b""
+            _skip(stream, size - len(head))
         _align(stream, start)
-        yield CpioFile(text, mode, size, data)
+        yield CpioFile(text, mode, size, data, head, fields[4])
 
 
 def _fields(header: bytes) -> list[int]:

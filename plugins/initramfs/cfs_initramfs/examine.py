@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cfs_core.plugin import Initramfs, InitramfsVerdict
 from cfs_initramfs.cpio import read_initramfs
 from cfs_initramfs.handlers import CFS, HANDLERS
+from cfs_initramfs.programs import INIT, Programs
 from cfs_initramfs.segments import UnknownCompressionError
 from cfs_initramfs.uki import initrd_section
 
@@ -36,6 +37,8 @@ class Contents:
     modules: set[tuple[str, str]] = field(default_factory=set)
     versions: set[str] = field(default_factory=set)
     config: bytes | None = None
+    programs: Programs = field(default_factory=Programs)
+    compressions: set[str] = field(default_factory=set)
 
 
 class EarlyBoot(Initramfs):
@@ -87,6 +90,9 @@ def read_contents(file: BinaryIO) -> Contents:
     """
     contents = Contents()
     for entry in read_initramfs(file, _is_kept):
+        contents.programs.add(entry)
+        if entry.compression is not None:
+            contents.compressions.add(entry.compression)
         module = MODULE_PATH.fullmatch(entry.name)
         if module:
             contents.modules.add((module.group(1), module.group(2)))
@@ -123,6 +129,9 @@ def _problem(
             f"rebuild the initramfs so that {handler.service} is wanted by initrd-root-fs.target; "
             "the generator's module was perhaps added by hand",
         )
+    stopped = _start_problem(contents, artifacts, image)
+    if stopped is not None:
+        return _refusal(handler, *stopped)
     version = artifacts.kernel_version
     if contents.versions and version and version not in contents.versions:
         return _refusal(
@@ -138,6 +147,30 @@ def _problem(
                 f"add the module {name} to the initramfs",
             )
     return _config_problem(handler, contents, image) if handler is CFS else None
+
+
+def _start_problem(contents: Contents, artifacts: BootArtifacts, image: TreeReader) -> tuple[str, str] | None:
+    """Return why the kernel does not come as far as early boot, and what helps; None if it does."""
+    version = artifacts.kernel_version
+    unknown = sorted(contents.compressions - _unpacked_by(image, version, contents.compressions))
+    if unknown:
+        reason = f"the initramfs is compressed with {', '.join(unknown)}, which kernel {version} cannot unpack"
+        return reason, f"compress it otherwise: the kernel's configuration lacks CONFIG_RD_{unknown[0].upper()}"
+    named = [word.partition("=")[2] for word in artifacts.sealed_arguments if word.startswith("rdinit=")]
+    path = named[-1] if named else INIT
+    problem = contents.programs.problem(path, artifacts.architecture)
+    if problem:
+        return f"{path} of the initramfs cannot be started: {problem}", "build the initramfs again, in the image"
+    return None
+
+
+def _unpacked_by(image: TreeReader, version: str, used: set[str]) -> set[str]:
+    """Return the compressions that a kernel's configuration has built in; all that are *used* where there is none."""
+    for path in (f"/usr/lib/modules/{version}/config", f"/boot/config-{version}"):
+        text = image.read(path)
+        if text is not None:
+            return {word.decode().lower() for word in re.findall(rb"(?m)^CONFIG_RD_([A-Z0-9]+)=y$", text)}
+    return used
 
 
 def _refusal(handler: Handler, reason: str, hint: str) -> InitramfsVerdict:

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
     import click
 
-    from cfs_core.plugin import Initramfs, PluginContext
+    from cfs_core.plugin import CommandContext, Initramfs, PluginContext
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
-def _make_install(_context: None) -> click.Command:
+def _make_install(_context: CommandContext) -> click.Command:
     from cfs_initramfs.commands import make_install
 
     return make_install()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import lzma
 import struct
 
 import pytest
 
-from cfs_core.plugin import BootArtifacts, BytesContent, EntryKind, ImageError
+from cfs_core.plugin import Architecture, BootArtifacts, BytesContent, EntryKind, ImageError
 from cfs_initramfs.examine import EarlyBoot
 from cfs_testkit.initrds import cpio
+from cfs_testkit.programs import program
 from cfs_testkit.trees import image_of
 
 VERSION = "6.12.0-test"
 UNITS = "usr/lib/systemd/system"
+INIT = {"init": "-> usr/lib/systemd/systemd", "usr/lib/systemd/systemd": program()}
 MODULES = {
     f"usr/lib/modules/{VERSION}/kernel/fs/erofs/erofs.ko.xz": "m",
     f"usr/lib/modules/{VERSION}/kernel/fs/overlayfs/overlay.ko.xz": "m",
@@ -21,16 +24,19 @@ MODULES = {
 CFS = {
     "usr/lib/cfs/cfs-setup-root": "#!/bin/sh\n# CFS_SETUP_ROOT_VERSION=1\n",
     f"{UNITS}/initrd-root-fs.target.requires/cfs-setup-root.service": "-> ../cfs-setup-root.service",
+    **INIT,
     **MODULES,
 }
 BOOTC = {
     "usr/lib/bootc/initramfs-setup": "ELF",
     f"{UNITS}/initrd-root-fs.target.wants/bootc-root-setup.service": "-> ../bootc-root-setup.service",
+    **INIT,
     **MODULES,
 }
 COMPOSEFS_RS = {
     "bin/composefs-setup-root": "ELF",
     "etc/systemd/system/initrd-root-fs.target.wants/composefs-setup-root.service": "-> x",
+    **INIT,
     **MODULES,
 }
 CONFIG = "/usr/lib/composefs/setup-root-conf.toml"
@@ -132,6 +138,58 @@ def test_a_compression_that_cannot_be_read_is_refused_with_advice():
     said = verdict(CFS, initrd=BytesContent(b"\x89LZO\0\r\n\x1a\n" + bytes(64)))
     assert said.supported is False
     assert "lzo" in said.reason
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"init": "-> usr/lib/systemd/nothing"}, "/init of the initramfs cannot be started: it is a link to usr/lib"),
+        ({"init": "just words\n"}, "neither an ELF file nor a script"),
+        ({"init": ""}, "neither an ELF file nor a script"),
+        ({"init": "#!/bin/sh\n"}, "its interpreter /bin/sh: it is not there"),
+        (
+            {"init": "#!/bin/sh\n", "bin": "-> usr/bin", "usr/bin/sh": program("arm64")},
+            "for arm64, and the kernel is for",
+        ),
+        (
+            {"usr/lib/systemd/systemd": program(interpreter="/lib64/ld.so")},
+            "its interpreter /lib64/ld.so: it is not there",
+        ),
+        ({"init": "-> other", "other": "-> init"}, "cannot be started"),
+    ],
+)
+def test_an_init_that_no_kernel_starts_is_refused(files, problem):
+    said = verdict(CFS | files, architecture=Architecture.AMD64)
+    assert said.supported is False
+    assert problem in said.reason
+    assert said.hint
+
+
+def test_links_and_interpreters_of_an_init_are_followed():
+    loader = {"lib64": "-> usr/lib64", "usr/lib64/ld.so": "-> ../lib/ld.so", "usr/lib/ld.so": program()}
+    assert verdict(CFS | {"usr/lib/systemd/systemd": program(interpreter="/lib64/ld.so"), **loader}).supported
+    shell = {"init": "#! /bin/sh -e\n", "bin/sh": "-> busybox", "bin/busybox": program()}
+    assert verdict(CFS | shell).supported
+
+
+def test_no_init_at_all():
+    said = verdict({path: data for path, data in CFS.items() if path != "init"})
+    assert (said.supported, "/init of the initramfs cannot be started: it is not there" in said.reason) == (False, True)
+    other = {"usr/sbin/start": program()}
+    assert verdict(CFS | other, sealed_arguments=("rdinit=/sbin/start", "rdinit=/usr/sbin/start")).supported
+    assert verdict(CFS | other, sealed_arguments=("rdinit=/sbin/start",)).supported is False
+
+
+@pytest.mark.parametrize("place", ["/usr/lib/modules/{}/config", "/boot/config-{}"])
+def test_every_part_must_be_compressed_as_the_kernel_knows(place):
+    packed = BytesContent(cpio({"kernel/x.bin": "x"}) + lzma.compress(cpio(CFS), check=lzma.CHECK_CRC32))
+    config = "CONFIG_RD_GZIP=y\n# CONFIG_RD_XZ is not set\n"
+    said = verdict(CFS, {place.format(VERSION): config}, initrd=packed)
+    assert said.supported is False
+    assert "compressed with xz" in said.reason
+    assert "CONFIG_RD_XZ" in said.hint
+    assert verdict(CFS, {place.format(VERSION): "CONFIG_RD_XZ=y\n"}, initrd=packed).supported
+    assert verdict(CFS, initrd=packed).supported
 
 
 @pytest.mark.parametrize(

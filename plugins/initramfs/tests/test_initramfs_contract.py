@@ -3,6 +3,7 @@
 from types import MappingProxyType
 
 from cfs_testkit.contracts import InitramfsContract
+from cfs_testkit.programs import program
 
 MODULES = "/usr/lib/modules/6.12.0/modules.builtin"
 IMAGE = MappingProxyType({MODULES: "kernel/fs/erofs/erofs.ko\nkernel/fs/overlayfs/overlay.ko\n"})
@@ -14,6 +15,7 @@ class TestCfs(InitramfsContract):
     initrd_files = MappingProxyType(
         {
             "init": "-> usr/lib/systemd/systemd",
+            "usr/lib/systemd/systemd": program(),
             "usr/lib/cfs/cfs-setup-root": "#!/bin/sh\nCFS_SETUP_ROOT_VERSION=1\n",
             "usr/lib/systemd/system/initrd-root-fs.target.wants/cfs-setup-root.service": "-> ../cfs-setup-root.service",
         }
@@ -25,6 +27,7 @@ class TestBootc(InitramfsContract):
     image_files = IMAGE
     initrd_files = MappingProxyType(
         {
+            "init": program(),
             "usr/lib/bootc/initramfs-setup": "ELF",
             "usr/lib/systemd/system/initrd-root-fs.target.requires/bootc-root-setup.service": "-> ../x.service",
         }

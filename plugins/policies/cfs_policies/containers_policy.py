@@ -16,7 +16,7 @@ from cfs_policies.simple_signing import ATOMIC, COSIGN, Keyring, SignatureInvali
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cfs_core.plugin import CommandRunner, ResolvedImage, Transport
+    from cfs_core.plugin import CommandRunner, Fetcher, ResolvedImage
     from cfs_policies.places import Places
     from cfs_policies.policy_json import Identity, PolicyFile, Requirement
     from cfs_policies.simple_signing import Claim
@@ -30,7 +30,7 @@ class ContainersPolicy(Policy):
         self._commands = commands
         self._scratch = scratch
 
-    def judge(self, image: ResolvedImage, transport: Transport) -> PolicyVerdict:
+    def judge(self, image: ResolvedImage, transport: Fetcher) -> PolicyVerdict:
         """Decide by the most specific scope of policy.json.
 
         Raises:
@@ -45,7 +45,7 @@ class ContainersPolicy(Policy):
             verified += verdict.verified
         return PolicyVerdict(accepted=True, reason=f"{self._places.policy}, {scope}", verified=tuple(verified))
 
-    def _meet(self, requirement: Requirement, image: ResolvedImage, transport: Transport) -> PolicyVerdict:
+    def _meet(self, requirement: Requirement, image: ResolvedImage, transport: Fetcher) -> PolicyVerdict:
         match requirement.kind:
             case "insecureAcceptAnything":
                 return PolicyVerdict(accepted=True, reason="anything is accepted")
@@ -74,7 +74,7 @@ class ContainersPolicy(Policy):
         return _unsigned(refused)
 
 
-def _sigstore_signed(requirement: Requirement, image: ResolvedImage, transport: Transport) -> PolicyVerdict:
+def _sigstore_signed(requirement: Requirement, image: ResolvedImage, transport: Fetcher) -> PolicyVerdict:
     keys = load_keys(requirement.keys.read() if requirement.keys else [])
     refused = []
     for number, (payload, signature) in enumerate(attached(image, transport), 1):

@@ -10,7 +10,7 @@ from cfs_core.plugin import ConfigError, Digest, ImageError, Policy, PolicyVerdi
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cfs_core.plugin import ResolvedImage, Transport
+    from cfs_core.plugin import Fetcher, ResolvedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class DigestPinned(Policy):
             msg = f"policy.settings.digest-pinned.digests: {error}"
             raise ConfigError(msg, hint=error.hint) from error
 
-    def judge(self, image: ResolvedImage, transport: Transport) -> PolicyVerdict:
+    def judge(self, image: ResolvedImage, transport: Fetcher) -> PolicyVerdict:
         """Accept what is named by digest, and is on the list if there is one."""
         del transport
         named = image.reference.digest

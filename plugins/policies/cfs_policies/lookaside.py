@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from cfs_core.plugin import ConfigError, TransferTimeoutError, TransportError, open_regular
+from cfs_core.plugin import ConfigError, TransferTimeoutError, TransportError, clean_address, clean_text, open_regular
 from cfs_policies.scopes import docker_scopes
 
 if TYPE_CHECKING:
@@ -62,8 +62,9 @@ def _load(folder: Path) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-            msg = f"{path} cannot be read: {error!s:.200}"
-            raise ConfigError(msg) from error
+            # not as the cause: the parser shows the line, and what stands in it may be a password
+            msg = f"{path} cannot be read: {_reason(error)}"
+            raise ConfigError(msg, hint="it has to be YAML as containers-registries.d(5) describes it") from None
         if not isinstance(content, dict) or not isinstance(content.get("docker") or {}, dict):
             msg = f"{path} is not a table of signature places"
             raise ConfigError(msg)
@@ -88,9 +89,22 @@ def _url(namespace: object, scope: str) -> str | None:
         raise ConfigError(msg)
     value = namespace.get("lookaside") or namespace.get("sigstore")
     if value is not None and (not isinstance(value, str) or urlsplit(value).scheme not in ("file", "http", "https")):
-        msg = f"{scope} in registries.d has the signature place {value!r}"
+        msg = f"{scope} in registries.d has the signature place {clean_address(str(value))!r}"
         raise ConfigError(msg, hint="write file:///PATH or https://HOST/PATH")
     return value
+
+
+def _reason(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}: " if mark is not None else ""
+    return where + clean_text(
+        getattr(error, "problem", None) or getattr(error, "strerror", None) or type(error).__name__
+    )
+
+
+def _host(url: str) -> str:
+    """Return ``host[:port]``: an address may have a user and a password before it."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _fetch(url: str) -> bytes | None:
@@ -102,9 +116,9 @@ def _fetch(url: str) -> bytes | None:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            msg = f"signature {url} cannot be read: {error.strerror}"
+            msg = f"signature {clean_address(url)} cannot be read: {error.strerror}"
             raise TransportError(msg) from error
-    return _in_time(lambda: _fetch_from_server(url), parts.netloc)
+    return _in_time(lambda: _fetch_from_server(url), _host(url))
 
 
 def _in_time(fetch: Callable[[], bytes | None], host: str) -> bytes | None:
@@ -126,7 +140,7 @@ def _in_time(fetch: Callable[[], bytes | None], host: str) -> bytes | None:
 
 
 def _fetch_from_server(url: str) -> bytes | None:
-    host = urlsplit(url).netloc
+    host = _host(url)
     request = urllib.request.Request(url, headers={"User-Agent": "cfs-policies"})  # noqa: S310 - schemes are checked
     try:
         with urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT_SECONDS) as answer:
@@ -138,7 +152,7 @@ def _fetch_from_server(url: str) -> bytes | None:
             msg = f"{host} answered {error.code} for a signature"
             raise TransportError(msg) from error
     except (OSError, ValueError, HTTPException) as error:
-        msg = f"signatures cannot be fetched from {host}: {error!s:.200}"
+        msg = f"signatures cannot be fetched from {host}: {clean_text(error)}"
         raise TransportError(msg) from error
 
 
@@ -164,13 +178,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         """Return what to ask for instead."""
         if urlsplit(newurl).scheme not in ("http", "https"):
-            words = f"redirects to {newurl:.100}"
+            words = f"redirects to {clean_address(newurl)}"
             raise urllib.error.URLError(words)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _bounded(data: bytes, url: str) -> bytes:
     if len(data) > _SIGNATURE_LIMIT:
-        msg = f"signature {url} is longer than {_SIGNATURE_LIMIT} bytes"
+        msg = f"signature {clean_address(url)} is longer than {_SIGNATURE_LIMIT} bytes"
         raise TransportError(msg)
     return data

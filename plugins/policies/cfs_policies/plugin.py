@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import PolicyProvider, hookimpl
+from cfs_core.plugin import PolicyProvider, ProviderSetting, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cfs_core.plugin import PluginContext, Policy
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 def _digest_pinned(context: PluginContext) -> Policy:
@@ -34,11 +34,18 @@ def cfs_register_policies() -> Iterable[PolicyProvider]:
     """Offer judgements about images."""
     return (
         PolicyProvider(
-            name="digest-pinned", summary="only images that are asked for by digest", factory=_digest_pinned
+            name="digest-pinned",
+            summary="only images that are asked for by digest",
+            factory=_digest_pinned,
+            settings=(ProviderSetting(name="digests", kind="texts", summary="digests of images that are accepted"),),
         ),
         PolicyProvider(
             name="containers-policy",
             summary="what policy.json demands, as podman and skopeo read it",
             factory=_containers_policy,
+            settings=(
+                ProviderSetting(name="policy-json", kind="text", summary="path of policy.json"),
+                ProviderSetting(name="registries-d", kind="text", summary="path of the directory registries.d"),
+            ),
         ),
     )

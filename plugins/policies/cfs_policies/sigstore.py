@@ -19,7 +19,7 @@ from cfs_policies.simple_signing import SignatureInvalidError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cfs_core.plugin import ResolvedImage, Transport
+    from cfs_core.plugin import Fetcher, ResolvedImage
 
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
@@ -49,7 +49,7 @@ def load_keys(keys: Sequence[bytes]) -> list[PublicKey]:
     return found
 
 
-def attached(image: ResolvedImage, transport: Transport) -> Iterator[tuple[bytes, str]]:
+def attached(image: ResolvedImage, transport: Fetcher) -> Iterator[tuple[bytes, str]]:
     """Yield the signatures attached to an image: payload, and signature in base64.
 
     Raises:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+import traceback
 from types import SimpleNamespace
 
 import pytest
 
-from cfs_core.plugin import Digest, TransferTimeoutError, TransportError
+from cfs_core.plugin import ConfigError, Digest, TransferTimeoutError, TransportError, without_secrets
 from cfs_policies import lookaside
 from cfs_policies.names import Named
 from cfs_testkit import faults
@@ -53,3 +54,29 @@ def test_a_redirect_to_something_else_is_an_error_of_the_transport(registry_serv
     registry_server.fault("/sigs/", faults.Redirect(location, 302), forever=True)
     with pytest.raises(TransportError):
         fetch()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://alice:hidden@HOST/sigs",
+        "http://hidden@HOST/sigs",
+        "http://HOST/sigs?token=hidden",
+        "ftp://alice:hidden@HOST/sigs",
+        "'http://alice:hidden@HOST",
+        "http://alice:hidden@127.0.0.1:1/sigs",
+    ],
+)
+@pytest.mark.parametrize("fault", [faults.Status(500), faults.Redirect("ftp://alice:hidden@x/?hidden", 302)])
+def test_users_passwords_and_queries_of_an_address_are_not_shown(registry_server, tmp_path, place, fault):
+    registry_server.fault("/", fault, forever=True)
+    host = registry_server.url("").partition("//")[2]
+    (tmp_path / "x.yaml").write_text(
+        f"default-docker:\n  lookaside: {place.replace('HOST', host).replace('DIR', str(tmp_path / 'x.yaml'))}\n"
+    )
+    places = SimpleNamespace(registries_d=tmp_path, lookaside=tmp_path)
+    with pytest.raises((ConfigError, TransportError)) as caught:
+        list(lookaside.signatures(Named("quay.io/a/b", "1"), Digest.of(b"x"), places))
+    error = caught.value
+    assert "hidden" not in f"{error} {error.hint} {error.facts}"
+    assert "hidden" not in without_secrets("".join(traceback.format_exception(error)))

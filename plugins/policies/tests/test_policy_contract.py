@@ -7,7 +7,7 @@ import pytest
 from cfs_core.plugin import Digest, ImageReference
 from cfs_testkit.contracts import PolicyContract
 from cfs_testkit.images import build_image
-from cfs_testkit.memory_transport import MemoryTransport
+from cfs_testkit.memory_transport import MemoryFetcher
 
 IMAGE = build_image([{"usr/x": "x"}])
 
@@ -22,11 +22,11 @@ class TestDigestPinned(PolicyContract):
 
     @pytest.fixture
     def acceptable(self):
-        return MemoryTransport(IMAGE, reference=under("example.test/image", Digest.parse(IMAGE.digest)))
+        return MemoryFetcher(IMAGE, reference=under("example.test/image", Digest.parse(IMAGE.digest)))
 
     @pytest.fixture
     def unacceptable(self):
-        return MemoryTransport(IMAGE, reference=under("example.test/image"))
+        return MemoryFetcher(IMAGE, reference=under("example.test/image"))
 
 
 class TestContainersPolicy(PolicyContract):
@@ -42,8 +42,8 @@ class TestContainersPolicy(PolicyContract):
 
     @pytest.fixture
     def acceptable(self):
-        return MemoryTransport(IMAGE, reference=under("example.test/good"))
+        return MemoryFetcher(IMAGE, reference=under("example.test/good"))
 
     @pytest.fixture
     def unacceptable(self):
-        return MemoryTransport(IMAGE, reference=under("example.test/bad"))
+        return MemoryFetcher(IMAGE, reference=under("example.test/bad"))

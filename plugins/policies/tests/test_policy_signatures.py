@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from cfs_core.image.resolve import resolve
-from cfs_core.plugin import CfsError
+from cfs_core.plugin import CfsError, Fetcher
 from cfs_core.system.command import HostCommands
 from cfs_policies.containers_policy import ContainersPolicy
 from cfs_policies.places import Places
@@ -61,7 +61,7 @@ class Setting:
 
 @pytest.fixture
 def setting(tmp_path, registry_server):
-    return Setting(tmp_path, registry_server, RegistryTransport())
+    return Setting(tmp_path, registry_server, Fetcher(RegistryTransport()))
 
 
 def test_reject_and_accept(setting):

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cfs_core.plugin import Architecture, BootError, Firmware
-from cfs_prove.report import FailureKind
+from cfs_core.plugin import Architecture, BootError, Event, Firmware, OutputFormat
+from cfs_prove.report import Accelerator, FailureKind
 
 if TYPE_CHECKING:
-    from cfs_prove.report import ProofReport
+    from collections.abc import Iterator, Sequence
+
+    from cfs_core.plugin import CommandContext
+    from cfs_prove.report import ProofReport, Stage
 
 HELP = """
-Boot DISK in a virtual machine, without changing it, and say what it saw: loader, kernel, composefs root with fs-verity
-required, state of systemd, seconds for each. Exit status 0 only if all of it was seen. A system before systemd 256
-cannot tell all of it: it is proven only with --allow-console-evidence.
+Boot DISK in a virtual machine, without changing it, and say what it saw: loader, kernel with the arguments of the boot
+entry, composefs root with fs-verity required, state of systemd, seconds for each. Exit status 0 only if all of it was
+seen. A system before systemd 256 cannot tell all of it: it is proven only with --allow-console-evidence.
+
+What a disk says of itself is worth as much as the disk is trusted.
 
 \b
 Example:
@@ -26,6 +31,7 @@ Example:
 """
 
 PROOF_FAILED = "look at the console's last lines above, or keep all of it with --console-log FILE"
+FIRMWARE = {"uefi": (Firmware.UEFI,), "bios": (Firmware.BIOS,), "both": (Firmware.UEFI, Firmware.BIOS)}
 
 
 class UnprovenError(BootError):
@@ -34,20 +40,25 @@ class UnprovenError(BootError):
     code = "boot.unproven"
 
 
-def make_prove() -> click.Command:
+def make_prove(context: CommandContext) -> click.Command:
     """Return the command."""
     return click.Command(
         "prove",
-        callback=_prove,
+        callback=functools.partial(_prove, context),
         help=HELP,
         short_help="Boot a disk in a virtual machine and say what it saw.",
         params=[
             click.Argument(["disk"], type=click.Path(path_type=Path)),
             click.Option(
-                ["--firmware"], type=click.Choice(["uefi", "bios"]), default="uefi", show_default=True
+                ["--firmware"], type=click.Choice(list(FIRMWARE)), default="uefi", show_default=True,
+                help="What starts the disk; both: one boot each.",
             ),
             click.Option(
-                ["--timeout"],
+                ["--loader"], metavar="NAME",
+                help="Bootloader the disk was made with; default: the one whose menu is on it.",
+            ),
+            click.Option(
+                ["--timeout", "timeout_seconds"],
                 type=click.FloatRange(min=1),
                 default=300,
                 show_default=True,
@@ -55,17 +66,21 @@ def make_prove() -> click.Command:
                 help="Seconds after which the boot has failed.",
             ),
             click.Option(
-                ["--memory"], type=click.IntRange(min=256), default=1024, show_default=True, metavar="MIB",
+                ["--memory", "memory_mib"],
+                type=click.IntRange(min=256),
+                default=1024,
+                show_default=True,
+                metavar="MIB",
                 help="Memory of the virtual machine.",
             ),
             click.Option(
-                ["--arch"],
+                ["--arch", "architecture"],
                 type=click.Choice([Architecture.AMD64.value, Architecture.ARM64.value]),
                 help="Architecture of the disk's system; default: this machine's.",
             ),
             click.Option(
                 ["--accelerator"],
-                type=click.Choice(["auto", "kvm", "tcg"]),
+                type=click.Choice([each.value for each in Accelerator]),
                 default="auto",
                 show_default=True,
                 help="KVM where it works, or emulation.",
@@ -88,79 +103,103 @@ def make_prove() -> click.Command:
             click.Option(
                 ["--console-log"], type=click.Path(path_type=Path, dir_okay=False), help="Keep the console's output."
             ),
-            click.Option(
-                ["--format", "output"],
-                type=click.Choice(["text", "json"]),
-                default="text",
-                show_default=True,
-                help="Form of the result.",
-            ),
         ],
     )  # fmt: skip
 
 
 def _prove(
+    context: CommandContext,
     disk: Path,
     *,
     firmware: str,
-    timeout: float,
-    memory: int,
-    arch: str | None,
-    output: str,
+    loader: str | None,
+    architecture: str | None,
     **choices: Any,  # noqa: ANN401 - options under the names ProofOptions has
 ) -> None:
-    from cfs_prove.proof import ProofOptions, prove
+    from cfs_prove.proof import ProofOptions
 
-    options = ProofOptions(
-        firmware=Firmware(firmware),
-        timeout_seconds=timeout,
-        memory_mib=memory,
-        architecture=Architecture(arch) if arch else None,
-        **choices,
+    options = {"architecture": Architecture(architecture) if architecture else None, **choices}
+    several = len(FIRMWARE[firmware]) > 1
+    reports = []
+    for each in FIRMWARE[firmware]:
+        report = _boot(context, disk, ProofOptions(firmware=each, **_log_of(options, each, several=several)), loader)
+        reports.append(report)
+        if context.output.format is OutputFormat.TEXT:
+            for line in _lines(report):
+                context.output.say(line)
+    if context.output.format is OutputFormat.JSON:
+        proven = all(report.proven for report in reports)
+        proofs = [report.as_json() for report in reports]
+        context.output.show({"proven": proven, "proofs": proofs} if several else proofs[0])
+    _refuse(reports)
+
+
+def _log_of(options: dict[str, Any], firmware: Firmware, *, several: bool) -> dict[str, Any]:
+    """Return the options, with a console log for each of several boots: ``log.uefi``, ``log.bios``."""
+    log = options.get("console_log")
+    if log is None or not several:
+        return options
+    return {**options, "console_log": log.with_name(f"{log.name}.{firmware.value}")}
+
+
+def _boot(context: CommandContext, disk: Path, options: Any, loader: str | None) -> ProofReport:  # noqa: ANN401 - ProofOptions, imported when needed
+    from dataclasses import replace
+
+    from cfs_prove import machine
+    from cfs_prove.expectation import expect
+    from cfs_prove.proof import prove
+
+    machine.disk_format(disk, options.disk_format)  # what cannot be read at all is refused in prove's own words
+    expected = expect(disk, context.boot_menus, firmware=options.firmware, loader=loader)
+
+    def on_stage(stage: Stage, seconds: float) -> None:
+        context.emit(Event(name="prove.stage", facts={"stage": stage.value, "seconds": seconds}))
+
+    return prove(
+        disk,
+        replace(options, expected=expected),
+        progress=lambda text: context.output.tell(f"prove: {text}"),
+        on_stage=on_stage,
+        scratch=context.scratch,
     )
-    report = prove(disk, options, progress=_tell if output == "text" else _tell_nobody)
-    if output == "json":
-        click.echo(json.dumps(report.as_json(), indent=2))
-    else:
-        _show(report)
-    if report.failure is not None:
-        kind = UnprovenError if report.failure.kind is FailureKind.UNPROVEN else BootError
-        hint = report.failure.hint or PROOF_FAILED
-        raise kind(report.failure.message, hint=hint, facts={"failure": report.failure.kind.value})
 
 
-def _tell(text: str) -> None:
-    click.echo(f"prove: {text}", err=True)
+def _refuse(reports: Sequence[ProofReport]) -> None:
+    """Raise what the first boot that was no proof says.
+
+    Raises:
+        BootError: one of them was none.
+    """
+    for report in reports:
+        if report.failure is not None:
+            kind = UnprovenError if report.failure.kind is FailureKind.UNPROVEN else BootError
+            hint = report.failure.hint or PROOF_FAILED
+            raise kind(report.failure.message, hint=hint, facts={"failure": report.failure.kind.value})
 
 
-def _tell_nobody(_text: str) -> None:
-    """Keep standard error clean for programs."""
-
-
-def _show(report: ProofReport) -> None:
-    click.echo(f"{report.disk}: {report.firmware}, QEMU {report.qemu_version} ({report.accelerator})")
+def _lines(report: ProofReport) -> Iterator[str]:
+    loader = f", made with {report.bootloader}" if report.bootloader else ""
+    yield f"{report.disk}: {report.firmware}{loader}, QEMU {report.qemu_version} ({report.accelerator})"
     for item in report.stages:
         seconds = f"{item.seconds:7.1f} s" if item.seconds is not None else " " * 9
-        click.echo(f"  {'✓' if item.reached else '✗'} {item.stage.value:<9}{seconds}  {item.detail}".rstrip())
+        yield f"  {'✓' if item.reached else '✗'} {item.stage.value:<9}{seconds}  {item.detail}".rstrip()
     if report.os_name:
-        click.echo(f"system:  {report.os_name}")
+        yield f"system:  {report.os_name}"
     if report.root is not None:
         verity = "required" if report.root.verity_required else "NOT required"
         kind = "composefs" if report.root.image_id else report.root.filesystem
-        click.echo(f"root:    {kind}, fs-verity {verity}")
+        yield f"root:    {kind}, fs-verity {verity}"
     if report.system_state:
         failed = f", failed: {', '.join(report.failed_units)}" if report.failed_units else ""
-        click.echo(f"systemd: {report.system_state}{failed}")
+        yield f"systemd: {report.system_state}{failed}"
     for note in report.notes:
-        click.echo(f"note:    {note}")
+        yield f"note:    {note}"
     if report.failure is None:
-        click.echo(f"proven in {report.seconds:.1f} s")
+        yield f"proven in {report.seconds:.1f} s"
         return
-    click.echo("last lines of the console:")
-    for line in report.console_tail:
-        click.echo(f"  | {line}")
+    yield "last lines of the console:"
+    yield from (f"  | {line}" for line in report.console_tail)
     if report.findings:
-        click.echo("what it said of failure:")
-        for line in report.findings:
-            click.echo(f"  | {line}")
-    click.echo(f"NOT proven: {report.failure.kind.value}")
+        yield "what it said of failure:"
+        yield from (f"  | {line}" for line in report.findings)
+    yield f"NOT proven: {report.failure.kind.value}"

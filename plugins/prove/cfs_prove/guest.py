@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import base64
 import re
+import secrets
 from dataclasses import dataclass, field
 
 from cfs_prove.report import RootFacts
+from cfs_prove.text import visible
 
 PORT = "cfs.prove"
+MOST_LINES = 20
+"""Failed units, and lines of the kernel's log, that are told."""
+
 SCRIPT_CREDENTIAL = "cfs.prove.script"
 
 UNIT = f"""\
@@ -34,16 +39,21 @@ DROP_IN = """\
 Wants=cfs-prove.service
 """
 
+NONCE = "@NONCE@"
+"""Where the run's secret stands in the script."""
+
 SCRIPT = f"""\
 for port in /dev/virtio-ports/{PORT} /dev/ttyS1; do
     [ -c "$port" ] && break
 done
 exec >"$port"
-say() {{ printf 'cfs-prove %s\\n' "$*"; }}
+say() {{ printf 'cfs-prove {NONCE} %s\\n' "$*"; }}
 say begin
 read -r up rest </proc/uptime
 say uptime "$up"
 say kernel "$(uname -r)"
+IFS= read -r line </proc/cmdline
+say cmdline "$line"
 say os "$(. /etc/os-release; echo "$PRETTY_NAME")"
 while read -r line; do
     case $line in
@@ -60,24 +70,34 @@ else
     say firmware bios
 fi
 say state "$(systemctl is-system-running --wait)"
-systemctl list-units --state=failed --plain --no-legend --no-pager | while read -r unit rest; do
+systemctl list-units --state=failed --plain --no-legend --no-pager | head -n {MOST_LINES} | while read -r unit rest; do
     say failed "$unit"
 done
-dmesg | grep -E 'fs-verity|overlayfs: |erofs: ' | tail -n 20 | while IFS= read -r line; do
+dmesg >/dev/null && say kernel-log-read yes
+dmesg | grep 'FILE CORRUPTED' | head -n {MOST_LINES} | while IFS= read -r line; do
     say kernel-log "$line"
 done
+dmesg | grep -E 'fs-verity|overlayfs: |erofs: ' | grep -v 'FILE CORRUPTED' | tail -n {MOST_LINES} |
+    while IFS= read -r line; do
+        say kernel-log "$line"
+    done
 read -r up rest </proc/uptime
 say uptime "$up"
 say end
 """
 
 
-def smbios_strings() -> tuple[str, ...]:
-    """Return the SMBIOS type 11 strings that make systemd run the reporting unit."""
+def make_nonce() -> str:
+    """Return a secret for one run: only what was handed to this machine can give it back."""
+    return secrets.token_hex(16)
+
+
+def smbios_strings(nonce: str) -> tuple[str, ...]:
+    """Return the SMBIOS type 11 strings that make systemd run the reporting unit, which puts *nonce* in every line."""
     credentials = {
         "systemd.extra-unit.cfs-prove.service": UNIT,
         "systemd.unit-dropin.multi-user.target~cfs-prove": DROP_IN,
-        SCRIPT_CREDENTIAL: SCRIPT,
+        SCRIPT_CREDENTIAL: SCRIPT.replace(NONCE, nonce),
     }
     return tuple(
         f"io.systemd.credential.binary:{name}={base64.b64encode(text.encode()).decode()}"
@@ -91,7 +111,12 @@ class GuestReport:
 
     begun: bool = False
     complete: bool = False
+    forged: int = 0
+    """Lines in the report's form without this run's secret."""
+
     uptime: float | None = None
+    command_line: str | None = None
+    kernel_log_read: bool = False
     root: RootFacts | None = None
     firmware: str | None = None
     state: str | None = None
@@ -103,18 +128,49 @@ class GuestReport:
     kernel_log: list[str] = field(default_factory=list)
 
 
-def parse_report(data: bytes) -> GuestReport:
-    """Read what the unit wrote; complete lines only, unknown ones are skipped."""
-    report = GuestReport()
-    text = data.decode("utf-8", "replace").replace("\r", "")
-    for line in text[: text.rfind("\n") + 1].splitlines():
-        if line.startswith("cfs-prove "):
-            key, _, value = line.removeprefix("cfs-prove ").partition(" ")
-            _note(report, key, value.strip())
-    return report
+class ReportReader:
+    """Reads what the unit writes while it is written: complete lines with this run's *nonce*; others are skipped."""
+
+    def __init__(self, nonce: str) -> None:
+        self.report = GuestReport()
+        self._nonce = nonce
+        self._begun = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take in what was written next."""
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        for line in lines:
+            mark, _, rest = line.decode("utf-8", "replace").replace("\r", "").partition(" ")
+            nonce, _, fact = rest.partition(" ")
+            if mark == "cfs-prove" and nonce == self._nonce:
+                key, _, value = fact.partition(" ")
+                if not self.report.complete:
+                    _note(self.report, key, value.strip())
+            elif mark == "cfs-prove":
+                self.report.forged += 1
 
 
-def _note(report: GuestReport, key: str, value: str) -> None:  # noqa: C901 - one line per fact
+def parse_report(data: bytes, nonce: str) -> GuestReport:
+    """Read what the unit wrote."""
+    reader = ReportReader(nonce)
+    reader.feed(data)
+    return reader.report
+
+
+_TEXTS = {
+    "firmware": "firmware",
+    "state": "state",
+    "os": "os_name",
+    "kernel": "kernel",
+    "LoaderInfo": "loader",
+    "StubInfo": "stub",
+}
+"""Facts that are a line of text, with the fields they go to."""
+
+
+def _note(report: GuestReport, key: str, value: str) -> None:
+    if key in _TEXTS:
+        setattr(report, _TEXTS[key], visible(value) or None)
     match key:
         case "begin":
             report.begun = True
@@ -122,24 +178,16 @@ def _note(report: GuestReport, key: str, value: str) -> None:  # noqa: C901 - on
             report.complete = True
         case "uptime" if re.fullmatch(r"\d+(\.\d+)?", value):
             report.uptime = float(value)
+        case "cmdline":
+            report.command_line = value
+        case "kernel-log-read":
+            report.kernel_log_read = value == "yes"
         case "root":
             report.root = parse_mountinfo(value) or report.root
-        case "firmware":
-            report.firmware = value
-        case "state":
-            report.state = value or None
-        case "os":
-            report.os_name = value or None
-        case "kernel":
-            report.kernel = value or None
-        case "LoaderInfo":
-            report.loader = value or None
-        case "StubInfo":
-            report.stub = value or None
-        case "failed":
-            report.failed_units.append(value)
-        case "kernel-log":
-            report.kernel_log.append(value)
+        case "failed" if len(report.failed_units) < MOST_LINES:
+            report.failed_units.append(visible(value))
+        case "kernel-log" if len(report.kernel_log) < 2 * MOST_LINES:
+            report.kernel_log.append(visible(value))
 
 
 def parse_mountinfo(line: str) -> RootFacts | None:

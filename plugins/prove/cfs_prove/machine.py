@@ -7,14 +7,13 @@ import json
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cfs_core.plugin import Architecture, CommandError, Firmware, RefusedError
+from cfs_core.plugin import Architecture, CommandError, Firmware, RefusedError, host_commands
 from cfs_prove.guest import PORT, smbios_strings
+from cfs_prove.report import Accelerator
 
 FIRMWARE_DIRECTORIES = (Path("/etc/qemu/firmware"), Path("/usr/share/qemu/firmware"))
 OLDEST_EMULATOR = (8, 0)
@@ -37,9 +36,12 @@ EMULATORS = {
     Architecture.ARM64: "qemu-system-aarch64",
 }
 # Compared with the patterns in QEMU's firmware descriptions, such as pc-q35-*: the version need only look like one.
-MACHINE_PATTERNS = {Architecture.AMD64: "pc-q35-10.0", Architecture.ARM64: "virt-10.0"}
+MACHINE_NAMES = {Architecture.AMD64: "pc-q35-10.0", Architecture.ARM64: "virt-10.0"}
 QEMU_NAMES = {Architecture.AMD64: "x86_64", Architecture.ARM64: "aarch64"}
 HOST_NAMES = {"x86_64": Architecture.AMD64, "aarch64": Architecture.ARM64}
+
+
+_VERSION_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +101,18 @@ def find_emulator(architecture: Architecture) -> Emulator:
     if name is None:
         message = f"cfs prove has no virtual machine for {architecture.value}"
         raise RefusedError(message, hint=f"known: {', '.join(sorted(EMULATORS))}")
-    found = shutil.which(name)
+    commands = host_commands()
+    found = commands.find(name)
     if found is None:
         message = f"{name} is not installed"
         raise CommandError(message, hint="install qemu-system-x86 or qemu-system-arm (Debian), qemu-kvm (Fedora)")
-    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - found above
-    version = re.search(r"version (\d+\.\d+(?:\.\d+)?)", said.stdout)
+    done = commands.run([name, "--version"], ok=frozenset(range(256)), seconds=_VERSION_SECONDS)
+    said, complaint = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    version = re.search(r"version (\d+\.\d+(?:\.\d+)?)", said)
     if version is None:
-        message = f"{found} does not say its version: {(said.stdout + said.stderr).strip()[:200]}"
+        message = f"{found} does not say its version: {(said + complaint).strip()[:200]}"
         raise CommandError(message, hint="is it QEMU?")
-    return Emulator(Path(found), architecture, version.group(1))
+    return Emulator(found, architecture, version.group(1))
 
 
 def check_emulation(emulator: Emulator) -> None:
@@ -153,7 +157,7 @@ def _described(path: Path, architecture: Architecture) -> FirmwareImage | None:
         mapping = facts["mapping"]
         fits = any(
             target["architecture"] == QEMU_NAMES[architecture]
-            and any(fnmatch.fnmatch(MACHINE_PATTERNS[architecture], pattern) for pattern in target["machines"])
+            and any(fnmatch.fnmatch(MACHINE_NAMES[architecture], pattern) for pattern in target["machines"])
             for target in facts["targets"]
         )
         unwanted = {"requires-smm", "enrolled-keys", "secure-boot"} & set(facts["features"])
@@ -201,12 +205,13 @@ def command_line(
     form: str,
     firmware: Firmware,
     uefi: FirmwareImage | None,
-    accelerator: str,
+    accelerator: Accelerator,
     memory_mib: int,
+    nonce: str,
 ) -> list[str]:
     """Return the command that boots *disk* of the format *form*, and ends when this process does.
 
-    Changes to the disk go to a temporary file and are forgotten.
+    Changes to the disk go to a temporary file and are forgotten. *nonce* is what the system must give back.
     """
     quoted = {name: _quoted(getattr(files, name)) for name in ("console", "report", "variables")}
     # fmt: off
@@ -214,8 +219,8 @@ def command_line(
         sys.executable, "-I", "-S", "-c", DIES_WITH_US, str(os.getpid()),
         os.fspath(emulator.path), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-name", "cfs-prove", "-m", str(memory_mib), "-smp", "2",
-        "-accel", "kvm" if accelerator == "kvm" else "tcg,thread=multi,tb-size=512",
-        "-cpu", "host" if accelerator == "kvm" else "max",
+        "-accel", "kvm" if accelerator is Accelerator.KVM else "tcg,thread=multi,tb-size=512",
+        "-cpu", "host" if accelerator is Accelerator.KVM else "max",
         "-drive", f"file={_quoted(disk.resolve())},format={form},if=none,id=disk,snapshot=on",
         "-device", "virtio-blk-pci,drive=disk,bootindex=0",
         "-device", "virtio-rng-pci",
@@ -233,7 +238,7 @@ def command_line(
         words += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_quoted(uefi.code)}",
                   "-drive", f"if=pflash,format=raw,unit=1,file={quoted['variables']}"]
     # fmt: on
-    for value in smbios_strings():
+    for value in smbios_strings(nonce):
         words += ["-smbios", f"type=11,value={value}"]
     return words
 

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 
     import click
 
-CFS_PLUGIN_API = (1, 0)
+    from cfs_core.plugin import CommandContext
+
+CFS_PLUGIN_API = (2, 0)
 
 
-def _make_prove(_context: None) -> click.Command:
+def _make_prove(context: CommandContext) -> click.Command:
     from cfs_prove.commands import make_prove
 
-    return make_prove()
+    return make_prove(context)
 
 
 @hookimpl
@@ -25,6 +27,9 @@ def cfs_register_commands() -> Iterable[CommandProvider]:
     """Offer ``cfs prove``."""
     return [
         CommandProvider(
-            name="prove", summary="Boot a disk in a virtual machine and say what it saw.", factory=_make_prove
+            name="prove",
+            summary="Boot a disk in a virtual machine and say what it saw.",
+            factory=_make_prove,
+            has_result=True,
         )
     ]

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import Architecture, Firmware, RefusedError, scratch_directory
 from cfs_prove import machine
-from cfs_prove.console import ConsoleWatch, findings, last_lines
-from cfs_prove.guest import GuestReport, parse_report
-from cfs_prove.report import Failure, FailureKind, ProofReport, Stage, StageReport
+from cfs_prove.channel import Channel
+from cfs_prove.console import ConsoleWatch
+from cfs_prove.expectation import Expectation
+from cfs_prove.guest import ReportReader, make_nonce
+from cfs_prove.judge import Accepted, Observed, failure_of, notes_of, stage_reports
+from cfs_prove.patterns import patterns_for
+from cfs_prove.report import Accelerator, FailureKind, ProofReport, Stage
+from cfs_prove.text import last_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 POLL_SECONDS = 0.1
-QUIET_SECONDS = 3.0
-GRACE_SECONDS = 20.0
-"""A failed boot may go on until its console is quiet, so that it says more about why; at most so long."""
+SETTLE_SECONDS = 2.0
+"""How long a machine whose report is complete goes on, so that a panic just after it is seen."""
 
-SILENT_REPORTER = {"kvm": 20.0, "tcg": 60.0}
+QUIET_SECONDS = {Accelerator.KVM: 10.0, Accelerator.TCG: 45.0}
+"""A console that told of failure is watched until it has been quiet for so long: what comes may take it back."""
+
+SILENT_REPORTER = {Accelerator.KVM: 20.0, Accelerator.TCG: 60.0}
 """Seconds that the reporting unit may stay silent after a login prompt, before it is taken for missing."""
 
 SILENT_KVM_SECONDS = 30.0
@@ -31,77 +41,114 @@ SILENT_KVM_SECONDS = 30.0
 
 KVM_BROKEN = (b"KVM internal error", b"failed to initialize kvm", b"Could not access KVM", b"invalid accelerator kvm")
 
+CONSOLE_BYTES = 4 << 20
+"""Of what a console writes so much is kept from its beginning, and so much from its end."""
+
+REPORT_BYTES = 1 << 20
+"""No report is larger: it has some tens of lines, of which the kernel's may be 64 KiB long."""
+
+ERROR_BYTES = 1 << 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofOptions:
-    """How to boot.
+    """How to boot, and what to take for a proof.
 
-    ``accelerator`` is ``auto``, ``kvm`` or ``tcg``. ``architecture`` None is this machine's. ``reporter_seconds`` is
-    how long the reporting unit may stay silent after a login prompt; None depends on the accelerator. ``disk_format``
-    is ``raw`` or ``qcow2``; None is raw unless name and contents agree on qcow2. ``allow_console_evidence`` takes a
-    login prompt and what the console says of the root for a proof where the state of systemd cannot be seen.
+    ``architecture`` None is this machine's. ``reporter_seconds`` is
+    how long the reporting unit may stay silent after a login prompt, ``quiet_seconds`` how long a console that told of
+    failure must be quiet before the boot is given up; None depends on the accelerator. ``disk_format`` is ``raw`` or
+    ``qcow2``; None is raw unless name and contents agree on qcow2. ``allow_console_evidence`` takes a login prompt and
+    what the console says of the root for a proof where the state of systemd cannot be seen.
     """
 
     firmware: Firmware = Firmware.UEFI
     timeout_seconds: float = 300.0
     memory_mib: int = 1024
     architecture: Architecture | None = None
-    accelerator: str = "auto"
+    accelerator: Accelerator = Accelerator.AUTO
     disk_format: str | None = None
     allow_missing_verity: bool = False
     allow_console_evidence: bool = False
     console_log: Path | None = None
     reporter_seconds: float | None = None
+    quiet_seconds: float | None = None
+    expected: Expectation = field(default_factory=Expectation)
+    """What the disk should do (`cfs_prove.expectation.expect`); nothing is compared by default."""
+
+    @property
+    def accepted(self) -> Accepted:
+        """What is taken for a proof."""
+        return Accepted(
+            timeout_seconds=self.timeout_seconds,
+            missing_verity=self.allow_missing_verity,
+            console_evidence=self.allow_console_evidence,
+        )
 
 
-@dataclass(slots=True)
-class _Boot:
-    """One run of the virtual machine."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setup:
+    """What is known before the machine is started."""
 
-    accelerator: str
-    reporter_seconds: float
-    watch: ConsoleWatch = field(default_factory=ConsoleWatch)
-    guest: GuestReport = field(default_factory=GuestReport)
-    report_at: float | None = None
-    seconds: float = 0.0
-    console: bytes = b""
-    qemu_said: str = ""
-    exit_status: int | None = None
-    kvm_failed: bool = False
+    disk: Path
+    form: str
+    emulator: machine.Emulator
+    uefi: machine.FirmwareImage | None
+    options: ProofOptions
+    progress: Callable[[str], None]
+    on_stage: Callable[[Stage, float], None]
+    scratch: Path | None
 
 
-def prove(disk: Path, options: ProofOptions, *, progress: Callable[[str], None] = lambda _text: None) -> ProofReport:
+def prove(
+    disk: Path,
+    options: ProofOptions,
+    *,
+    progress: Callable[[str], None] = lambda _text: None,
+    on_stage: Callable[[Stage, float], None] = lambda _stage, _seconds: None,
+    scratch: Path | None = None,
+) -> ProofReport:
     """Boot *disk* and report. The disk is not changed. *progress* is told what happens, in words.
+
+    *on_stage* is told each stage that was reached, and after how many seconds. Files of the machine go to *scratch*, by
+    default a temporary directory.
 
     Raises:
         CommandError: QEMU or firmware is missing, or QEMU is too old.
         RefusedError: *disk* cannot be read or its architecture not be emulated, or the console's log cannot be written.
     """
     architecture = options.architecture or machine.host_architecture()
-    form = machine.disk_format(disk, options.disk_format)
-    emulator = machine.find_emulator(architecture)
-    uefi = machine.find_firmware(architecture) if options.firmware is Firmware.UEFI else None
-    accelerator = options.accelerator
-    if accelerator == "auto":
-        accelerator = "kvm" if machine.kvm_usable(architecture) else "tcg"
-    if accelerator == "tcg":
-        machine.check_emulation(emulator)
+    setup = _Setup(
+        disk=disk,
+        form=machine.disk_format(disk, options.disk_format),
+        emulator=machine.find_emulator(architecture),
+        uefi=machine.find_firmware(architecture) if options.firmware is Firmware.UEFI else None,
+        options=options,
+        progress=progress,
+        on_stage=on_stage,
+        scratch=scratch,
+    )
+    asked = accelerator = Accelerator(options.accelerator)
+    if asked is Accelerator.AUTO:
+        accelerator = Accelerator.KVM if machine.kvm_usable(architecture) else Accelerator.TCG
+    if accelerator is Accelerator.TCG:
+        machine.check_emulation(setup.emulator)
     if options.console_log is not None:
         _keep_console(options.console_log, b"")  # before minutes have gone into a boot
-    notes: list[str] = []
-    if form == "raw" and options.disk_format is None and machine.begins_like_qcow2(disk):
-        notes.append(
-            "the disk begins like a qcow2 file, and was taken for a raw disk: --disk-format qcow2 if it is one"
-        )
-    boot = _run(emulator, uefi, disk, form, options, accelerator, progress)
-    if boot.kvm_failed and options.accelerator == "auto":
-        machine.check_emulation(emulator)
+    notes = list(_notes_before(setup))
+    boot = _run(setup, accelerator)
+    if boot.kvm_failed and asked is Accelerator.AUTO:
+        machine.check_emulation(setup.emulator)
         notes.append("KVM does not work here: booted again in emulation")
         progress(notes[-1])
-        boot = _run(emulator, uefi, disk, form, options, "tcg", progress)
+        boot = _run(setup, Accelerator.TCG)
     if options.console_log is not None:
         _keep_console(options.console_log, boot.console)
-    return _judge(disk, options, emulator, boot, notes)
+    return _report(setup, boot, (*notes, *notes_of(boot)))
+
+
+def _notes_before(setup: _Setup) -> Iterator[str]:
+    if setup.form == "raw" and setup.options.disk_format is None and machine.begins_like_qcow2(setup.disk):
+        yield "the disk begins like a qcow2 file, and was taken for a raw disk: --disk-format qcow2 if it is one"
 
 
 def _keep_console(path: Path, data: bytes) -> None:
@@ -112,219 +159,157 @@ def _keep_console(path: Path, data: bytes) -> None:
         raise RefusedError(msg, hint="name another file with --console-log") from cause
 
 
-def _run(
-    emulator: machine.Emulator,
-    uefi: machine.FirmwareImage | None,
-    disk: Path,
-    form: str,
-    options: ProofOptions,
-    accelerator: str,
-    progress: Callable[[str], None],
-) -> _Boot:
-    silent = SILENT_REPORTER[accelerator] if options.reporter_seconds is None else options.reporter_seconds
-    boot = _Boot(accelerator, silent)
-    with scratch_directory() as folder:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Channels:
+    """What the machine writes to."""
+
+    console: Channel
+    report: Channel
+    errors: Channel
+    reader: ReportReader
+
+
+def _run(setup: _Setup, accelerator: Accelerator) -> Observed:
+    options = setup.options
+    expected = options.expected
+    boot = Observed(
+        accelerator=accelerator, expected=expected, watch=ConsoleWatch(patterns=patterns_for(expected.loaders))
+    )
+    nonce = make_nonce()
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_folder(setup.scratch))
         files = machine.MachineFiles(
             console=folder / "console", report=folder / "report", variables=folder / "variables"
         )
-        for path in (files.console, files.report):
-            path.touch()
-        if uefi is not None:
-            shutil.copyfile(uefi.variables, files.variables)
+        channels = _Channels(
+            console=stack.enter_context(Channel(files.console, head=CONSOLE_BYTES, tail=CONSOLE_BYTES)),
+            report=stack.enter_context(Channel(files.report, head=REPORT_BYTES)),
+            errors=stack.enter_context(Channel(folder / "errors", head=ERROR_BYTES, tail=ERROR_BYTES)),
+            reader=ReportReader(nonce),
+        )
+        if setup.uefi is not None:
+            shutil.copyfile(setup.uefi.variables, files.variables)
         words = machine.command_line(
-            emulator,
-            disk,
+            setup.emulator,
+            setup.disk,
             files,
-            form=form,
+            form=setup.form,
             firmware=options.firmware,
-            uefi=uefi,
+            uefi=setup.uefi,
             accelerator=accelerator,
             memory_mib=options.memory_mib,
+            nonce=nonce,
         )
-        errors = folder / "errors"
-        progress(f"starting QEMU {emulator.version} with {accelerator}")
-        with errors.open("wb") as stderr:
-            started = time.monotonic()
-            process = subprocess.Popen(  # noqa: S603 - found by name in PATH, arguments made here
-                words, executable=machine.THIS_PROGRAM, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
-            )
-            try:
-                _watch(process, boot, files, errors, started, options.timeout_seconds, progress)
-            finally:
-                process.kill()
-                process.wait()
-        boot.console = files.console.read_bytes()
-        boot.qemu_said = errors.read_text(encoding="utf-8", errors="replace").strip()
+        setup.progress(f"starting QEMU {setup.emulator.version} with {accelerator}")
+        stderr = os.open(folder / "errors", os.O_WRONLY | os.O_CLOEXEC)
+        stack.callback(os.close, stderr)
+        started = time.monotonic()
+        process = subprocess.Popen(  # noqa: S603 - found by name in PATH, arguments made here
+            words, executable=machine.THIS_PROGRAM, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
+        )
+        try:
+            _watch(process, boot, channels, started, setup)
+        finally:
+            process.kill()
+            process.wait()
+        _take(boot, channels)
+        boot.console = channels.console.contents()
+        boot.console_bytes_lost = channels.console.bytes_lost
+        boot.qemu_said = channels.errors.contents().decode("utf-8", "replace").strip()
     return boot
 
 
+@contextlib.contextmanager
+def _folder(scratch: Path | None) -> Iterator[Path]:
+    if scratch is None:
+        with scratch_directory() as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="machine-", dir=scratch) as name:
+        yield Path(name)
+
+
 def _watch(
-    process: subprocess.Popen[bytes],
-    boot: _Boot,
-    files: machine.MachineFiles,
-    errors: Path,
-    started: float,
-    timeout: float,
-    progress: Callable[[str], None],
+    process: subprocess.Popen[bytes], boot: Observed, channels: _Channels, started: float, setup: _Setup
 ) -> None:
     """Follow the machine until it has told everything, failed, ended, or used up its time."""
     announced: set[Stage] = set()
-    with files.console.open("rb") as console:
-        while True:
-            boot.exit_status = process.poll()
-            boot.seconds = round(time.monotonic() - started, 1)
-            boot.watch.feed(console.read(), boot.seconds)
-            _note_report(boot, files.report)
-            for stage in boot.watch.reached.keys() - announced:
-                announced.add(stage)
-                progress(f"{stage.value} after {boot.seconds:.1f} s")
-            if boot.accelerator == "kvm" and _kvm_failed(boot, errors):
-                boot.kvm_failed = True
-                return
-            if boot.exit_status is not None or _finished(boot) or boot.seconds >= timeout:
-                return
-            time.sleep(POLL_SECONDS)
+    while True:
+        boot.exit_status = process.poll()
+        boot.seconds = round(time.monotonic() - started, 1)
+        _take(boot, channels)
+        for stage in [stage for stage in boot.watch.reached if stage not in announced]:
+            announced.add(stage)
+            setup.progress(f"{stage.value} after {boot.seconds:.1f} s")
+            setup.on_stage(stage, boot.seconds)
+        if boot.accelerator is Accelerator.KVM and _kvm_failed(boot, channels.errors.contents()):
+            boot.kvm_failed = True
+            return
+        if boot.exit_status is not None or _finished(boot, setup.options):
+            return
+        if boot.seconds >= setup.options.timeout_seconds:
+            return
+        time.sleep(POLL_SECONDS)
 
 
-def _note_report(boot: _Boot, path: Path) -> None:
-    guest = parse_report(path.read_bytes())
-    if guest.begun and not boot.guest.begun:
+def _take(boot: Observed, channels: _Channels) -> None:
+    """Read what the machine has written. What the console wrote before a report was complete counts as before it."""
+    channels.errors.read()
+    boot.watch.feed(channels.console.read(), boot.seconds)
+    channels.reader.feed(channels.report.read())
+    guest = boot.guest = channels.reader.report
+    boot.overflowed = channels.report.bytes_lost > 0
+    if guest.begun and boot.report_at is None:
         boot.report_at = boot.seconds
-    boot.guest = guest
+    if guest.complete and boot.complete_at is None:
+        boot.complete_at = boot.seconds
+        boot.watch.report_is_complete()
 
 
-def _kvm_failed(boot: _Boot, errors: Path) -> bool:
-    said = errors.read_bytes()
+def _kvm_failed(boot: Observed, said: bytes) -> bool:
     if any(text in said for text in KVM_BROKEN) or boot.exit_status not in {None, 0}:
         return True
     return boot.watch.bytes_seen == 0 and boot.seconds > SILENT_KVM_SECONDS
 
 
-def _finished(boot: _Boot) -> bool:
-    if boot.guest.complete:
+def _finished(boot: Observed, options: ProofOptions) -> bool:
+    """Whether nothing more can come that changes the result."""
+    if boot.complete_at is not None:
+        return boot.watch.after_report is not None or boot.seconds >= boot.complete_at + SETTLE_SECONDS
+    if boot.overflowed:
         return True
-    if boot.watch.failed_at is not None:
-        return boot.seconds > min(boot.watch.last_at + QUIET_SECONDS, boot.watch.failed_at + GRACE_SECONDS)
+    failure = boot.watch.failure
+    if failure is not None and (failure.kind is FailureKind.PANIC or not boot.guest.begun):
+        quiet = QUIET_SECONDS[boot.accelerator] if options.quiet_seconds is None else options.quiet_seconds
+        return boot.seconds > boot.watch.last_at + quiet
+    silent = SILENT_REPORTER[boot.accelerator] if options.reporter_seconds is None else options.reporter_seconds
     prompt = boot.watch.reached.get(Stage.SYSTEM)
-    return prompt is not None and not boot.guest.begun and boot.seconds > prompt + boot.reporter_seconds
+    return prompt is not None and not boot.guest.begun and boot.seconds > prompt + silent
 
 
-# --- judging ------------------------------------------------------------------------------------------------------
-
-
-def _judge(disk: Path, options: ProofOptions, emulator: machine.Emulator, boot: _Boot, notes: list[str]) -> ProofReport:
-    stages = _stages(boot)
-    evidence = "reporter" if boot.guest.begun else "console"
-    if evidence == "console" and Stage.SYSTEM in boot.watch.reached:
-        notes.append(
-            "the system did not run the reporting unit (systemd 256 and later take it from SMBIOS): "
-            "all that is known of it is from the console"
-        )
+def _report(setup: _Setup, boot: Observed, notes: tuple[str, ...]) -> ProofReport:
+    guest, watch = boot.guest, boot.watch
     return ProofReport(
-        disk=str(disk),
-        firmware=options.firmware.value,
-        architecture=emulator.architecture.value,
-        accelerator=boot.accelerator,
-        qemu_version=emulator.version,
-        seconds=boot.seconds,
-        evidence=evidence,
-        stages=stages,
-        root=boot.guest.root,
-        system_state=boot.guest.state,
-        failed_units=tuple(boot.guest.failed_units),
-        os_name=boot.guest.os_name,
-        kernel=boot.guest.kernel or next(iter(boot.watch.details.get(Stage.KERNEL, ())), None) or None,
-        loader=boot.guest.loader or boot.guest.stub,
-        kernel_log=tuple(boot.guest.kernel_log),
-        notes=tuple(notes),
-        failure=_failure(boot, options, stages),
-        findings=findings(boot.console),
+        disk=str(setup.disk),
+        firmware=setup.options.firmware.value,
+        architecture=setup.emulator.architecture.value,
+        accelerator=boot.accelerator.value,
+        qemu_version=setup.emulator.version,
+        seconds=boot.seconds if boot.complete_at is None else boot.complete_at,
+        evidence="reporter" if guest.begun else "console",
+        stages=stage_reports(boot),
+        root=guest.root,
+        system_state=guest.state,
+        failed_units=tuple(guest.failed_units),
+        os_name=guest.os_name,
+        kernel=guest.kernel or next(iter(watch.details.get(Stage.KERNEL, ())), None) or None,
+        bootloader=boot.expected.loader,
+        loader=guest.loader or guest.stub,
+        arguments=boot.expected.arguments,
+        command_line=guest.command_line,
+        kernel_log=tuple(guest.kernel_log),
+        notes=notes,
+        failure=failure_of(boot, setup.options.accepted),
+        findings=tuple(watch.findings),
         console_tail=last_lines(boot.console),
     )
-
-
-def _stages(boot: _Boot) -> tuple[StageReport, ...]:
-    """Put console and reporting unit together; a stage that a later one presupposes was reached, too."""
-    seconds = dict(boot.watch.reached)
-    guest = boot.guest
-    details: dict[Stage, str] = {}
-    if guest.begun and boot.report_at is not None and guest.uptime is not None:
-        seconds.setdefault(Stage.KERNEL, max(0.0, round(boot.report_at - guest.uptime, 1)))
-    loader = guest.loader or guest.stub
-    if loader:
-        details[Stage.LOADER] = loader
-    if guest.kernel:
-        details[Stage.KERNEL] = guest.kernel
-    if guest.root is not None:
-        details[Stage.ROOT] = f"{guest.root.filesystem} {guest.root.source}"
-    elif Stage.ROOT in boot.watch.details:
-        details[Stage.ROOT] = "composefs:" + boot.watch.details[Stage.ROOT][0]
-    if guest.state:
-        details[Stage.SYSTEM] = guest.state
-        seconds[Stage.SYSTEM] = boot.seconds
-    known = set(seconds) | set(details)
-    last = max((list(Stage).index(stage) for stage in known), default=-1)
-    return tuple(
-        StageReport(stage, index <= last, seconds.get(stage), details.get(stage, ""))
-        for index, stage in enumerate(Stage)
-    )
-
-
-def _failure(boot: _Boot, options: ProofOptions, stages: tuple[StageReport, ...]) -> Failure | None:
-    if boot.kvm_failed:
-        return Failure(
-            FailureKind.QEMU, f"KVM does not work here: {boot.qemu_said[-300:] or 'the guest stayed silent'}"
-        )
-    if boot.watch.failure is not None:
-        return boot.watch.failure
-    corrupted = [line for line in boot.guest.kernel_log if "FILE CORRUPTED" in line]
-    if corrupted:
-        return Failure(FailureKind.CORRUPTED, corrupted[0])
-    if boot.guest.complete:
-        return _judge_report(boot.guest, options)
-    if boot.exit_status is not None:
-        return _ended(boot)
-    if boot.seconds >= options.timeout_seconds:
-        reached = [item.stage.value for item in stages if item.reached]
-        return Failure(
-            FailureKind.TIMEOUT,
-            f"not done after {options.timeout_seconds:.0f} s; last stage reached: {reached[-1] if reached else 'none'}",
-        )
-    return _judge_console(boot, options)
-
-
-def _ended(boot: _Boot) -> Failure:
-    if boot.exit_status == 0:
-        return Failure(FailureKind.RESET, "the guest switched itself off or reset before it had reported")
-    return Failure(FailureKind.QEMU, f"QEMU ended with status {boot.exit_status}: {boot.qemu_said[-300:]}")
-
-
-def _judge_report(guest: GuestReport, options: ProofOptions) -> Failure | None:
-    root = guest.root
-    if root is None or root.image_id is None:
-        seen = f"{root.filesystem} {root.source}" if root else "unknown"
-        return Failure(FailureKind.NOT_COMPOSEFS, f"the root is not a composefs mount: {seen}")
-    if not root.verity_required and not options.allow_missing_verity:
-        return Failure(FailureKind.NO_VERITY, f"the root is composefs, but fs-verity is not required: {root.options}")
-    if guest.state not in {"running", "degraded"}:
-        return Failure(FailureKind.SYSTEM_STATE, f"systemd is in state {guest.state or 'unknown'}")
-    return None
-
-
-def _judge_console(boot: _Boot, options: ProofOptions) -> Failure | None:
-    """Judge a system that only its console speaks for: a login prompt was seen."""
-    facts = boot.watch.details.get(Stage.ROOT)
-    if facts is None:
-        return Failure(
-            FailureKind.UNPROVEN, "a login prompt, but neither a reporting unit nor the console says what the root is"
-        )
-    if facts[1] != "required" and not options.allow_missing_verity:
-        return Failure(FailureKind.NO_VERITY, "the root is composefs, but fs-verity is not required")
-    if not options.allow_console_evidence:
-        return Failure(
-            FailureKind.UNPROVEN,
-            "the console tells of a composefs root and of a login prompt, but nothing tells the state of systemd or "
-            "what is mounted: the system did not run the reporting unit, which needs systemd 256",
-            hint="--allow-console-evidence takes the console's word for it",
-        )
-    return None

@@ -18,6 +18,17 @@ class Stage(enum.StrEnum):
     SYSTEM = "system"
 
 
+class Accelerator(enum.StrEnum):
+    """What runs the machine's processor."""
+
+    AUTO = "auto"
+    """KVM where it works, else emulation; no machine runs with it."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+    """QEMU's emulation."""
+
+
 class FailureKind(enum.StrEnum):
     """What stopped a boot, or kept it from being a proof."""
 
@@ -30,11 +41,17 @@ class FailureKind(enum.StrEnum):
     CORRUPTED = "file-corrupted"
     NOT_COMPOSEFS = "not-composefs"
     NO_VERITY = "verity-not-required"
+    ARGUMENTS = "arguments-differ"
     SYSTEM_STATE = "system-state"
     UNPROVEN = "unproven"
     RESET = "reset"
     TIMEOUT = "timeout"
     QEMU = "qemu"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no later stage takes it back, nor a report that was complete before."""
+        return self in {FailureKind.PANIC, FailureKind.CORRUPTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +88,10 @@ class RootFacts:
 class ProofReport:
     """The result of one boot.
 
-    ``evidence`` says who told: a unit inside the system (``reporter``), or only its ``console``. ``findings`` are the
-    console's lines that tell of failure.
+    ``evidence`` says who told: a unit inside the system (``reporter``), or only its ``console``. ``bootloader`` is the
+    one the disk was made with, ``loader`` what called itself that when it was started (LoaderInfo). ``arguments`` are
+    those of the entry that is started by itself, ``command_line`` what the kernel got; each None where it is unknown.
+    ``findings`` are the console's lines that tell of failure.
     """
 
     disk: str
@@ -88,7 +107,10 @@ class ProofReport:
     failed_units: tuple[str, ...]
     os_name: str | None
     kernel: str | None
+    bootloader: str | None
     loader: str | None
+    arguments: tuple[str, ...] | None
+    command_line: str | None
     kernel_log: tuple[str, ...]
     notes: tuple[str, ...]
     failure: Failure | None

@@ -10,72 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+from prove_guests import ID, LOGIN, REPORT, ROOT, run
 
-from cfs_core.plugin import Architecture, CommandError, Firmware, RefusedError
+from cfs_core.plugin import Architecture, CommandError, RefusedError
+from cfs_prove import machine
 from cfs_prove.commands import UnprovenError, make_prove
-from cfs_prove.proof import SILENT_REPORTER, ProofOptions, prove
+from cfs_prove.proof import SILENT_REPORTER
 from cfs_prove.report import FailureKind, Stage
+from cfs_testkit.context import RecordedOutput, command_context
 
 CFS = Path(sys.executable).with_name("cfs")
-ID = "5ab4" * 32
-ROOT = f"29 1 0:27 / / ro - overlay composefs:{ID} ro,metacopy=on,verity=require"
-REPORT = f"cfs-prove begin\ncfs-prove uptime 1\ncfs-prove kernel 6.12\ncfs-prove root {ROOT}\ncfs-prove firmware bios\n"
-LOGIN = f"Linux version 6.12\r\ncfs-setup-root: root is composefs {ID}, verity required\r\n\r\nhost login: "
-
-EMULATOR = """\
-#!{python}
-import json, os, sys, time
-if "--version" in sys.argv:
-    print("QEMU emulator version {version} (Debian)")
-    sys.exit()
-where = {{}}
-for word in sys.argv:
-    if word.startswith("file,id="):
-        fields = dict(item.split("=", 1) for item in word.split(",")[1:])
-        where[fields["id"]] = fields["path"]
-open({notes!r}, "a").write(json.dumps([os.getpid(), sys.argv]) + "\\n")
-accelerator = sys.argv[sys.argv.index("-accel") + 1]
-def write(name, text):
-    with open(where[name], "a") as file:
-        file.write(text)
-{acts}
-"""
-
-
-@pytest.fixture
-def emulator(tmp_path, monkeypatch):
-    """Put a program called qemu-system-x86_64 into PATH; a function that says what it does."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-
-    def make(acts, version="10.0.2"):
-        path = folder / "qemu-system-x86_64"
-        path.write_text(
-            EMULATOR.format(python=sys.executable, version=version, notes=str(tmp_path / "notes"), acts=acts)
-        )
-        path.chmod(0o755)
-
-    make.calls = lambda: [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
-    return make
-
-
-@pytest.fixture
-def disk(tmp_path):
-    path = tmp_path / "a disk, with a comma.img"
-    path.write_bytes(b"\x55\xaa" * 512)
-    return path
-
-
-def run(disk, **options):
-    given = {
-        "firmware": Firmware.BIOS,
-        "accelerator": "tcg",
-        "timeout_seconds": 20,
-        "architecture": Architecture.AMD64,
-        "reporter_seconds": 0.3,
-    }
-    return prove(disk, ProofOptions(**(given | options)))
 
 
 def alive(pid):
@@ -95,7 +39,7 @@ def wait_until(true, seconds=30):
 
 def test_a_report_with_everything_is_a_proof(emulator, disk):
     text = REPORT + "cfs-prove state degraded\ncfs-prove failed a.service\ncfs-prove uptime 2\ncfs-prove end\n"
-    emulator(f"write('console', {LOGIN!r})\nwrite('report', {text!r})\ntime.sleep(60)")
+    emulator(f"write('console', {LOGIN!r})\nreport({text!r})\ntime.sleep(60)")
     report = run(disk)
     assert report.proven
     assert report.evidence == "reporter"
@@ -152,7 +96,7 @@ def test_what_is_named_qcow2_and_is_not_is_raw(emulator, tmp_path):
 )
 def test_another_root_is_no_proof(emulator, disk, line, kind):
     text = f"cfs-prove begin\ncfs-prove root {line}\ncfs-prove state running\ncfs-prove end\n"
-    emulator(f"write('report', {text!r})\ntime.sleep(60)")
+    emulator(f"report({text!r})\ntime.sleep(60)")
     assert run(disk).failure.kind is kind
     if kind is FailureKind.NO_VERITY:
         assert run(disk, allow_missing_verity=True).proven
@@ -160,7 +104,7 @@ def test_another_root_is_no_proof(emulator, disk, line, kind):
 
 def test_a_system_that_does_not_come_up_is_no_proof(emulator, disk):
     text = REPORT + "cfs-prove state maintenance\ncfs-prove end\n"
-    emulator(f"write('report', {text!r})\ntime.sleep(60)")
+    emulator(f"report({text!r})\ntime.sleep(60)")
     assert run(disk).failure.kind is FailureKind.SYSTEM_STATE
 
 
@@ -169,7 +113,7 @@ def test_damage_in_the_kernels_log_outweighs_a_good_report(emulator, disk):
         REPORT
         + "cfs-prove state running\ncfs-prove kernel-log fs-verity (vda, inode 1): FILE CORRUPTED!\ncfs-prove end\n"
     )
-    emulator(f"write('report', {text!r})\ntime.sleep(60)")
+    emulator(f"report({text!r})\ntime.sleep(60)")
     assert run(disk).failure.kind is FailureKind.CORRUPTED
 
 
@@ -233,7 +177,7 @@ def test_a_panic_is_named_with_the_consoles_last_lines(emulator, disk, tmp_path)
 )
 def test_where_kvm_breaks_emulation_takes_over(emulator, disk, failing):
     text = REPORT + "cfs-prove state running\ncfs-prove end\n"
-    emulator(f"if accelerator == 'kvm':\n    {failing}\nwrite('report', {text!r})\ntime.sleep(60)")
+    emulator(f"if accelerator == 'kvm':\n    {failing}\nreport({text!r})\ntime.sleep(60)")
     report = run(disk, accelerator="auto", architecture=None)
     assert report.proven
     assert report.accelerator == "tcg"
@@ -241,9 +185,24 @@ def test_where_kvm_breaks_emulation_takes_over(emulator, disk, failing):
     assert run(disk, accelerator="kvm", architecture=None).failure.kind is FailureKind.QEMU
 
 
-def test_no_qemu(emulator, disk):
+def test_no_qemu(emulator, disk, monkeypatch):
+    monkeypatch.setitem(machine.EMULATORS, Architecture.AMD64, "qemu-system-absent")
     with pytest.raises(CommandError, match="is not installed"):
         run(disk)
+
+
+@pytest.mark.parametrize("path", ["", ":", ".", "bin:", "./bin"])
+def test_no_qemu_of_the_current_directory_is_run(emulator, tmp_path, monkeypatch, path):
+    """Whoever fills a directory must not have what is in it run by those who are there."""
+    emulator("sys.exit(0)", version="99.9.9")
+    for folder in (tmp_path, tmp_path / "bin"):
+        (folder / "qemu-system-absent").write_bytes((tmp_path / "bin" / "qemu-system-x86_64").read_bytes())
+        (folder / "qemu-system-absent").chmod(0o755)
+    monkeypatch.setitem(machine.EMULATORS, Architecture.AMD64, "qemu-system-absent")
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CommandError, match="is not installed"):
+        machine.find_emulator(Architecture.AMD64)
 
 
 def test_an_old_qemu_is_refused_for_emulation(emulator, disk):
@@ -270,7 +229,7 @@ def test_a_log_that_cannot_be_written_is_refused_before_the_boot(emulator, disk,
 
 def test_the_command_tells_programs_in_json_and_people_in_words(emulator, disk, tmp_path):
     text = REPORT + "cfs-prove state running\ncfs-prove end\n"
-    emulator(f"write('report', {text!r})\ntime.sleep(60)")
+    emulator(f"report({text!r})\ntime.sleep(60)")
     argv = [CFS, "prove", disk, "--firmware", "bios", "--arch", "amd64", "--accelerator", "tcg"]
     done = subprocess.run([*argv, "--format", "json"], capture_output=True, text=True, check=True)
     facts = json.loads(done.stdout)
@@ -279,26 +238,29 @@ def test_the_command_tells_programs_in_json_and_people_in_words(emulator, disk, 
     assert done.stderr == ""
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert "fs-verity required" in done.stdout
-    emulator("write('console', 'Kernel panic - not syncing: \\x1b[2Joh\\r\\n')\nsys.exit(0)")
+    emulator("write('console', 'Kernel panic - not syncing: \\x1b[1moh\\r\\n')\nsys.exit(0)")
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 11
     assert "NOT proven: panic" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_the_command_tells_the_unproven_from_the_failed(emulator, disk, capsys):
+def test_the_command_tells_the_unproven_from_the_failed(emulator, disk, tmp_path):
     emulator(f"write('console', {LOGIN!r})\ntime.sleep(60)")
-    command = make_prove()
+    output = RecordedOutput()
+    command = make_prove(command_context(tmp_path, output=output))
     arguments = [str(disk), "--firmware", "bios", "--arch", "amd64", "--accelerator", "tcg"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SILENT_REPORTER, "tcg", 0.3)
         with pytest.raises(UnprovenError) as caught:
             command.main(arguments, standalone_mode=False)
+        assert "NOT proven: unproven" in output.said
         command.main([*arguments, "--allow-console-evidence"], standalone_mode=False)
     assert caught.value.code == "boot.unproven"
     assert caught.value.exit_status == 11
     assert "--allow-console-evidence" in caught.value.hint
-    assert "NOT proven: unproven" in capsys.readouterr().out
+    assert output.said[-1].startswith("proven in ")
+    assert any(line.startswith("prove: starting QEMU") for line in output.told)
 
 
 def test_a_killed_run_takes_the_machine_with_it_and_the_next_run_its_files(emulator, disk, tmp_path):

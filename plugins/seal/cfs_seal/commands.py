@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cfs_core.plugin import FormatVersion, HashAlgorithm, Severity, UsageError, VerificationError
+from cfs_core.plugin import FormatVersion, HashAlgorithm, OutputFormat, Severity, UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from cfs_core.plugin import Finding
+    from cfs_core.plugin import CommandContext, Finding, Output
     from cfs_core.sealing import Services
     from cfs_seal.check import CheckReport
     from cfs_seal.seal import SealRequest, SealResult
@@ -34,11 +34,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-def make_seal() -> click.Command:
+def make_seal(context: CommandContext) -> click.Command:
     """Return the command."""
     return click.Command(
         "seal",
-        callback=_seal,
+        callback=click.pass_obj(functools.partial(_seal, context)),
         help=HELP,
         short_help="Seal an image with a signed UKI, or check somebody else's seal.",
         params=[
@@ -49,10 +49,6 @@ def make_seal() -> click.Command:
             *_check_options(),
             click.Option(["--authfile"], type=click.Path(path_type=Path), help="Credentials for registries."),
             click.Option(["--architecture"], help="Architecture to choose (default: this machine's)."),
-            click.Option(
-                ["--format", "output"], type=click.Choice(["text", "json"]), default="text", show_default=True,
-                help="Form of the result.",
-            ),
         ],
     )  # fmt: skip
 
@@ -119,33 +115,31 @@ def _check_options() -> list[click.Parameter]:
     ]  # fmt: skip
 
 
-@click.pass_obj
-def _seal(services: Services, /, source: str, dest: str | None, **choices: Any) -> None:  # noqa: ANN401 - the options
+def _seal(context: CommandContext, services: Services, /, source: str, dest: str | None, **choices: Any) -> None:  # noqa: ANN401 - the options
     from cfs_seal.seal import seal
 
     _keep_authfile(services, choices.pop("authfile"))
-    output = choices.pop("output")
     if choices["check"]:
-        _check(services, source, choices, output)
+        _check(context.output, services, source, choices)
         return
     request = _request(source, dest, choices)
     result = seal(request, services)
-    if output == "json":
-        click.echo(json.dumps(_as_json(result), indent=2))
+    if context.output.format is OutputFormat.JSON:
+        context.output.show(_as_json(result))
     else:
-        _show(result)
+        _show(result, context.output)
 
 
-def _check(services: Services, source: str, choices: dict[str, Any], output: str) -> None:
+def _check(output: Output, services: Services, source: str, choices: dict[str, Any]) -> None:
     from cfs_seal.check import check
     from cfs_seal.signing import load_certificate
 
     trusted = [load_certificate(path) for path in choices["trusted"]]
     report = check(source, trusted, services, architecture=choices["architecture"])
-    if output == "json":
-        click.echo(json.dumps(_report_json(report), indent=2))
+    if output.format is OutputFormat.JSON:
+        output.show(_report_json(report))
     else:
-        _show_report(report)
+        _show_report(report, output)
     errors = [finding for finding in report.findings if finding.severity is Severity.ERROR]
     if errors:
         raise VerificationError(errors[0].message, hint=errors[0].hint, code=errors[0].code)
@@ -177,23 +171,23 @@ def _report_json(report: CheckReport) -> dict[str, object]:
     }
 
 
-def _show_report(report: CheckReport) -> None:
-    click.echo(f"image      {report.manifest_digest}")
-    click.echo(f"uki        {report.uki or 'none'}")
-    click.echo(f"named      {report.named or 'nothing'}")
-    click.echo(f"files      {report.computed or 'not computed'}" + (f" ({report.form})" if report.form else ""))
+def _show_report(report: CheckReport, output: Output) -> None:
+    output.say(f"image      {report.manifest_digest}")
+    output.say(f"uki        {report.uki or 'none'}")
+    output.say(f"named      {report.named or 'nothing'}")
+    output.say(f"files      {report.computed or 'not computed'}" + (f" ({report.form})" if report.form else ""))
     for each in report.files:
         for verdict in each.verdicts:
             by = f", trusted by {verdict.trusted_by}" if verdict.trusted_by else ""
-            click.echo(
+            output.say(
                 f"signed     {each.path}: {verdict.signer}{by}" + (f": {verdict.problem}" if verdict.problem else "")
             )
     for line in report.different:
-        click.echo(f"differs    {line}")
+        output.say(f"differs    {line}")
     for finding in report.findings:
-        click.echo(f"{finding.severity.value:<10} {finding.message} [{finding.code}]")
+        output.say(f"{finding.severity.value:<10} {finding.message} [{finding.code}]")
         if finding.hint:
-            click.echo(f"           {finding.hint}")
+            output.say(f"           {finding.hint}")
 
 
 def _keep_authfile(services: Services, path: Path | None) -> None:
@@ -261,14 +255,14 @@ def _finding_json(finding: Finding) -> dict[str, object]:
     }
 
 
-def _show(result: SealResult) -> None:
+def _show(result: SealResult, output: Output) -> None:
     for finding in result.findings:
-        click.echo(f"{finding.severity.value}: {finding.message} [{finding.code}]", err=True)
-    click.echo(f"uki        {result.uki}")
-    click.echo(f"digest     {result.image_id}")
-    click.echo(f"arguments  {' '.join(result.arguments)}")
+        output.tell(f"{finding.severity.value}: {finding.message} [{finding.code}]")
+    output.say(f"uki        {result.uki}")
+    output.say(f"digest     {result.image_id}")
+    output.say(f"arguments  {' '.join(result.arguments)}")
     for path in result.unsigned:
-        click.echo(f"unsigned   {path}")
+        output.say(f"unsigned   {path}")
     if result.manifest_digest is not None:
-        click.echo(f"signed by  {', '.join(result.signed_by) or 'nobody: firmware with Secure Boot will not start it'}")
-        click.echo(f"image      {result.manifest_digest}")
+        output.say(f"signed by  {', '.join(result.signed_by) or 'nobody: firmware with Secure Boot will not start it'}")
+        output.say(f"image      {result.manifest_digest}")

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import re
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.bls import read_file
-from cfs_core.plugin import Architecture, Location, Volume
+from cfs_core.plugin import Architecture, Location, Volume, find_pe
 
 if TYPE_CHECKING:
     from cfs_core.plugin import Content, TargetView, TreeReader
 
 _DIRECTORIES = ("/usr/lib/systemd/boot/efi", "/lib/systemd/boot/efi")
-_MACHINES = {
-    0x8664: Architecture.AMD64,
-    0xAA64: Architecture.ARM64,
-    0x5064: Architecture.RISCV64,
-    0x14C: Architecture.I386,
-}
 _VERSION = re.compile(rb"#### LoaderInfo: systemd-boot ([0-9]+)")
 LOADER_LIMIT = 8 * 1024 * 1024
 """systemd-boot has about 150 KiB; a file longer than this many bytes is something else."""
@@ -47,19 +40,10 @@ def find(image: TreeReader, architecture: Architecture) -> LoaderBinary | None:
         content = image.content(path)
         if content is not None and content.size <= LOADER_LIMIT:
             data = image.read(path, limit=LOADER_LIMIT) or b""
-            return LoaderBinary(path=path, content=content, machine=machine(data), version=version(data))
+            program = find_pe(data)
+            machine = program.architecture if program is not None else None
+            return LoaderBinary(path=path, content=content, machine=machine, version=version(data))
     return None
-
-
-def machine(data: bytes) -> Architecture | None:
-    """Return what a PE file is for (COFF header, Machine); None if it is no PE file."""
-    if len(data) < 64 or data[:2] != b"MZ":  # noqa: PLR2004 - size of the DOS header
-        return None
-    (offset,) = struct.unpack_from("<I", data, 0x3C)
-    if data[offset : offset + 4] != b"PE\0\0" or len(data) < offset + 6:
-        return None
-    (number,) = struct.unpack_from("<H", data, offset + 4)
-    return _MACHINES.get(number)
 
 
 def version(data: bytes) -> int | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.bls import read_file
+from cfs_core.bls import bytes_on_fat, read_file
 from cfs_core.plugin import (
     Action,
     BootError,
     Bootloader,
     CopyObject,
-    Effect,
     Finding,
     Firmware,
     Location,
@@ -26,12 +25,8 @@ from cfs_systemd_boot.menu import UKI_KEY_SINCE, MenuPlan, boot_volume, read_men
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cfs_core.plugin import BootArtifacts, BootFacts, BootMenu, Content, FileContent, TargetView
+    from cfs_core.plugin import BootFacts, BootMenu, Content, FileContent, TargetView
     from cfs_systemd_boot.binary import LoaderBinary
-
-_CLUSTER = 32 * 1024
-_OVERHEAD = 2 * 1024 * 1024
-"""Room on the ESP for directories, entries, loader.conf and FAT's own tables, in bytes."""
 
 _PACKAGES = "systemd-boot-efi (Debian), systemd-boot-unsigned (Fedora), systemd (Arch), systemd-boot (openSUSE)"
 
@@ -46,16 +41,16 @@ class SystemdBoot(Bootloader):
         """Ask for an ESP with room for the loader twice and one deployment's boot files."""
         loader = self._find(facts)
         files: list[Content] = [loader.content, loader.content] if loader else []
-        boot_files = _contents(facts.artifacts)
+        boot_files = facts.artifacts.contents if facts.artifacts is not None else ()
         split = Volume.XBOOTLDR in facts.volumes
-        own = _OVERHEAD + _bytes(files if split else [*files, *boot_files])
+        own = bytes_on_fat(content.size for content in (files if split else [*files, *boot_files]))
         needs = [
             VolumeNeed(
                 volume=Volume.ESP, bytes_needed=own, filesystems=("vfat",), why="systemd-boot reads its files from it"
             )
         ]
         if split:
-            size = _OVERHEAD + _bytes(boot_files)
+            size = bytes_on_fat(content.size for content in boot_files)
             why = "boot entries, kernels and initrds"
             needs.append(VolumeNeed(volume=Volume.XBOOTLDR, bytes_needed=size, filesystems=("vfat",), why=why))
         return needs
@@ -102,8 +97,7 @@ class SystemdBoot(Bootloader):
                 facts.image and facts.image.read(loader.path, limit=binary.LOADER_LIMIT)
             ):
                 continue
-            effect = Effect.ADD if there is None else Effect.REPLACE
-            actions.append(CopyObject(location=location, source=loader.content, why="systemd-boot", effect=effect))
+            actions.append(CopyObject(location=location, source=loader.content, why="systemd-boot"))
         # By it others see, before they add entries, that those here are the specification's; some distributions have
         # had different ones in this directory (Boot Loader Specification).
         srel = Location(boot_volume(target, facts.volumes), "/loader/entries.srel")
@@ -144,18 +138,6 @@ class SystemdBoot(Bootloader):
         # Firmware may start either of the two places, and an older loader passes over an entry that has nothing but
         # `uki`.
         return min(versions)
-
-
-def _contents(artifacts: BootArtifacts | None) -> list[Content]:
-    if artifacts is None:
-        return []
-    files = [artifacts.kernel, artifacts.initrd, artifacts.uki, *(addon.content for addon in artifacts.addons)]
-    return [content for content in files if content is not None]
-
-
-def _bytes(contents: Sequence[Content]) -> int:
-    """Return what *contents* take on FAT with its largest usual clusters."""
-    return sum(-(-content.size // _CLUSTER) * _CLUSTER for content in contents)
 
 
 def _error(code: str, message: str, hint: str) -> Finding:

@@ -9,35 +9,32 @@ from cfs_core.bls import (
     BootFiles,
     EntryFile,
     EntryName,
-    Files,
+    MenuFile,
     Place,
     default_of,
     edit_entry,
+    entry_priorities,
     entry_stem,
-    every,
-    first,
-    format_entry,
-    guard_stem,
+    guard_default,
     is_steady,
     join_arguments,
+    kept_entry_text,
     list_names,
+    new_entry_text,
     parse_entry,
     plan_entries,
-    priorities,
     read_file,
     scan_entries,
     sort_key,
     split_arguments,
+    unknown_entry,
 )
 from cfs_core.plugin import (
     Action,
     BootEntry,
     BootError,
     BootMenu,
-    Effect,
-    EntryKind,
     Location,
-    RemovePath,
     SetEfiVariable,
     Volume,
     WriteFile,
@@ -93,13 +90,13 @@ def read_menu(target: TargetView) -> BootMenu:
         shown.append(how)
     ordered = in_order(shown)
     settings = parse_entry(read_file(target, LOADER_CONF) or b"")
-    default = chosen(ordered, first(settings, "default"))
+    default = chosen(ordered, settings.first("default"))
     unique: dict[tuple[bool, str], BootEntry] = {}
     for how in ordered:
         entry = entries[how.key]
         # While names change a deployment may have two entries: what the loader shows first is the one that counts.
         unique.setdefault((entry.foreign, entry.deployment_id), entry)
-    timeout = first(settings, "timeout")
+    timeout = settings.first("timeout")
     return BootMenu(
         entries=tuple(unique.values()),
         default=entries[default.key].deployment_id if default is not None and default is not ordered[0] else None,
@@ -108,13 +105,16 @@ def read_menu(target: TargetView) -> BootMenu:
 
 
 def _fits(file: EntryFile, machines: frozenset[str]) -> bool:
-    machine = first(file.fields, "architecture")
+    machine = file.fields.first("architecture")
     return machine is None or not machines or machine.lower() in machines
 
 
 def _entry(file: EntryFile) -> BootEntry:
-    options = [_unquoted(text) for text in every(file.fields, "options")]
-    return replace(file.entry(), arguments=split_arguments(" ".join(options)))
+    return replace(file.entry(), arguments=_arguments(file))
+
+
+def _arguments(file: EntryFile) -> tuple[str, ...]:
+    return split_arguments(" ".join(_unquoted(text) for text in file.fields.every("options")))
 
 
 def _unquoted(text: str) -> str:
@@ -142,78 +142,47 @@ class MenuPlan:
         volume = self._place.directory.volume
         linux = Location(volume, "/EFI/Linux")
         boot_files = BootFiles(self._target, linux, linux / "bootc")
-        want: Files = {}
+        want: list[MenuFile] = []
         os_ids = {entry.os_id for entry in ours}
         # Sort keys carry the OS id: entries of two systems would sort by it, so they then share bootc's own.
         os_id = os_ids.pop() if len(os_ids) == 1 else "bootc"
-        for rank, (entry, priority) in enumerate(zip(ours, priorities(len(ours)), strict=True)):
+        for rank, (entry, priority) in enumerate(zip(ours, entry_priorities(len(ours)), strict=True)):
             old = self._current(entry)
-            text = self._new_text(entry, boot_files) if entry.artifacts is not None else self._kept_text(entry, old)
+            if entry.artifacts is None:
+                text = kept_entry_text(entry, old, arguments_of=_arguments, options_of=_options)
+            else:
+                paths = [self._place.spell(location) for location in boot_files.place(entry)]
+                text = new_entry_text(entry, paths, options_of=_options, uki_key=self._uki_key)
             data = edit_entry(text, {"sort-key": sort_key(os_id, rank)})
-            version = first(parse_entry(data), "version") or entry.deployment_id
+            version = parse_entry(data).first("version") or entry.deployment_id
             name = _counted(EntryName(stem=entry_stem(os_id, version, priority)), entry, old)
-            want[self._place.directory / str(name)] = (entry.deployment_id, data)
-        have: Files = {file.location: (file.deployment_id or "", file.data) for file in self._scanned if file.ours}
+            location = self._place.directory / str(name)
+            want.append(MenuFile(location=location, deployment_id=entry.deployment_id, data=data))
+        have = [file.menu_file() for file in self._scanned if file.ours]
         writes, removals = plan_entries(have, want)
         old_conf = read_file(self._target, LOADER_CONF)
         conf = self._loader_conf(want, old_conf)
-        texts = [data for _, data in want.values()] + self._kept_texts(set(have))
+        texts = [file.data for file in want] + self._kept_texts({file.location for file in have})
         gone = boot_files.removals(texts)
         once = self._once(want)
         steps = [*boot_files.actions, *writes, *_write_conf(old_conf, conf), *removals]
         if is_steady(self._target, steps, read_menu):
             return [*steps, *once, *gone]
-        return [*boot_files.actions, *self._guarded(have, want, conf), *once, *gone]
+        return [*boot_files.actions, *self._guarded(have, want, old_conf, conf), *once, *gone]
 
-    def _guarded(self, have: Files, want: Files, conf: bytes) -> list[Action]:
-        """Return the steps to the new menu with the old default held, by a name of its own, until the last of them.
-
-        Names of entry files move from one deployment to another, and loader.conf knows nothing but names.
-        """
+    def _guarded(
+        self, have: Sequence[MenuFile], want: Sequence[MenuFile], old_conf: bytes | None, conf: bytes
+    ) -> list[Action]:
+        """Return the steps to the new menu with the old default held until the last: loader.conf knows only names."""
         old = default_of(read_menu(self._target)) or ""
-        data = next((data for deployment, data in have.values() if deployment == old), None)
-        place = self._place.directory / f"{guard_stem(old)}.conf"
-        guard: Files = {} if data is None else {place: (old, data)}
-        name = self._entry({}, old).id if data is None else f"{guard_stem(old)}.conf"
-        why = "keeps the default while names change"
-        files = [WriteFile(location=at, data=text, why=why) for at, (_, text) in guard.items() if at not in have]
-        old_conf = read_file(self._target, LOADER_CONF)
+        change = guard_default(have, want, old, self._place.directory)
+        name = self._entry([], old).id if change.stem is None else f"{change.stem}.conf"
         held = edit_entry(old_conf or b"", {"default": name})
-        writes, removals = plan_entries(have | guard, want)
-        last = [action for action in removals if isinstance(action, RemovePath) and action.location in guard]
-        return [
-            *files,
-            *_write_conf(old_conf, held),
-            *writes,
-            *(action for action in removals if action not in last),
-            *_write_conf(held, conf),
-            *last,
-        ]
+        return change.actions(hold=_write_conf(old_conf, held), settle=_write_conf(held, conf))
 
     def _current(self, entry: BootEntry) -> EntryFile | None:
         files = [file for file in self._scanned if file.ours and file.deployment_id == entry.deployment_id]
         return next((file for file in files if entry.name == f"{file.name.stem}.conf"), files[0] if files else None)
-
-    def _new_text(self, entry: BootEntry, boot_files: BootFiles) -> bytes:
-        paths = [self._place.spell(location) for location in boot_files.place(entry)]
-        fields = [("title", entry.title), ("version", entry.version or entry.deployment_id)]
-        if entry.kind is EntryKind.UKI:
-            _refuse_arguments(entry)
-            fields.append((self._uki_key, paths[0]))
-        else:
-            fields += [("linux", paths[0]), *(("initrd", path) for path in paths[1:])]
-            fields.append(("options", _options(entry)))
-        if entry.machine_id:
-            fields.append(("machine-id", entry.machine_id))
-        return format_entry(fields)
-
-    def _kept_text(self, entry: BootEntry, old: EntryFile | None) -> bytes:
-        if old is None:
-            message = f"the menu has no entry for deployment {entry.deployment_id[:16]}"
-            raise BootError(message, hint="run `cfs status` to see which deployments can be started")
-        if entry.kind is EntryKind.BLS and entry.arguments != _entry(old).arguments:
-            return edit_entry(old.data, {"options": _options(entry)})
-        return old.data
 
     def _kept_texts(self, ours: set[Location]) -> list[bytes]:
         texts = [file.data for file in self._scanned if file.location not in ours]
@@ -222,23 +191,23 @@ class MenuPlan:
             texts += [read_file(self._target, staged / name) or b"" for name in list_names(self._target, staged)]
         return texts
 
-    def _loader_conf(self, want: Files, old: bytes | None) -> bytes:
+    def _loader_conf(self, want: Sequence[MenuFile], old: bytes | None) -> bytes:
         settings = parse_entry(old or b"")
         changes: dict[str, str | None] = {}
         timeout = self._wanted.timeout_seconds
-        if old is None or (timeout is not None and first(settings, "timeout") != str(timeout)):
+        if old is None or (timeout is not None and settings.first("timeout") != str(timeout)):
             changes["timeout"] = str(DEFAULT_TIMEOUT if timeout is None else timeout)
-        pattern = self._default_pattern(want, first(settings, "default"))
-        if pattern != first(settings, "default"):
+        pattern = self._default_pattern(want, settings.first("default"))
+        if pattern != settings.first("default"):
             changes["default"] = pattern
         return edit_entry(old or b"", changes)
 
-    def _default_pattern(self, want: Files, pattern: str | None) -> str | None:
+    def _default_pattern(self, want: Sequence[MenuFile], pattern: str | None) -> str | None:
         """Return the ``default`` of loader.conf that starts the wanted entry; the one there is, if it does."""
         if not self._wanted.entries:
             return pattern
         goal = self._wanted.default or self._wanted.entries[0].deployment_id
-        shown = [_shown(location, deployment, data) for location, (deployment, data) in want.items()]
+        shown = [_shown(file) for file in want]
         shown += [Shown.of(file.identity, file.name, file.fields) for file in self._scanned if not file.ours]
         shown += [how for _, how in discovered(self._target)]
         ordered = in_order(shown)
@@ -250,20 +219,19 @@ class MenuPlan:
                 return candidate
         return self._entry(want, goal).id
 
-    def _entry(self, want: Files, goal: str) -> Shown:
-        for location, (deployment, data) in want.items():
-            if deployment == goal:
-                return _shown(location, deployment, data)
+    def _entry(self, want: Sequence[MenuFile], goal: str) -> Shown:
+        for wanted in want:
+            if wanted.deployment_id == goal:
+                return _shown(wanted)
         for file in self._scanned:
             if not file.ours and file.identity == goal:
                 return Shown.of(goal, file.name, file.fields)
         for _, how in discovered(self._target):
             if how.key == goal:
                 return how
-        message = f"the menu has no entry {goal[:64]!r} that could be its default"
-        raise BootError(message, hint="choose one that `cfs status` shows", facts={"entry": goal})
+        raise unknown_entry(goal)
 
-    def _once(self, want: Files) -> list[Action]:
+    def _once(self, want: Sequence[MenuFile]) -> list[Action]:
         if self._wanted.once is None:
             return []
         if self._generic:
@@ -276,15 +244,14 @@ class MenuPlan:
 
 
 def _write_conf(old: bytes | None, new: bytes) -> list[Action]:
-    if old == new:
-        return []
-    effect = Effect.ADD if old is None else Effect.REPLACE
-    return [WriteFile(location=LOADER_CONF, data=new, why="default entry and timeout of the menu", effect=effect)]
+    return (
+        [] if old == new else [WriteFile(location=LOADER_CONF, data=new, why="default entry and timeout of the menu")]
+    )
 
 
-def _shown(location: Location, deployment: str, data: bytes) -> Shown:
-    name = EntryName.parse(location.path.rpartition("/")[2]) or EntryName(stem="")
-    return Shown.of(deployment, name, parse_entry(data))
+def _shown(file: MenuFile) -> Shown:
+    name = EntryName.parse(file.location.path.rpartition("/")[2]) or EntryName(stem="")
+    return Shown.of(file.deployment_id, name, parse_entry(file.data))
 
 
 def _counted(name: EntryName, entry: BootEntry, old: EntryFile | None) -> EntryName:
@@ -303,11 +270,3 @@ def _options(entry: BootEntry) -> str:
             message, hint="write the argument without them, or use a unified kernel image", facts={"argument": beyond}
         )
     return text if _unquoted(text) == text else f'"{text}"'
-
-
-def _refuse_arguments(entry: BootEntry) -> None:
-    artifacts = entry.artifacts
-    extra = [text for text in entry.arguments if artifacts is None or text not in artifacts.sealed_arguments]
-    if extra:
-        message = f"a unified kernel image carries its own command line: {extra[0]!r} cannot be added to it"
-        raise BootError(message, hint="build it into the image, or add it with a UKI addon", facts={"arguments": extra})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cmp_to_key
 from typing import TYPE_CHECKING
 
-from cfs_core.bls import EntryName, compare_versions, first
+from cfs_core.bls import EntryName, compare_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,9 +33,9 @@ class Shown:
         return cls(
             key=key,
             id=f"{name.stem}.conf".lower(),
-            sort_key=first(fields, "sort-key"),
-            machine_id=first(fields, "machine-id") or "",
-            version=first(fields, "version") or "",
+            sort_key=fields.first("sort-key"),
+            machine_id=fields.first("machine-id") or "",
+            version=fields.first("version") or "",
             tries_left=name.tries_left,
             tries_done=name.tries_done,
         )

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+from cfs_core.plugin import (
+    BootloaderProvider,
+    Capability,
+    EntryKind,
+    Firmware,
+    KernelForm,
+    LoaderConsole,
+    ProviderSetting,
+    hookimpl,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cfs_core.plugin import Bootloader, PluginContext
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 def _make(context: PluginContext) -> Bootloader:
@@ -31,7 +40,24 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
             factory=_make,
             firmware=frozenset({Firmware.UEFI}),
             entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
+            kernels=frozenset({KernelForm.EFI}),
+            can=frozenset(Capability),
+            settings=(
+                ProviderSetting(
+                    name="secure-boot-keys", kind="text", summary="directory of Secure Boot keys to enrol (PK, KEK, db)"
+                ),
+            ),
             preference=20,  # GRUB comes with kernels and live images; systemd-boot is put there on purpose
             marker_paths=("/usr/lib/systemd/boot/efi/systemd-boot*.efi*",),
+            console=LoaderConsole(
+                name="systemd-boot",
+                started=(r"\bsystemd-boot \d",),
+                failed=(
+                    r"^Error (?:loading|opening|starting|getting|preparing|reading|finding) ",
+                    r"^Failed to (?:open|load|execute|start|prepare|boot) ",
+                    r"^No loader found",
+                    r"^Unable to locate ",  # systemd-stub, of a section that a UKI lacks
+                ),
+            ),
         )
     ]

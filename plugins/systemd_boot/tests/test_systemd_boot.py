@@ -17,89 +17,50 @@ from cfs_core.plugin import (
     BootFacts,
     BootMenu,
     BytesContent,
-    CopyObject,
     EntryKind,
     Firmware,
-    RemovePath,
+    Location,
+    RenamePath,
     SetEfiVariable,
     UkiAddon,
     Volume,
-    WriteFile,
     read_all,
 )
+from cfs_core.testing import MemoryTarget
 from cfs_systemd_boot import plugin
 from cfs_systemd_boot.bootloader import SystemdBoot
 from cfs_systemd_boot.order import Shown, in_order
+from cfs_testkit.disks import files_of, put
+from cfs_testkit.trees import image_of
 
 ESP = Volume.ESP
 ENTRIES = "/loader/entries"
 
 
-class Disk:
-    """Volumes as dictionaries of files."""
-
-    def __init__(self, *volumes, **files):
-        self.files = {volume: {} for volume in volumes or (ESP,)}
-
-    def volumes(self):
-        return frozenset(self.files)
-
-    def partition(self, volume):
-        return None
-
-    def read(self, location):
-        try:
-            return self.files[location.volume][location.path]
-        except KeyError as error:
-            raise FileNotFoundError(str(location)) from error
-
-    def names(self, location):
-        prefix = location.path.rstrip("/") + "/"
-        return tuple(
-            sorted({p[len(prefix) :].split("/")[0] for p in self.files[location.volume] if p.startswith(prefix)})
-        )
-
-    def exists(self, location):
-        return location.path in self.files[location.volume] or bool(self.names(location))
-
-    def apply(self, action):
-        files = self.files[action.location.volume]
-        path = action.location.path
-        if isinstance(action, WriteFile):
-            files[path] = action.data
-        elif isinstance(action, CopyObject):
-            files[path] = read_all(action.source)
-        elif isinstance(action, RemovePath):
-            for name in [n for n in files if n == path or n.startswith(path + "/")]:
-                del files[name]
-        else:
-            raise TypeError(action)
-
-    def copy(self):
-        other = Disk(*self.files)
-        other.files = {volume: dict(files) for volume, files in self.files.items()}
-        return other
+LOADER = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
 
 
-class Image:
-    """A few files of an image."""
+def disk_with(files=(), *, volumes=(ESP,)):
+    """A disk with these files on its ESP, by path."""
+    disk = MemoryTarget(volumes=volumes)
+    add(disk, files)
+    return disk
 
-    root = None
 
-    def __init__(self, files):
-        self.files = files
+def add(disk, files):
+    for path, data in dict(files).items():
+        put(disk, Location(ESP, path), data)
 
-    def exists(self, path):
-        return path in self.files
 
-    def names(self, path):
-        return tuple(sorted(n.rpartition("/")[2] for n in self.files if n.rpartition("/")[0] == path))
+def on(disk, volume=ESP):
+    """The files of a volume, by path."""
+    return {location.path: data for location, data in files_of(disk).items() if location.volume is volume}
 
-    def content(self, path):
-        return BytesContent(self.files[path]) if path in self.files else None
 
-    def read(self, path, *, limit=1 << 24):
-        return self.files.get(path)
+def rename(disk, old, new):
+    """What the loader does when it counts."""
+    source, location = (Location(ESP, f"{ENTRIES}/{name}") for name in (old, new))
+    disk.apply(RenamePath(source=source, location=location, why="counts"))
 
 
 def loader(version, machine=0x8664):
@@ -111,7 +72,7 @@ def loader(version, machine=0x8664):
     return bytes(head) + f"#### LoaderInfo: systemd-boot {version}-1 ####".encode()
 
 
-IMAGE = Image({"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": loader(257)})
+IMAGE = image_of({LOADER: loader(257)})
 
 
 def facts(image=IMAGE, **more):
@@ -192,7 +153,7 @@ def default_of(disk):
 
 
 def entry_files(disk):
-    return {path.rpartition("/")[2]: data for path, data in disk.files[ESP].items() if path.startswith(ENTRIES + "/")}
+    return {path.rpartition("/")[2]: data for path, data in on(disk).items() if path.startswith(ENTRIES + "/")}
 
 
 def test_the_provider_says_what_it_can():
@@ -204,35 +165,35 @@ def test_the_provider_says_what_it_can():
 
 
 def test_install_puts_the_loader_in_both_places():
-    disk = Disk()
+    disk = disk_with()
     for action in SystemdBoot().plan_install(disk, facts()):
         disk.apply(action)
-    binary = IMAGE.files["/usr/lib/systemd/boot/efi/systemd-bootx64.efi"]
-    assert disk.files[ESP] == {
+    binary = loader(257)
+    assert on(disk) == {
         "/EFI/systemd/systemd-bootx64.efi": binary,
         "/EFI/BOOT/BOOTX64.EFI": binary,
         "/loader/entries.srel": b"type1\n",
     }
     assert SystemdBoot().plan_install(disk, facts()) == []
-    newer = facts(Image({"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": loader(258)}))
+    newer = facts(image_of({LOADER: loader(258)}))
     assert len(SystemdBoot().plan_install(disk, newer)) == 2
-    older = facts(Image({"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": loader(250)}))
+    older = facts(image_of({LOADER: loader(250)}))
     assert SystemdBoot().plan_install(disk, older) == []
 
 
 def test_a_signed_loader_is_preferred():
-    image = Image({**IMAGE.files, "/usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed": loader(256)})
-    actions = SystemdBoot().plan_install(Disk(), facts(image))
+    image = image_of({LOADER: loader(257), f"{LOADER}.signed": loader(256)})
+    actions = SystemdBoot().plan_install(disk_with(), facts(image))
     assert read_all(actions[0].source) == loader(256)
 
 
 @pytest.mark.parametrize(
     ("image", "firmware", "code"),
     [
-        (Image({}), {Firmware.UEFI}, "boot.loader-missing"),
-        (Image({"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": b"MZ"}), {Firmware.UEFI}, "boot.loader-damaged"),
+        (image_of({}), {Firmware.UEFI}, "boot.loader-missing"),
+        (image_of({LOADER: b"MZ"}), {Firmware.UEFI}, "boot.loader-damaged"),
         (
-            Image({"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": loader(257, 0xAA64)}),
+            image_of({LOADER: loader(257, 0xAA64)}),
             {Firmware.UEFI},
             "boot.loader-damaged",
         ),
@@ -249,10 +210,10 @@ def test_what_cannot_boot_is_found_before(image, firmware, code):
 
 
 def test_first_entry_is_bootcs_byte_for_byte():
-    disk = Disk()
+    disk = disk_with()
     change(disk, deployment("a"))
     name = "bootc_composefs-" + "a" * 128
-    assert disk.files[ESP] == {
+    assert on(disk) == {
         f"/EFI/Linux/{name}/vmlinuz": b"kernel",
         f"/EFI/Linux/{name}/initrd": b"initrd",
         "/loader/entries/bootc_debian-13-1.conf": (
@@ -265,13 +226,13 @@ def test_first_entry_is_bootcs_byte_for_byte():
 
 @pytest.mark.parametrize(("version", "key"), [(257, "efi"), (258, "uki"), (262, "uki")])
 def test_a_uki_is_named_as_the_loader_knows_it(version, key):
-    disk = Disk()
-    image = Image({"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": loader(version)})
+    disk = disk_with()
+    image = image_of({LOADER: loader(version)})
     addon = UkiAddon(name="debug.addon.efi", content=BytesContent(b"addon"))
     change(disk, uki("a", addons=(addon,)), facts=facts(image))
     path = "/EFI/Linux/bootc/bootc_composefs-" + "a" * 128 + ".efi"
-    assert disk.files[ESP][path] == b"uki"
-    assert disk.files[ESP][path + ".extra.d/debug.addon.efi"] == b"addon"
+    assert on(disk)[path] == b"uki"
+    assert on(disk)[path + ".extra.d/debug.addon.efi"] == b"addon"
     text = entry_files(disk)["bootc_debian-1-1.conf"]
     assert text == f"title Sealed\nversion 1\n{key} {path}\nsort-key bootc-debian-0\n".encode()
     (entry,) = SystemdBoot().read_menu(disk).entries
@@ -279,26 +240,29 @@ def test_a_uki_is_named_as_the_loader_knows_it(version, key):
 
 
 def test_the_oldest_loader_on_the_disk_decides_about_the_uki_key():
-    disk = Disk()
-    disk.files[ESP]["/EFI/BOOT/BOOTX64.EFI"] = loader(252)
-    image = Image({"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": loader(262)})
+    disk = disk_with({"/EFI/BOOT/BOOTX64.EFI": loader(252)})
+    image = image_of({LOADER: loader(262)})
     change(disk, uki("a"), facts=facts(image))
     assert b"\nefi /EFI" in entry_files(disk)["bootc_debian-1-1.conf"]
 
 
 def test_arguments_cannot_be_added_to_a_uki():
     with pytest.raises(BootError, match="debug"):
-        plan(Disk(), uki("a", arguments=("quiet", "debug")))
-    plan(Disk(), uki("a", arguments=("quiet",)))
+        plan(disk_with(), uki("a", arguments=("quiet", "debug")))
+    disk = disk_with()
+    menu = change(disk, uki("a", arguments=("quiet",)))
+    assert plan(disk, *menu.entries) == []
+    with pytest.raises(BootError, match="debug"):
+        plan(disk, replace(menu.entries[0], arguments=("debug",)))
 
 
 def test_an_upgrade_shares_kernel_files_and_keeps_the_old_entry_second():
-    disk = Disk()
+    disk = disk_with()
     menu = change(disk, deployment("a"))
     menu = change(disk, deployment("b"), *menu.entries)
     assert letters(menu) == "ba"
     assert sorted(entry_files(disk)) == ["bootc_debian-13-0.conf", "bootc_debian-13-1.conf"]
-    kernels = {path for path in disk.files[ESP] if path.endswith("vmlinuz")}
+    kernels = {path for path in on(disk) if path.endswith("vmlinuz")}
     assert kernels == {"/EFI/Linux/bootc_composefs-" + "a" * 128 + "/vmlinuz"}
     # the owner of the shared files goes: they stay
     menu = change(disk, menu.entries[0])
@@ -306,20 +270,19 @@ def test_an_upgrade_shares_kernel_files_and_keeps_the_old_entry_second():
     assert default_of(disk)[1]
     menu = change(disk, deployment("c", kernel=b"other"), *menu.entries)
     menu = change(disk, menu.entries[0])
-    kernels = {path for path in disk.files[ESP] if path.endswith("vmlinuz")}
+    kernels = {path for path in on(disk) if path.endswith("vmlinuz")}
     assert kernels == {"/EFI/Linux/bootc_composefs-" + "c" * 128 + "/vmlinuz"}
 
 
 def test_files_of_a_crashed_run_are_written_again_and_not_shared():
-    disk = Disk()
-    disk.files[ESP]["/EFI/Linux/bootc_composefs-" + "a" * 128 + "/vmlinuz"] = b"ker"
+    disk = disk_with({"/EFI/Linux/bootc_composefs-" + "a" * 128 + "/vmlinuz": b"ker"})
     change(disk, deployment("b"))
     assert default_of(disk)[1]
-    assert "/EFI/Linux/bootc_composefs-" + "a" * 128 + "/vmlinuz" not in disk.files[ESP]
+    assert "/EFI/Linux/bootc_composefs-" + "a" * 128 + "/vmlinuz" not in on(disk)
 
 
 def test_rollback_is_another_wanted_menu():
-    disk = Disk()
+    disk = disk_with()
     menu = change(disk, deployment("a", version="12"))
     menu = change(disk, deployment("b", version="13"), *menu.entries)
     menu = change(disk, *reversed(menu.entries))
@@ -329,14 +292,14 @@ def test_rollback_is_another_wanted_menu():
 
 
 def test_a_renamed_system_keeps_its_order():
-    disk = Disk()
+    disk = disk_with()
     menu = change(disk, deployment("a", os_id="aurora"))
     menu = change(disk, deployment("b", os_id="zirconium"), *menu.entries)
     assert letters(menu) == "ba"
 
 
 def test_many_deployments_keep_their_order():
-    disk = Disk()
+    disk = disk_with()
     menu = BootMenu(entries=())
     for letter in "0123456789ab":
         menu = change(disk, deployment(letter), *menu.entries)
@@ -344,23 +307,22 @@ def test_many_deployments_keep_their_order():
 
 
 def test_the_plan_for_what_is_there_is_empty():
-    disk = Disk()
+    disk = disk_with()
     menu = change(disk, deployment("a"))
     menu = change(disk, deployment("b"), *menu.entries)
     assert plan(disk, *menu.entries) == []
 
 
 def test_boot_counters_are_in_the_name_and_survive():
-    disk = Disk()
+    disk = disk_with()
     menu = change(disk, deployment("a"))
     menu = change(disk, deployment("b", tries_left=3), *menu.entries)
     assert "bootc_debian-13-1+3.conf" in entry_files(disk)
     assert [entry.tries_left for entry in menu.entries] == [3, None]
     # the loader counts down by renaming
-    files = disk.files[ESP]
-    files[ENTRIES + "/bootc_debian-13-1+1-2.conf"] = files.pop(ENTRIES + "/bootc_debian-13-1+3.conf")
+    rename(disk, "bootc_debian-13-1+3.conf", "bootc_debian-13-1+1-2.conf")
     assert plan(disk, *SystemdBoot().read_menu(disk).entries) == []
-    files[ENTRIES + "/bootc_debian-13-1+0-3.conf"] = files.pop(ENTRIES + "/bootc_debian-13-1+1-2.conf")
+    rename(disk, "bootc_debian-13-1+1-2.conf", "bootc_debian-13-1+0-3.conf")
     menu = SystemdBoot().read_menu(disk)
     assert letters(menu) == "ab"
     assert menu.default is None
@@ -374,13 +336,12 @@ FOREIGN = b"title Other\r\n#comment\nlinux /k\noptions a  b $c \xff\nsort-key aa
 
 
 def test_foreign_entries_stay_byte_for_byte_and_do_not_take_over():
-    disk = Disk()
-    disk.files[ESP] |= {ENTRIES + "/other.conf": FOREIGN, "/k": b"k", "/loader/loader.conf": b"# mine\ntimeout 3\n"}
+    disk = disk_with({ENTRIES + "/other.conf": FOREIGN, "/k": b"k", "/loader/loader.conf": b"# mine\ntimeout 3\n"})
     menu = change(disk, deployment("a"))
     assert entry_files(disk)["other.conf"] == FOREIGN
     assert [entry.foreign for entry in menu.entries] == [True, False]
     assert menu.default == "a" * 128
-    assert disk.files[ESP]["/loader/loader.conf"] == b"# mine\ntimeout 3\ndefault bootc_*\n"
+    assert on(disk)["/loader/loader.conf"] == b"# mine\ntimeout 3\ndefault bootc_*\n"
     menu = change(disk, deployment("b"), *menu.entries)
     assert default_of(disk)[0].deployment_id == "b" * 128
     menu = change(disk, *menu.entries, default="other.conf")
@@ -388,7 +349,7 @@ def test_foreign_entries_stay_byte_for_byte_and_do_not_take_over():
 
 
 def test_a_default_that_is_not_first_is_named():
-    disk = Disk()
+    disk = disk_with()
     menu = change(disk, deployment("a"))
     menu = change(disk, deployment("b"), *menu.entries, default="a" * 128)
     assert letters(menu) == "ba"
@@ -400,20 +361,20 @@ def test_a_default_that_is_not_first_is_named():
 
 
 def test_kernels_that_a_foreign_entry_uses_stay():
-    disk = Disk()
+    disk = disk_with()
     change(disk, deployment("a"))
     text = entry_files(disk)["bootc_debian-13-1.conf"].replace(b"quiet", b"debug")
-    disk.files[ESP][ENTRIES + "/my-copy.conf"] = text
+    add(disk, {ENTRIES + "/my-copy.conf": text})
     change(disk, deployment("b", kernel=b"new"))
-    assert disk.files[ESP]["/EFI/Linux/bootc_composefs-" + "a" * 128 + "/vmlinuz"] == b"kernel"
+    assert on(disk)["/EFI/Linux/bootc_composefs-" + "a" * 128 + "/vmlinuz"] == b"kernel"
     assert entry_files(disk)["my-copy.conf"] == text
 
 
 def test_what_an_entry_says_besides_is_kept():
-    disk = Disk()
+    disk = disk_with()
     change(disk, deployment("a", machine_id="0" * 32))
     name = ENTRIES + "/bootc_debian-13-1.conf"
-    disk.files[ESP][name] += b"devicetree /x.dtb\n# note\n"
+    add(disk, {name: on(disk)[name] + b"devicetree /x.dtb\n# note\n"})
     menu = change(disk, deployment("b"), *SystemdBoot().read_menu(disk).entries)
     old = entry_files(disk)["bootc_debian-13-0.conf"]
     assert b"devicetree /x.dtb\n# note\n" in old
@@ -423,7 +384,7 @@ def test_what_an_entry_says_besides_is_kept():
 
 
 def test_once_is_a_firmware_variable_and_no_image_has_one():
-    disk = Disk()
+    disk = disk_with()
     menu = change(disk, deployment("a"))
     menu = change(disk, deployment("b"), *menu.entries)
     with pytest.raises(BootError, match="next boot"):
@@ -438,7 +399,7 @@ def test_once_is_a_firmware_variable_and_no_image_has_one():
     "arguments", [('"a b"=c', "composefs=" + "a" * 128, 'x="y z"'), ('"q"',), ("ä=€", "\\$x", "'")]
 )
 def test_arguments_come_back_as_they_were(arguments):
-    disk = Disk()
+    disk = disk_with()
     first, *rest = arguments
     wanted = (first, "composefs=" + "a" * 128, *rest)
     menu = change(disk, deployment("a", arguments=wanted))
@@ -446,10 +407,10 @@ def test_arguments_come_back_as_they_were(arguments):
 
 
 def test_a_separate_boot_volume_takes_entries_and_kernels():
-    disk = Disk(ESP, Volume.XBOOTLDR)
+    disk = disk_with(volumes=(ESP, Volume.XBOOTLDR))
     change(disk, deployment("a"))
-    assert set(disk.files[ESP]) == {"/loader/loader.conf"}
-    assert ENTRIES + "/bootc_debian-13-1.conf" in disk.files[Volume.XBOOTLDR]
+    assert set(on(disk)) == {"/loader/loader.conf"}
+    assert ENTRIES + "/bootc_debian-13-1.conf" in on(disk, Volume.XBOOTLDR)
     assert default_of(disk)[1]
 
 
@@ -476,9 +437,9 @@ START = [
 @pytest.mark.parametrize("kind", [deployment, uki])
 @pytest.mark.parametrize("foreign", [False, True])
 def test_after_every_action_the_default_is_complete(start, end, kind, foreign):
-    disk = Disk()
+    disk = disk_with()
     if foreign:
-        disk.files[ESP] |= {ENTRIES + "/other.conf": FOREIGN, "/k": b"k"}
+        add(disk, {ENTRIES + "/other.conf": FOREIGN, "/k": b"k"})
     for action in SystemdBoot().plan_install(disk, facts()):
         disk.apply(action)
 

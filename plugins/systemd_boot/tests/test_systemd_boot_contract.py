@@ -1,24 +1,20 @@
 """systemd-boot keeps the contract of bootloaders."""
 
-import struct
 from types import MappingProxyType
 
-from cfs_core.plugin import Location, Volume
+from cfs_core.plugin import Architecture, Location, Volume
 from cfs_testkit.contracts import BootloaderContract
+from cfs_testkit.layouts import efi_program
 
 
-def _loader(version):
-    head = bytearray(128)
-    head[:2] = b"MZ"
-    struct.pack_into("<I", head, 0x3C, 64)
-    head[64:68] = b"PE\0\0"
-    struct.pack_into("<H", head, 68, 0x8664)
-    return bytes(head) + f"#### LoaderInfo: systemd-boot {version}-1 ####".encode()
+def image(architecture):
+    loader = efi_program(architecture, b"#### LoaderInfo: systemd-boot 257-1 ####")
+    return MappingProxyType({f"/usr/lib/systemd/boot/efi/systemd-boot{architecture.efi}.efi": loader})
 
 
 class TestSystemdBoot(BootloaderContract):
     provider = "systemd-boot"
-    image_files = MappingProxyType({"/usr/lib/systemd/boot/efi/systemd-bootx64.efi": _loader(257)})
+    image_files = image(Architecture.AMD64)
     foreign = MappingProxyType(
         {
             Location(
@@ -27,6 +23,9 @@ class TestSystemdBoot(BootloaderContract):
             Location(Volume.ESP, "/other/vmlinuz"): b"kernel of somebody else",
         }
     )
+
+    def image_files_for(self, architecture):
+        return image(architecture)
 
 
 class TestWithSeparateBoot(TestSystemdBoot):

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 NOT_DECLARED = "not declared: "
 _KEY = "cfs_contract"
-REPORT_VERSION = 1
+REPORT_VERSION = 2
+"""2: checks of what a provider does not declare are names in ``not_declared``, by what that is."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect results, where there are contracts."""
     pytest.register_assert_rewrite("cfs_testkit.contracts")
+    config.addinivalue_line("markers", "vm: boots virtual machines")
     config.pluginmanager.register(Conformance(config), "cfs-conformance")
 
 
@@ -95,17 +97,24 @@ class Conformance:
             counts = ", ".join(f"{count} {name}" for name, count in contract["summary"].items())
             verdict = "conforms" if contract["conforms"] else "DOES NOT CONFORM"
             terminalreporter.line(f"{contract['contract']} {contract['provider']}: {verdict} ({counts})")
+            for what, names in contract["not_declared"].items():
+                terminalreporter.line(f"  not declared: {what} ({len(names)} checks)")
 
     def report(self) -> dict[str, Any]:
         """Return the report as JSON will hold it."""
         contracts = []
         for contract in self.contracts.values():
-            checks = list(contract["checks"].values())
+            checks = [check for check in contract["checks"].values() if check["outcome"] != "not-declared"]
+            not_declared: dict[str, list[str]] = {}
+            for check in contract["checks"].values():
+                if check["outcome"] == "not-declared":
+                    not_declared.setdefault(check["reason"], []).append(check["name"])
             summary: dict[str, int] = {}
             for check in checks:
                 summary[check["outcome"]] = summary.get(check["outcome"], 0) + 1
             conforms = not {"failed", "error", "unexpected-pass"} & set(summary)
-            contracts.append({**contract, "conforms": conforms, "summary": summary, "checks": checks})
+            found = {"conforms": conforms, "summary": summary, "checks": checks, "not_declared": not_declared}
+            contracts.append({**contract, **found})
         return {
             "report": REPORT_VERSION,
             "kit": metadata.version("cfs-plugin-testkit"),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import PluginContext
+from cfs_core.plugin import CommandContext, OutputFormat, PluginContext
 from cfs_core.testing import HostCommands
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from cfs_core.plugin import Event
+    from cfs_core.plugin import DiskMenu, Event
 
 
 class RecordedLog:
@@ -80,4 +81,45 @@ def plugin_context(
         scratch=scratch,
         settings=settings or {},
         emit=collected.append,
+        environ=os.environ if environ is None else environ,
+    )
+
+
+class RecordedOutput:
+    """A command's output that can be looked at: lines said, documents shown, lines told."""
+
+    def __init__(self, form: OutputFormat = OutputFormat.TEXT) -> None:
+        self.format = form
+        self.said: list[str] = []
+        self.shown: list[object] = []
+        self.told: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Record a line of a result."""
+        self.said.append(text)
+
+    def show(self, value: object) -> None:
+        """Record a result."""
+        self.shown.append(value)
+
+    def tell(self, text: str) -> None:
+        """Record a line about what is going on."""
+        self.told.append(text)
+
+
+def command_context(
+    scratch: Path,
+    *,
+    output: RecordedOutput | None = None,
+    menus: Sequence[DiskMenu] = (),
+    settings: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    events: list[Event] | None = None,
+) -> CommandContext:
+    """Return what a command's factory is given; *menus* are what every disk holds."""
+    context = plugin_context(scratch, settings=settings, environ=environ, events=events)
+    return CommandContext(
+        **{field.name: getattr(context, field.name) for field in dataclasses.fields(context)},
+        output=output or RecordedOutput(),
+        boot_menus=lambda _disk: menus,
     )

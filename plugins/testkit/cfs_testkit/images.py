@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+_PROGRAMS = (b"\x7fELF", b"#!")
 COMPRESSIONS = ("none", "gzip", "zstd", "zstd:chunked")
 
 
@@ -32,7 +33,7 @@ def sha256(data: bytes) -> str:
 def layer_tar(files: Mapping[str, str | bytes | None], *, mtime: int = 0) -> bytes:
     """Return an uncompressed layer; None as content makes a directory, ``-> target`` a symbolic link.
 
-    Missing parent directories are added.
+    Missing parent directories are added. ELF files and scripts can be executed.
     """
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -47,7 +48,7 @@ def layer_tar(files: Mapping[str, str | bytes | None], *, mtime: int = 0) -> byt
                 info.type, info.linkname = tarfile.SYMTYPE, content[3:]
                 tar.addfile(info)
             else:
-                info.size, info.mode = len(data), 0o644
+                info.size, info.mode = len(data), 0o755 if data.startswith(_PROGRAMS) else 0o644
                 tar.addfile(info, io.BytesIO(data))
     return out.getvalue()
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from cfs_testkit.images import Image, build_image
 from cfs_testkit.initrds import cpio
+from cfs_testkit.programs import PE_MACHINES, kernel, optional_header, program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 KERNEL_VERSION = "6.12.0-testkit"
-_MACHINES = {"amd64": 0x8664, "arm64": 0xAA64, "386": 0x014C, "riscv64": 0x5064}
 _EARLY_BOOT = "usr/lib/systemd/system/initrd-root-fs.target.wants/bootc-root-setup.service"
 
 
@@ -37,33 +37,34 @@ def bootable_image(
     architecture: str = "amd64",
     labels: Mapping[str, str] | None = None,
 ) -> Image:
-    """Return an image that installs; *files* add to it (a bootloader's own). No machine could run it."""
+    """Return an image that installs; *files* add to it (a bootloader's own). Its kernel and its init only wait."""
     modules = f"usr/lib/modules/{KERNEL_VERSION}"
     initramfs = cpio(
         {
-            "init": "#!/bin/sh\n",
-            "usr/lib/bootc/initramfs-setup": "\x7fELF",
+            "init": program(architecture),
+            "usr/lib/bootc/initramfs-setup": program(architecture),
             _EARLY_BOOT: "-> ../bootc-root-setup.service",
         }
     )
     folders = ("boot", "dev", "etc", "proc", "run", "sys", "sysroot", "tmp", "usr", "var")
     content: dict[str, str | bytes | None] = {
         **dict.fromkeys(folders),
-        f"{modules}/vmlinuz": efi_program(architecture),
+        f"{modules}/vmlinuz": kernel(architecture, KERNEL_VERSION),
         f"{modules}/initramfs.img": initramfs,
         f"{modules}/modules.builtin": "kernel/fs/erofs/erofs.ko\nkernel/fs/overlayfs/overlay.ko\n",
         "usr/lib/os-release": 'ID=testkit\nPRETTY_NAME="Testkit Linux"\nVERSION_ID=1\n',
+        "usr/sbin/init": program(architecture),
+        "sbin": "-> usr/sbin",
         "etc/hostname": "testkit\n",
         **(files or {}),
     }
     return build_image([content], architecture=architecture, labels=labels)
 
 
-def efi_program(architecture: str = "amd64") -> bytes:
-    """Return a program of the right form for UEFI (PE32+), without code."""
+def efi_program(architecture: str = "amd64", text: bytes = b"") -> bytes:
+    """Return a program of the right form for UEFI (PE32+), without code; *text* is behind its headers."""
     head = bytearray(0x80)
     head[:2] = b"MZ"
     struct.pack_into("<I", head, 0x3C, len(head))
-    coff = struct.pack("<4sHHIIIHH", b"PE\0\0", _MACHINES[architecture], 0, 0, 0, 0, 112, 0x22)
-    optional = struct.pack("<HBBIII", 0x20B, 0, 0, 0, 0, 0).ljust(112, b"\0")
-    return bytes(head) + coff + optional
+    coff = struct.pack("<4sHHIIIHH", b"PE\0\0", PE_MACHINES[architecture], 0, 0, 0, 0, 112, 0x22)
+    return bytes(head) + coff + optional_header() + text

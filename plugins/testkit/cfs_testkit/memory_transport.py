@@ -6,7 +6,16 @@ import contextlib
 import json
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import Descriptor, Digest, ImageReference, NotFoundError, Platform, Transport, UnreachableError
+from cfs_core.plugin import (
+    Descriptor,
+    Digest,
+    Fetcher,
+    ImageReference,
+    NotFoundError,
+    Platform,
+    Transport,
+    UnreachableError,
+)
 from cfs_core.testing import resolve
 from cfs_testkit.images import MANIFEST_TYPE
 
@@ -18,6 +27,36 @@ if TYPE_CHECKING:
 
 REFERENCE = ImageReference(scheme="memory", name="image", text="memory:image")
 CHUNK = 64 * 1024
+
+
+class MemoryFetcher(Fetcher):
+    """What core reads through, over a `MemoryTransport` whose facts are its own."""
+
+    transport: MemoryTransport
+
+    def __init__(self, image: Image, artifacts: Iterable[Image] = (), *, reference: ImageReference = REFERENCE) -> None:
+        super().__init__(MemoryTransport(image, artifacts, reference=reference))
+
+    @property
+    def reference(self) -> ImageReference:
+        """The image's name."""
+        return self.transport.reference
+
+    @property
+    def image(self) -> Image:
+        """The image."""
+        return self.transport.image
+
+    @property
+    def fetched(self) -> list[str]:
+        """Digests of blobs in the order of requests."""
+        return self.transport.fetched
+
+    def resolved(self) -> ResolvedImage:
+        """Return the image as core resolves it."""
+        image = self.transport.image
+        architecture = json.loads(self.transport.blobs[json.loads(image.manifest)["config"]["digest"]])["architecture"]
+        return resolve(self, self.reference, Platform("linux", architecture))
 
 
 class MemoryTransport(Transport):
@@ -34,17 +73,12 @@ class MemoryTransport(Transport):
         self.fetched: list[str] = []
         self.reachable = True
 
-    def resolved(self) -> ResolvedImage:
-        """Return the image as core resolves it."""
-        architecture = json.loads(self.blobs[json.loads(self.image.manifest)["config"]["digest"]])["architecture"]
-        return resolve(self, self.reference, Platform("linux", architecture))
-
     def _reach(self) -> None:
         if not self.reachable:
             msg = "nobody answers"
             raise UnreachableError(msg)
 
-    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+    def read_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
         """Return the image's manifest, or the one of the digest that is asked for."""
         del accept
         self._reach()
@@ -55,7 +89,7 @@ class MemoryTransport(Transport):
         return MANIFEST_TYPE, self.manifests[digest]
 
     @contextlib.contextmanager
-    def _open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterable[bytes]]:
+    def open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterable[bytes]]:
         """Hand out a blob in small chunks."""
         del reference
         self._reach()

@@ -16,6 +16,7 @@ MARKERS = (
     "vm: boots a virtual machine (minutes)",
     "slow: takes more than ten seconds",
     "judge: compares with another implementation, skipped where it is not installed",
+    "flaky(reason): may be tried once more, for the reason given",
 )
 """Marks of cfs's own plugins: their tests are run from their source distributions too, where no project names them."""
 

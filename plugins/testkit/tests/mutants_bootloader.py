@@ -7,9 +7,9 @@ P = "plugin.py"
 OFFER = '    """Offer mutant."""\n'
 MAKE = "    from cfs_mutant.bootloader import Mutant\n"
 INSTALL = '        return _copy(target, location, loader, "mutant itself")'
-WRITE_MENU = 'actions.append(WriteFile(location=MENU, data=new, why="the boot menu", effect=effect))'
+WRITE_MENU = 'actions.append(WriteFile(location=MENU, data=new, why="the boot menu"))'
 UNCHANGED = "        if new != text:\n"
-NEW = "        new = _format("
+NEW = "        head = [line for line in head if line.split"
 UKI = (
     (P, "entries=frozenset({EntryKind.BLS})", "entries=frozenset({EntryKind.BLS, EntryKind.UKI})"),
     (
@@ -21,6 +21,9 @@ UKI = (
         '            raise BootError("its arguments are sealed")\n'
         "        if entry.artifacts.addons:\n"
         '            raise BootError("no addons")\n'
+        "    if entry.kind is EntryKind.UKI and not entry.artifacts:\n"
+        '        if "debug" in entry.arguments:\n'
+        '            raise BootError("arguments of what is kept")\n'
         "    if False:\n"
         '        message = ""\n',
     ),
@@ -41,6 +44,14 @@ UKI = (
         "    if artifacts is None or artifacts.kernel is None:\n",
     ),
 )
+READER = """
+    def as_the_loader_reads(self, disk):
+        text = disk.read(Location(Volume.ESP, "/EFI/mutant/menu.conf")).decode()
+        words = [line.partition("#")[0].split() for line in text.splitlines()]
+        return [line[1:] for line in words if line[:1] == ["options"]]
+
+"""
+"""How the loader reads, to which # begins a comment anywhere; neither writer nor reader of the plugin know it."""
 
 MUTANTS = (
     # --- what all kinds of plugins have in common
@@ -58,7 +69,7 @@ MUTANTS = (
     mutant(
         "imports everything at once",
         "registration_loads_no_implementation",
-        (P, "CFS_PLUGIN_API = (1, 0)", "CFS_PLUGIN_API = (1, 0)\nimport cfs_mutant.bootloader"),
+        (P, "CFS_PLUGIN_API = (2, 0)", "CFS_PLUGIN_API = (2, 0)\nimport cfs_mutant.bootloader"),
     ),
     mutant(
         "makes something that only looks right",
@@ -70,12 +81,29 @@ MUTANTS = (
         ),
     ),
     mutant("prints when it is made", "making_it_prints_nothing", (P, MAKE, MAKE + '    print("hello")\n')),
+    # --- its console
+    mutant(
+        "takes everybody's errors for its own",
+        "the_words_on_its_console_are_its_own",
+        (P, 'failed=(r"^mutant: error: ",)', 'failed=(r"[Ee]rror|Failed",)'),
+    ),
+    mutant(
+        "is started by whatever is",
+        "the_words_on_its_console_are_its_own",
+        (P, 'started=(r"^mutant \\d",)', 'started=(r"^BdsDxe: starting",)'),
+    ),
+    mutant(
+        "calls everything harmless",
+        "the_words_on_its_console_are_its_own",
+        (P, 'failed=(r"^mutant: error: ",)', 'harmless=(r".",)'),
+    ),
     # --- needs and findings
     mutant("gives no reason for its needs", "needs_are_sensible", (B, 'why="mutant and kernels"', 'why=""')),
     mutant(
         "forgets that kernels need room",
         "needs_count_the_boot_files",
-        (B, "            files += [facts.artifacts.kernel, facts.artifacts.initrd]", "            pass"),
+        (B, "            files += facts.artifacts.contents", "            pass"),
+        also=("needs_hold_what_is_put_there",),
     ),
     mutant(
         "refuses what it could start",
@@ -242,7 +270,7 @@ MUTANTS = (
     mutant(
         "loses the default",
         "a_default_that_is_not_first",
-        (B, "default=wanted.default, timeout=timeout)", "default=None, timeout=timeout)"),
+        (B, "[] if wanted.default is None else", "[] if True else"),
     ),
     mutant(
         "takes any default",
@@ -317,8 +345,9 @@ MUTANTS = (
         (
             B,
             WRITE_MENU,
-            "actions.append(WriteFile(location=MENU, data=_format(stanzas, default=None, timeout=timeout).encode(), "
-            'why="the order"))\n            ' + WRITE_MENU,
+            'order = [line for line in head if not line.startswith("default ")]\n            '
+            'actions.append(WriteFile(location=MENU, data=_format(order, stanzas).encode(), why="the order"))\n            '
+            + WRITE_MENU,
         ),
     ),
     mutant(
@@ -333,4 +362,102 @@ MUTANTS = (
         ),
         (B, "    RemovePath,\n", "    RemovePath,\n    RenamePath,\n"),
     ),
+    # --- what firmware and loader would see (mistakes of a first plugin that the kit once let pass)
+    mutant(
+        "is put where no firmware looks",
+        "firmware_finds_the_loader",
+        (B, "/EFI/BOOT/BOOT{facts.architecture.efi.upper()}.EFI", "/EFI/mutant/{facts.architecture.efi}.efi"),
+    ),
+    mutant(
+        "calls itself by Go's name of the architecture",
+        "firmware_finds_the_loader",
+        (B, "BOOT{facts.architecture.efi.upper()}.EFI", "BOOT{facts.architecture.value.upper()}.EFI"),
+    ),
+    mutant(
+        "is made for one architecture",
+        "firmware_finds_the_loader",
+        (B, "mutant{architecture.efi}.efi", "mutantx64.efi"),
+    ),
+    mutant(
+        "asks for no room for itself",
+        "needs_hold_what_is_put_there",
+        (B, "        files = [_loader(facts)]\n", "        files = []\n"),
+    ),
+    mutant(
+        "starts from BIOS if there is UEFI too",
+        "finds_that_the_firmware_does_not_fit",
+        (B, "if facts.firmware != {Firmware.UEFI}:", "if Firmware.UEFI not in facts.firmware:"),
+    ),
+    mutant(
+        "has a marker that no image has",
+        "markers_are_files_of_the_image",
+        (P, "/usr/lib/mutant/mutant*.efi", "/usr/lib/mutant/*.bin"),
+    ),
+    mutant(
+        "refuses no special letters",
+        "every_letter_of_an_argument_arrives",
+        (B, 'not argument.isprintable() or " " in argument or not argument', "not argument"),
+        also=("arguments_are_not_interpreted",),
+    ),
+    mutant(
+        "refuses spaces only",
+        "every_letter_of_an_argument_arrives",
+        (B, 'not argument.isprintable() or " " in argument', '" " in argument'),
+    ),
+    mutant(
+        "takes two letters for a comment",
+        "every_pair_of_letters_arrives",
+        (B, '"options": " ".join(entry.arguments),', '"options": " ".join(entry.arguments).partition("/*")[0],'),
+    ),
+    mutant(
+        "loses root= in writer and reader alike",
+        "usual_arguments_arrive",
+        (
+            B,
+            '"options": " ".join(entry.arguments),',
+            '"options": " ".join(word for word in entry.arguments if not word.startswith("root=")),',
+        ),
+        (
+            B,
+            'tuple(fields.get("options", "").split(" "))',
+            'tuple(word for word in fields.get("options", "").split(" ") if not word.startswith("root="))',
+        ),
+    ),
+    mutant(
+        "rewrites the lines of others",
+        "entries_of_others_stay",
+        (B, "            lines += stanza.lines\n", '            lines += [line + "\\r" for line in stanza.lines]\n'),
+    ),
+    mutant(
+        "takes other letter case for another file",
+        "letter_case_is_nothing_on_fat",
+        (
+            B,
+            'kernel.lower() == (FOLDER / self.name / "vmlinuz").path.lower()',
+            'kernel == (FOLDER / self.name / "vmlinuz").path',
+        ),
+    ),
+    mutant(
+        "loses arguments of a sealed kernel that is kept",
+        "arguments_of_a_kept_sealed_kernel_are_not_dropped",
+        (
+            B,
+            '            raise BootError("arguments of what is kept")\n',
+            "            object.__setattr__(entry, 'arguments', ())\n",
+        ),
+        base=UKI,
+    ),
+    mutant(
+        "takes no care of what the loader takes for a comment",
+        "every_letter_of_an_argument_arrives",
+        ("test", "    image_files = ", READER + "    image_files = "),
+        also=("every_pair_of_letters_arrives",),
+    ),
 )
+
+NOT_SEEN = {
+    "names the device by a fixed name": "right on one disk, wrong on another: only a boot shows it (cfs_testkit.boot)",
+    "leaves out the end of a block": "writer and reader agree; an `as_the_loader_reads` shows it, or a boot",
+    "refuses letters that the loader would hand over": "too strict is no fault of a menu; only the loader knows",
+}
+"""Mistakes that no check can see in memory, and why."""

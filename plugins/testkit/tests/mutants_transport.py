@@ -152,8 +152,8 @@ MUTANTS = (
         (
             T,
             END,
-            END + "\n    def _open_layer_uncompressed(self, reference, descriptor, diff_id):\n"
-            "        return self._open_blob(reference, descriptor, 0)\n",
+            END + "\n    def open_uncompressed_layer(self, reference, descriptor, diff_id):\n"
+            "        return self.open_blob(reference, descriptor, 0)\n",
         ),
         also=("layers_hold_the_published_files",),
     ),

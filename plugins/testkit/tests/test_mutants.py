@@ -105,5 +105,11 @@ def test_every_check_can_fail(kind):
     assert checks - shown == set()
 
 
+def test_what_is_not_seen_is_said():
+    for fault, reason in mutants_bootloader.NOT_SEEN.items():
+        assert fault not in {mutant.fault for mutant in mutants_bootloader.MUTANTS}
+        assert len(reason) > 20
+
+
 def test_there_are_many_mutants_with_a_fault_of_their_own():
     assert len([case for case in CASES if not case.values[1].also]) >= 25

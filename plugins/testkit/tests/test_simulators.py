@@ -19,7 +19,7 @@ from cfs_testkit.hostile import bomb, hostile_layers
 from cfs_testkit.images import build_image
 from cfs_testkit.initrds import cpio
 from cfs_testkit.layouts import bootable_image, efi_program, write_layout
-from cfs_testkit.memory_transport import MemoryTransport
+from cfs_testkit.memory_transport import MemoryFetcher
 from cfs_testkit.scripts import Scripts
 from cfs_testkit.trees import image_of, tree_of
 from cfs_testkit.verity import verity_digest
@@ -82,7 +82,7 @@ def test_trees_have_files_and_links():
 
 def test_a_memory_transport_says_what_was_fetched():
     image = build_image([{"usr/a": "a"}], labels={"x": "y"})
-    transport = MemoryTransport(image)
+    transport = MemoryFetcher(image)
     resolved = transport.resolved()
     assert resolved.config.labels == {"x": "y"}
     assert not set(transport.fetched) & set(image.layers)

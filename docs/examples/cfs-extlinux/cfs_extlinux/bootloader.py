@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from cfs_core.bls import bytes_on_fat
 from cfs_core.plugin import (
     Action,
     Bootloader,
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
     from cfs_core.plugin import BootFacts, BootMenu, Content, TargetView
 
-_CLUSTER = 32 << 10
-_OVERHEAD = 2 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Extlinux(Bootloader):
@@ -38,11 +36,8 @@ class Extlinux(Bootloader):
         """Read the table ``bootloader.extlinux``.
 
         Raises:
-            ConfigError: unknown setting, or no relative path.
+            ConfigError: no relative path.
         """
-        if unknown := sorted(set(settings) - {"devicetree"}):
-            msg = f"unknown setting bootloader.extlinux.{unknown[0]}"
-            raise ConfigError(msg, hint="known is devicetree")
         value = settings.get("devicetree")
         if value is not None and (not isinstance(value, str) or value.startswith("/") or ".." in value.split("/")):
             msg = f"bootloader.extlinux.devicetree is {value!r}"
@@ -52,9 +47,8 @@ class Extlinux(Bootloader):
     def needs(self, facts: BootFacts) -> Sequence[VolumeNeed]:
         """Ask for a boot volume with room for one deployment's boot files."""
         artifacts = facts.artifacts
-        files = [artifacts.kernel, artifacts.initrd] if artifacts is not None else []
-        files.append(self._tree(facts))
-        size = _OVERHEAD + sum(-(-file.size // _CLUSTER) * _CLUSTER for file in files if file is not None)
+        files = [*(artifacts.contents if artifacts is not None else ()), self._tree(facts)]
+        size = bytes_on_fat(file.size for file in files if file is not None)
         why = "extlinux.conf, kernels and initrds, which U-Boot reads"
         return [VolumeNeed(volume=Volume.BOOT, bytes_needed=size, filesystems=("vfat", "ext4"), why=why)]
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-from cfs_core.bls import BootFiles, argument_deployment, join_arguments, read_file, split_arguments
+from cfs_core.bls import BootFiles, argument_deployment, join_arguments, read_file, split_arguments, unknown_entry
 from cfs_core.plugin import (
     BootEntry,
     BootError,
     BootMenu,
     CopyObject,
     Digest,
-    Effect,
     EntryKind,
     Location,
     Volume,
@@ -33,6 +32,8 @@ CONFIG_LIMIT = 1 << 20
 
 HEADER = b"# menu of U-Boot, written by cfs-extlinux\nmenu title Boot menu\ntimeout 50\n"
 _TENTHS = 10
+_PREFIX = "cfs-"
+"""Starts the names of our labels."""
 
 
 def read_text(target: TargetView) -> bytes:
@@ -60,7 +61,7 @@ def _entry(label: Label) -> BootEntry:
     files = tuple(Location(Volume.BOOT, _path(path)) for path in paths if path)
     arguments = split_arguments(label.get("append") or "")
     deployment = argument_deployment(arguments)
-    ours = deployment is not None and bool(files) and files[0].path.startswith(LINUX.path + "/")
+    ours = deployment is not None and bool(files) and files[0].path.lower().startswith(LINUX.path + "/")
     return BootEntry(
         deployment_id=deployment if ours and deployment else label.name,
         kind=EntryKind.BLS,
@@ -107,8 +108,7 @@ class MenuPlan:
         config = self._with_timeout(self._with_default(config))
         actions = [*files.actions, *actions]
         if config.data() != self._text:
-            effect = Effect.REPLACE if self._text else Effect.ADD
-            actions.append(WriteFile(location=CONFIG, data=config.data(), why="menu of U-Boot", effect=effect))
+            actions.append(WriteFile(location=CONFIG, data=config.data(), why="menu of U-Boot"))
         return [*actions, *files.removals([config.data()])]
 
     def _label(self, entry: BootEntry, files: BootFiles, actions: list[Action]) -> Label:
@@ -142,17 +142,17 @@ class MenuPlan:
             known = _entry(label)
             if not known.foreign and known.deployment_id == entry.deployment_id:
                 return label if known.arguments == entry.arguments else label.with_append(words)
-        message = f"the menu has no entry for deployment {entry.deployment_id[:16]}"
-        raise BootError(message, hint="run `cfs status` to see which deployments can be started")
+        raise unknown_entry(entry.deployment_id)
 
     def _with_default(self, config: Config) -> Config:
         if not self._wanted.entries:
-            return config
+            named = config.setting("default") or ""
+            ours = named.startswith(_PREFIX) and named not in {label.name for label in config.labels}
+            return config.with_setting("default", None) if ours else config
         goal = self._wanted.default or self._wanted.entries[0].deployment_id
         label = next((label for label in config.labels if _entry(label).deployment_id == goal), None)
         if label is None:
-            message = f"the menu has no entry {goal[:64]!r} that could be its default"
-            raise BootError(message, hint="choose one that `cfs status` shows", facts={"entry": goal})
+            raise unknown_entry(goal)
         if config.default() is label:
             return config
         changed = config.with_setting("default", None if label is config.labels[0] else label.name)
@@ -170,4 +170,4 @@ class MenuPlan:
 
 
 def _name(deployment_id: str) -> str:
-    return f"cfs-{deployment_id[:16]}"
+    return f"{_PREFIX}{deployment_id[:16]}"

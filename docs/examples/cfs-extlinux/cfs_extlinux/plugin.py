@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, EntryKind, Firmware, hookimpl
+from cfs_core.plugin import BootloaderProvider, Capability, EntryKind, Firmware, KernelForm, LoaderConsole, ProviderSetting, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cfs_core.plugin import Bootloader, PluginContext
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 def _make(context: PluginContext) -> Bootloader:
@@ -29,4 +29,25 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
         factory=_make,
         firmware=frozenset({Firmware.UBOOT}),
         entries=frozenset({EntryKind.BLS}),
+        console=LoaderConsole(
+            name="U-Boot",
+            started=(r"^U-Boot \d", r"\bwith extlinux\b", r"^Retrieving file: "),
+            failed=(
+                r"^Skipping \S+ for failure retrieving ",
+                r"^Bad Linux ",
+                r"^SCRIPT FAILED",
+                r"^Error reading config file",
+                r"^=> ?$",
+            ),
+            harmless=(r"^append: ",),  # and then the kernel's arguments
+        ),
+        kernels=frozenset({KernelForm.IMAGE, KernelForm.GZIP, KernelForm.BZIMAGE}),
+        can=frozenset({Capability.DEFAULT, Capability.TIMEOUT}),
+        settings=(
+            ProviderSetting(
+                name="devicetree",
+                kind="text",
+                summary="device tree of the board, as a path among those of the image's kernel",
+            ),
+        ),
     )

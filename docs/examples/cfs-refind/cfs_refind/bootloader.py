@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING
 
-from cfs_core.bls import read_file
+from cfs_core.bls import bytes_on_fat, read_file
 from cfs_core.plugin import (
     Action,
     Architecture,
     BootError,
     Bootloader,
     CopyObject,
-    Effect,
     Finding,
     Firmware,
     Severity,
     Volume,
     VolumeNeed,
+    find_pe,
 )
 from cfs_refind.menu import HOME, MenuPlan, read_menu
 
@@ -30,9 +29,7 @@ DIRECTORY = "/usr/share/refind/refind"
 LOADER_LIMIT = 8 << 20
 """rEFInd has about 300 KiB; a file longer than this many bytes is something else."""
 
-_MACHINES = {Architecture.AMD64: 0x8664, Architecture.ARM64: 0xAA64, Architecture.I386: 0x14C}
-_CLUSTER = 32 << 10
-_OVERHEAD = 2 << 20
+_ARCHITECTURES = frozenset({Architecture.AMD64, Architecture.ARM64, Architecture.I386})
 _PACKAGES = "install the package refind (Debian, Fedora, Arch, openSUSE) in the image"
 
 
@@ -42,10 +39,8 @@ class Refind(Bootloader):
     def needs(self, facts: BootFacts) -> Sequence[VolumeNeed]:
         """Ask for an ESP with room for the loader and one deployment's boot files."""
         artifacts = facts.artifacts
-        files = [self._find(facts)]
-        if artifacts is not None:
-            files += [artifacts.kernel, artifacts.initrd, artifacts.uki, *(a.content for a in artifacts.addons)]
-        size = _OVERHEAD + sum(-(-file.size // _CLUSTER) * _CLUSTER for file in files if file is not None)
+        files = [self._find(facts), *(artifacts.contents if artifacts is not None else ())]
+        size = bytes_on_fat(file.size for file in files if file is not None)
         why = "rEFInd, its menu, kernels and initrds"
         return [VolumeNeed(volume=Volume.ESP, bytes_needed=size, filesystems=("vfat",), why=why)]
 
@@ -54,7 +49,7 @@ class Refind(Bootloader):
         findings = []
         if facts.firmware != {Firmware.UEFI}:
             findings.append(_error("boot.firmware-unsupported", "rEFInd starts from UEFI only", "use --firmware uefi"))
-        if facts.architecture not in _MACHINES:
+        if facts.architecture not in _ARCHITECTURES:
             message = f"there is no rEFInd for {facts.architecture}"
             findings.append(_error("boot.architecture-unsupported", message, "choose another bootloader"))
         elif facts.image is not None:
@@ -63,7 +58,7 @@ class Refind(Bootloader):
             if data is None:
                 message = f"the image has no rEFInd for {facts.architecture}: {path} is not there"
                 findings.append(_error("boot.loader-missing", message, _PACKAGES))
-            elif _machine(data) != _MACHINES[facts.architecture]:
+            elif (program := find_pe(data)) is None or program.architecture is not facts.architecture:
                 message = f"{path} of the image is not an EFI program for {facts.architecture}"
                 findings.append(_error("boot.loader-damaged", message, "reinstall its package in the image"))
         return findings
@@ -82,8 +77,7 @@ class Refind(Bootloader):
         there = read_file(target, location)
         if there is not None and there == facts.image.read(_path(facts.architecture), limit=LOADER_LIMIT):
             return []
-        effect = Effect.ADD if there is None else Effect.REPLACE
-        return [CopyObject(location=location, source=content, why="rEFInd", effect=effect)]
+        return [CopyObject(location=location, source=content, why="rEFInd")]
 
     def read_menu(self, target: TargetView) -> BootMenu:
         """Read refind.conf."""
@@ -104,15 +98,6 @@ class Refind(Bootloader):
 
 def _path(architecture: Architecture) -> str:
     return f"{DIRECTORY}/refind_{architecture.efi}.efi"
-
-
-def _machine(data: bytes) -> int | None:
-    """Return what a PE file is for (COFF header, Machine); None if it is no PE file."""
-    try:
-        (offset,) = struct.unpack_from("<I", data, 0x3C)
-        return struct.unpack_from("<4sH", data, offset)[1] if data[offset : offset + 4] == b"PE\0\0" else None
-    except struct.error:
-        return None
 
 
 def _error(code: str, message: str, hint: str) -> Finding:

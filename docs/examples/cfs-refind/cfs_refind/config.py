@@ -92,6 +92,10 @@ class Stanza:
                 return value.strip()
         return None
 
+    def bare(self) -> Stanza:
+        """Return it without the end of its last line."""
+        return replace(self, lines=(*self.lines[:-1], self.lines[-1].removesuffix("\n")))
+
     @property
     def disabled(self) -> bool:
         """Whether rEFInd leaves it out."""
@@ -140,14 +144,27 @@ class Config:
         places = [n for n, part in enumerate(self.parts) if isinstance(part, str) and tokens(part)[:1] == [key]]
         line = f"{key} {value}\n"
         if not places:
-            return Config((*_ended(self.parts), line))
+            return self._ending((*self.parts, line))
         kept = [line if n == places[-1] else part for n, part in enumerate(self.parts) if n not in places[:-1]]
         return Config(tuple(kept))
 
     def with_stanzas(self, old: Sequence[Stanza], new: Sequence[Stanza]) -> Config:
         """Return it without *old* and with *new* at its end."""
         kept = [part for part in self.parts if not any(part is stanza for stanza in old)]
-        return Config((*_ended(kept), *new))
+        return self._ending((*kept, *new))
+
+    def without_setting(self, key: str) -> Config:
+        """Return it without a global option."""
+        return self._ending([part for part in self.parts if not (isinstance(part, str) and tokens(part)[:1] == [key])])
+
+    def _ending(self, parts: Sequence[str | Stanza]) -> Config:
+        """Return *parts* as a file that ends as this one does: with a line end, or without."""
+        ended = list(_ended(parts))
+        if ended and self.parts and not self.data().endswith(b"\n"):
+            last = ended[-1]
+            bare = last.removesuffix("\n") if isinstance(last, str) else last.bare()
+            ended[-1] = bare
+        return Config(tuple(ended))
 
     def default(self) -> Stanza | None:
         """Return what starts by itself: the first that ``default_selection`` means, else the first."""
@@ -165,15 +182,14 @@ class Config:
 
 
 def _ended(parts: Sequence[str | Stanza]) -> Iterator[str | Stanza]:
-    """Yield *parts*, the last one with a line end."""
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        if last and isinstance(part, str) and not part.endswith("\n"):
-            yield part + "\n"
-        elif last and isinstance(part, Stanza) and not part.lines[-1].endswith("\n"):
-            yield Stanza((*part.lines[:-1], part.lines[-1] + "\n"))
-        else:
+    """Yield *parts*, each with a line end."""
+    for part in parts:
+        if isinstance(part, str):
+            yield part if part.endswith("\n") else part + "\n"
+        elif part.lines[-1].endswith("\n"):
             yield part
+        else:
+            yield Stanza((*part.lines[:-1], part.lines[-1] + "\n"))
 
 
 def _opens(line: str, word: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,12 @@ from cfs_core.bls import (
     join_arguments,
     list_names,
     read_file,
+    refuse_added_arguments,
     split_arguments,
     uki_deployment,
+    unknown_entry,
 )
-from cfs_core.plugin import BootEntry, BootError, BootMenu, Effect, EntryKind, Location, Volume, WriteFile
+from cfs_core.plugin import BootEntry, BootError, BootMenu, EntryKind, Location, Volume, WriteFile
 from cfs_refind.config import Config, Stanza, check_ascii, plain, quoted
 from cfs_refind.once import plan_once
 
@@ -92,7 +95,7 @@ def _entry(stanza: Stanza) -> BootEntry:
     loader = files[0].path if files else ""
     uki = uki_deployment(loader)
     deployment = uki or argument_deployment(arguments)
-    ours = deployment is not None and loader.startswith(LINUX.path + "/")
+    ours = deployment is not None and loader.lower().startswith(LINUX.path.lower() + "/")  # FAT knows no letter case
     is_uki = uki is not None or loader.lower().endswith(".efi")
     return BootEntry(
         deployment_id=deployment if ours and deployment else stanza.title,
@@ -110,6 +113,10 @@ def _entry(stanza: Stanza) -> BootEntry:
 
 def _path(path: str) -> str:
     return posixpath.normpath("/" + path.replace("\\", "/").lstrip("/"))
+
+
+_OURS = re.compile(r"\[[0-9a-f]{1,16}\]")
+"""A ``default_selection`` that means an entry of ours."""
 
 
 def _handle(deployment_id: str) -> str:
@@ -144,8 +151,7 @@ class MenuPlan:
         config = self._with_timeout(self._with_default(config))
         actions: list[Action] = list(files.actions)
         if config.data() != self._old.data():
-            effect = Effect.REPLACE if self._old.parts else Effect.ADD
-            actions.append(WriteFile(location=CONFIG, data=config.data(), why="menu of rEFInd", effect=effect))
+            actions.append(WriteFile(location=CONFIG, data=config.data(), why="menu of rEFInd"))
         actions += self._once(config)
         return [*actions, *files.removals([config.data(), *self._texts_of_others()])]
 
@@ -170,20 +176,21 @@ class MenuPlan:
             lines += [f"    initrd {path}\n" for path in paths[1:]]
             lines.append(f"    options {quoted(options)}\n")
         else:
-            _refuse_arguments(entry)
+            refuse_added_arguments(entry)
         return Stanza((*lines, "}\n"))
 
     def _kept(self, entry: BootEntry, options: str) -> Stanza:
         for item in self._known:
             if not item.entry.foreign and item.entry.deployment_id == entry.deployment_id:
+                refuse_added_arguments(entry, item.entry.arguments)
                 changed = entry.kind is EntryKind.BLS and entry.arguments != item.entry.arguments
                 return item.stanza.with_options(options) if changed else item.stanza
-        message = f"the menu has no entry for deployment {entry.deployment_id[:16]}"
-        raise BootError(message, hint="run `cfs status` to see which deployments can be started")
+        raise unknown_entry(entry.deployment_id)
 
     def _with_default(self, config: Config) -> Config:
         if not self._wanted.entries:
-            return config
+            ours = _OURS.fullmatch(config.setting("default_selection") or "")
+            return config.without_setting("default_selection") if ours else config
         goal = self._wanted.default or self._wanted.entries[0].deployment_id
         return _selecting(config, goal)
 
@@ -205,8 +212,7 @@ class MenuPlan:
         location = HOME / ONCE
         actions: list[Action] = []
         if read_file(self._target, location) != data:
-            effect = Effect.ADD if read_file(self._target, location) is None else Effect.REPLACE
-            actions.append(WriteFile(location=location, data=data, why="menu of the next boot only", effect=effect))
+            actions.append(WriteFile(location=location, data=data, why="menu of the next boot only"))
         return [*actions, *plan_once(self._target, self._loader.path, ONCE)]
 
     def _texts_of_others(self) -> list[bytes]:
@@ -223,8 +229,7 @@ def _selecting(config: Config, goal: str) -> Config:
     """
     found = next((item for item in known(config) if item.entry.deployment_id == goal), None)
     if found is None:
-        message = f"the menu has no entry {goal[:64]!r} that could be its default"
-        raise BootError(message, hint="choose one that `cfs status` shows", facts={"entry": goal})
+        raise unknown_entry(goal)
     # Without the option, rEFInd starts what was started last.
     selected = config.setting("default_selection")
     if selected is not None and "+" not in selected.split(",") and config.default() is found.stanza:
@@ -235,11 +240,3 @@ def _selecting(config: Config, goal: str) -> Config:
         message = f"rEFInd cannot start {found.stanza.title!r} by default: its name means another entry as well"
         raise BootError(message, hint="give its stanza another name, without commas")
     return changed
-
-
-def _refuse_arguments(entry: BootEntry) -> None:
-    sealed = entry.artifacts.sealed_arguments if entry.artifacts is not None else ()
-    extra = [text for text in entry.arguments if text not in sealed]
-    if extra:
-        message = f"a unified kernel image carries its own command line: {extra[0]!r} cannot be added to it"
-        raise BootError(message, hint="build it into the image, or add it with a UKI addon", facts={"arguments": extra})

@@ -1,10 +1,10 @@
 """rEFInd keeps the contract of bootloaders."""
 
-import struct
 from types import MappingProxyType
 
-from cfs_core.plugin import Location, Volume
+from cfs_core.plugin import Architecture, Location, Volume
 from cfs_testkit.contracts import BootloaderContract
+from cfs_testkit.layouts import efi_program
 
 CONFIG = Location(Volume.ESP, "/EFI/BOOT/refind.conf")
 OTHERS = b"""# mine
@@ -17,20 +17,17 @@ menuentry "Windows, perhaps" {
 }"""
 
 
-def program(machine=0x8664):
-    head = bytearray(128)
-    head[:2] = b"MZ"
-    struct.pack_into("<I", head, 0x3C, 64)
-    struct.pack_into("<4sH", head, 64, b"PE\0\0", machine)
-    return bytes(head) + "rEFInd Version".encode("utf-16-le")
-
-
-IMAGE = MappingProxyType({"/usr/share/refind/refind/refind_x64.efi": program()})
+def image(architecture):
+    program = efi_program(architecture, "rEFInd Version".encode("utf-16-le"))
+    return MappingProxyType({f"/usr/share/refind/refind/refind_{architecture.efi}.efi": program})
 
 
 class TestRefind(BootloaderContract):
     provider = "refind"
-    image_files = IMAGE
+    image_files = image(Architecture.AMD64)
+
+    def image_files_for(self, architecture):
+        return image(architecture)
 
 
 class TestRefindAmongOthers(TestRefind):

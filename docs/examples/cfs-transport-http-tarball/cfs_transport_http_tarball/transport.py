@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from cfs_core.plugin import Descriptor, ImageReference
+    from cfs_core.plugin import Descriptor, ImageReference, Retrier
     from cfs_transport_http_tarball.reference import Tarball
     from cfs_transport_http_tarball.settings import Settings
 
@@ -47,9 +47,10 @@ class _Image:
 class HttpTarballTransport(Transport):
     """Each file is fetched once in a run, into *scratch*; manifest and configuration follow from its bytes."""
 
-    def __init__(self, settings: Settings, scratch: Path) -> None:
+    def __init__(self, settings: Settings, scratch: Path, retrier: Retrier) -> None:
         self._settings = settings
         self._scratch = scratch
+        self._retrier = retrier
         self._client = Client(settings)
         self._images: dict[str, _Image] = {}
         self._lock = threading.Lock()
@@ -66,13 +67,15 @@ class HttpTarballTransport(Transport):
         """Close connections."""
         self._client.close()
 
-    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+    def read_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+        """Make the manifest of the fetched file."""
         del accept
         return _MANIFEST, self._image(reference).manifest
 
-    def _open_blob(
+    def open_blob(
         self, reference: ImageReference, descriptor: Descriptor, offset: int
     ) -> AbstractContextManager[Iterable[bytes]]:
+        """Hand out the configuration made, or the file fetched."""
         image = self._image(reference)
         if descriptor.digest == Digest.of(image.config):
             return contextlib.nullcontext([image.config[offset:]])
@@ -95,7 +98,7 @@ class HttpTarballTransport(Transport):
 
     def _made(self, tarball: Tarball, download: Download) -> _Image:
         try:
-            self.retrying(lambda: self._client.fetch(tarball.url, download), progress=lambda: download.size)
+            self._retrier.run(lambda: self._client.fetch(tarball.url, download), progress=lambda: download.size)
         except TransportError as error:
             # Core's own tries around this one would begin from the start.
             error.transient = False

@@ -13,6 +13,7 @@ import pytest
 import zstandard
 
 from cfs_core.plugin import (
+    Fetcher,
     CfsError,
     Descriptor,
     Digest,
@@ -49,13 +50,14 @@ TAR = tar_of({"a.txt": b"text\n" * 3000, "empty": b"", "bin/x": ELF_ARM64, "big"
 def make(tmp_path):
     made = []
 
-    def transport(**settings):
+    def fetcher(**settings):
         context = plugin_context(tmp_path, settings=settings)
-        made.append(HttpTarballTransport(Settings.of(context.settings), context.scratch))
-        made[-1].pause = lambda _seconds: None
+        context.retrier.pause = lambda _seconds: None
+        transport = HttpTarballTransport(Settings.of(context.settings), context.scratch, context.retrier)
+        made.append(Fetcher(transport, context.retrier))
         return made[-1]
 
-    yield transport
+    yield fetcher
     for each in made:
         each.close()
 
@@ -111,7 +113,7 @@ def test_a_file_that_changes_on_the_way_is_not_mixed(make, web_server):
     text = pinned(web_server, TAR)
     web_server.faults["/r.tar"] = [(200_000,)]
     transport = make()
-    transport.pause = lambda _seconds: web_server.files.update({"/r.tar": TAR[::-1]})
+    transport.retrier.pause = lambda _seconds: web_server.files.update({"/r.tar": TAR[::-1]})
     with pytest.raises(VerificationError):
         config_of(transport, text)
 

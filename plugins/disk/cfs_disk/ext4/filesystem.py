@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,18 +23,20 @@ from cfs_core.plugin import (
     Region,
     SpecialKind,
     WriteFile,
+    open_regular,
 )
 from cfs_disk.ext4 import fill as ext4_fill
 from cfs_disk.ext4.adjust import Adjuster, missing_links, missing_nodes
+from cfs_disk.ext4.inode import parse_superblock
 from cfs_disk.ext4.nodes import collect
 from cfs_disk.ext4.read import Ext4Reader
 from cfs_disk.ext4.size import estimate, inode_count, journal_mib
 from cfs_disk.ext4.tools import TAR_VERSION, Ext4Tools, MakeOptions
+from cfs_disk.ext4.wide import make_directories, spread
 from cfs_disk.identifiers import identifier
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cfs_core.plugin import Finding, Partition, PlacingAction, PluginContext
     from cfs_disk.ext4.nodes import Ext4Contents
@@ -103,26 +106,38 @@ class Ext4Filesystem(Filesystem):
         with tempfile.TemporaryDirectory(prefix="ext4-", dir=self._context.scratch) as directory:
             scratch = Path(directory)
             sockets = any(stat.S_ISSOCK(node.mode) for node in wanted.nodes)
+            made = spread(wanted, options.hash_seed)
             if self._reads_tar() and not sockets:
-                self._fill_from_tar(wanted, region, options, scratch)
+                self._fill_from_tar(made.contents, region, options, scratch)
             else:
-                self._fill_from_directory(wanted, region, options, scratch)
+                self._fill_from_directory(made.contents, region, options, scratch)
+            make_directories(made, region, lambda commands: self._tools.edit(region, commands, self._epoch))
             self._adjust(wanted, region, scratch)
 
     def check(self, region: Region) -> Sequence[Problem]:
         """Run ``e2fsck -fn``, then check the stored Merkle trees, which e2fsck does not know."""
-        problems = self._tools.check(region)
-        if problems:
-            return problems
         try:
+            problems = self._tools.check(region, needs_replay=_needs_replay(region))
+            if problems:
+                return problems
             with Ext4Reader(region) as reader:
                 return list(reader.verity_tree_problems())
         except DiskError as error:
             return [Problem(code="ext4.damaged", where=str(region.path), message=error.message)]
 
-    def reader(self, region: Region) -> AbstractContextManager[FileReader]:
-        """Open an `Ext4Reader`."""
-        return Ext4Reader(region)
+    @contextmanager
+    def reader(self, region: Region) -> Iterator[FileReader]:
+        """Open an `Ext4Reader`; a journal that must be replayed is replayed in memory, and that is said."""
+        with Ext4Reader(region) as reader:
+            if reader.replayed_blocks:
+                self._context.log.warning(
+                    "filesystem.journal-replayed",
+                    disk=str(region.path),
+                    blocks=reader.replayed_blocks,
+                    hint="the journal of this ext4 must be replayed: it was not unmounted. It is read as if it had "
+                    "been; nothing is written to it",
+                )
+            yield reader
 
     def _fill_from_tar(self, wanted: Ext4Contents, region: Region, options: MakeOptions, scratch: Path) -> None:
         stream = ext4_fill.tar_stream(wanted, self._epoch, scratch)
@@ -198,6 +213,16 @@ def _content_bytes(action: PlacingAction) -> int:
     size = len(action.data) if isinstance(action, WriteFile) else 0
     size = action.source.size if isinstance(action, CopyObject) else size
     return -(-size // _BLOCK) * _BLOCK
+
+
+def _needs_replay(region: Region) -> bool:
+    """Return whether the superblock says so; what cannot be read is for e2fsck to tell."""
+    with open_regular(region.path) as file:
+        file.seek(region.offset + 1024)
+        try:
+            return parse_superblock(file.read(1024), region.size).needs_replay
+        except DiskError:
+            return False
 
 
 def _is_hole(region: Region) -> bool:

@@ -177,7 +177,7 @@ class _Writer(threading.Thread):
 
     def run(self) -> None:
         try:
-            with self._open() as file:
+            with io.BufferedWriter(self._open(), _CHUNK) as file:
                 for piece in self._pieces:
                     file.write(piece)
             self.complete = True

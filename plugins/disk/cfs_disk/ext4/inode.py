@@ -15,6 +15,7 @@ FLAG_INLINE = 0x10000000
 # Without 0x4, a journal to be replayed: what is in it is newer than what would be read here.
 _INCOMPAT_KNOWN = {
     0x2: "filetype",
+    0x4: "needs_recovery",
     0x40: "extent",
     0x80: "64bit",
     0x100: "mmp",
@@ -22,6 +23,7 @@ _INCOMPAT_KNOWN = {
     0x2000: "metadata_csum_seed",
     0x4000: "large_dir",
 }
+_INCOMPAT_RECOVER = 0x4
 _INCOMPAT_64BIT = 0x80
 _MAGIC = 0xEF53
 _XATTR_MAGIC = 0xEA020000
@@ -57,6 +59,11 @@ class Superblock:
     descriptor_size: int
     uuid: str
     label: str
+    needs_replay: bool = False
+    """It was not unmounted: the newest contents of some blocks are in the journal only."""
+
+    journal_inode: int = 0
+    """0: none, or on a disk of its own."""
 
     @property
     def groups(self) -> int:
@@ -110,7 +117,7 @@ def parse_superblock(raw: bytes, region_size: int) -> Superblock:
     unknown = [f"0x{1 << bit:x}" for bit in range(32) if incompat & 1 << bit and 1 << bit not in _INCOMPAT_KNOWN]
     if unknown:
         msg = f"ext4 features this reader does not know: {', '.join(unknown)}"
-        raise DiskError(msg, hint="mount the filesystem, or run e2fsck if it was not unmounted cleanly (0x4)")
+        raise DiskError(msg, hint="mount the filesystem to read it, and check it with: e2fsck -fn")
     if log_block > _MAX_LOG_BLOCK:
         msg = f"impossible ext4 block size: 2^{10 + log_block}"
         raise DiskError(msg)
@@ -130,6 +137,8 @@ def parse_superblock(raw: bytes, region_size: int) -> Superblock:
         descriptor_size=struct.unpack_from("<H", raw, 254)[0] if wide else 32,
         uuid=str(uuid.UUID(bytes=raw[104:120])),
         label=raw[120:136].partition(b"\0")[0].decode("utf-8", "replace"),
+        needs_replay=bool(incompat & _INCOMPAT_RECOVER),
+        journal_inode=struct.unpack_from("<I", raw, 224)[0],
     )
     bits = 8 * block_size
     if (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from cfs_core.plugin import Xattrs
 
 _NAME_BYTES = 255
+_MOST_LINKS = 65_000
+"""EXT4_LINK_MAX (fs/ext4/ext4.h); of subdirectories there may be more."""
+
 _TARGET_BYTES = 4095
 _TIME_RANGE = (-(1 << 31), (1 << 34) - (1 << 31) - 1)
 _XATTR_NAMES = (b"user.", b"trusted.", b"security.", b"system.posix_acl_access", b"system.posix_acl_default")
@@ -109,6 +113,10 @@ def _links(nodes: dict[bytes, Ext4Node], pending: list[tuple[bytes, bytes]]) -> 
             msg = f"{name!r} cannot be a hard link to {existing!r}: no such file, or a directory"
             raise DiskError(msg)
         original[name] = target
+    for target, count in Counter(original.values()).items():
+        if count >= _MOST_LINKS:
+            msg = f"{_show(target)} has {count + 1} names, and ext4 counts no more than {_MOST_LINKS}"
+            raise DiskError(msg, hint="make some of the hard links copies in the image")
     return tuple(original.items())
 
 
@@ -205,3 +213,7 @@ def _xattrs(path: bytes, attributes: Attributes) -> dict[bytes, bytes]:
         msg = f"the extended attributes of {path!r} are {-room} bytes too large"
         raise DiskError(msg, hint="ext4 keeps all attributes of a file in one block of 4096 bytes")
     return xattrs
+
+
+def _show(path: bytes) -> str:
+    return repr(path.decode("utf-8", "backslashreplace"))

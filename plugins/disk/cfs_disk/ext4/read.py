@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from cfs_core.plugin import Attributes, DiskError, Problem
 from cfs_disk.ext4 import verity
+from cfs_disk.ext4.blocks import block_entries, first_extent
 from cfs_disk.ext4.inode import (
     FLAG_EXTENTS,
     FLAG_INLINE,
@@ -22,6 +23,7 @@ from cfs_disk.ext4.inode import (
     parse_inode_xattrs,
     parse_superblock,
 )
+from cfs_disk.ext4.journal import newer_blocks
 from cfs_disk.stored_file import StoredFile
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ _FAST_SYMLINK = 60
 _MAX_SYMLINK = 4096
 _MAX_COMPONENTS = 2048
 _CACHED_NAMES = 500_000
-_MAX_DIRECTORY = 64 << 20
+_MAX_DIRECTORY = 512 << 20
 _MAX_EXTENTS = 1 << 20
 _MAX_SPARSENESS = 1024
 """How many times larger than its filesystem a file may claim to be."""
@@ -59,6 +61,7 @@ class Ext4Reader:
         self._fd = -1
         self._directories: OrderedDict[int, dict[bytes, int]] = OrderedDict()
         self._cached_names = 0
+        self._newer: dict[int, bytes] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -67,8 +70,10 @@ class Ext4Reader:
             msg = f"cannot read {self._region.path}: {error.strerror}"
             raise DiskError(msg) from error
         try:
-            self.superblock = parse_superblock(self._pread(1024, 1024), self._region.size)
-            self._tables = self._inode_tables()
+            self._open_filesystem()
+            if self.superblock.needs_replay:
+                self._newer = newer_blocks(self)
+                self._open_filesystem()
         except BaseException:
             os.close(self._fd)
             raise
@@ -76,6 +81,15 @@ class Ext4Reader:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
+
+    @property
+    def replayed_blocks(self) -> int:
+        """How many blocks are read from the journal: the disk lost power, and nobody mounted it since."""
+        return len(self._newer)
+
+    def _open_filesystem(self) -> None:
+        self.superblock = parse_superblock(self._pread(1024, 1024), self._region.size)
+        self._tables = self._inode_tables()
 
     # --- FileReader ---------------------------------------------------------------------------
 
@@ -222,7 +236,7 @@ class Ext4Reader:
         """Return extended attributes, access control lists in the form getxattr(2) shows."""
         found = parse_inode_xattrs(inode.raw)
         if inode.xattr_block:
-            found |= parse_block_xattrs(self._block(inode.xattr_block))
+            found |= parse_block_xattrs(self.block(inode.xattr_block))
         return found
 
     def link_target(self, inode: Inode, path: str) -> bytes:
@@ -263,7 +277,7 @@ class Ext4Reader:
                 if child in visited:
                     self.fail(f"inode {inode.number} has a loop in its extent tree")
                 visited.add(child)
-                self._extent_node(inode, self._block(child), node_depth - 1, found, visited)
+                self._extent_node(inode, self.block(child), node_depth - 1, found, visited)
                 continue
             # Longer than 32768 blocks is none: the rest says that they are allocated and read as zeros
             # (Documentation/filesystems/ext4).
@@ -281,7 +295,7 @@ class Ext4Reader:
         block_size = self.superblock.block_size
         pieces: list[bytes] = []
         at, end = offset, offset + size
-        for logical, length, physical in extents[_first_extent(extents, offset // block_size) :]:
+        for logical, length, physical in extents[first_extent(extents, offset // block_size) :]:
             start, stop = logical * block_size, (logical + length) * block_size
             if start >= end:
                 break
@@ -318,7 +332,7 @@ class Ext4Reader:
         extents = self.extents(inode)
         found: dict[bytes, int] = {}
         for at in range(0, inode.size, block_size):
-            for name, number in _block_entries(self.read_blocks(extents, at, block_size)):
+            for name, number in block_entries(self.read_blocks(extents, at, block_size)):
                 if name is None or name in found or b"/" in name or b"\0" in name:
                     self.fail(f"directory {path} has a damaged entry in block {at // block_size}")
                 found[name] = number
@@ -326,10 +340,18 @@ class Ext4Reader:
         found.pop(b"..", None)
         return found
 
-    def _block(self, number: int) -> bytes:
+    def block(self, number: int) -> bytes:
+        """Return one block of the filesystem."""
         if not 0 < number < self.superblock.blocks:
             self.fail(f"block {number} is outside the filesystem")
         return self._pread(self.superblock.block_size, number * self.superblock.block_size)
+
+    def directory_count(self, group: int) -> int:
+        """Return how many directories the descriptor of *group* counts."""
+        block, size = self.superblock, self.superblock.descriptor_size
+        raw = self._pread(size, (block.first_data_block + 1) * block.block_size + group * size)
+        low = int.from_bytes(raw[16:18], "little")
+        return low | (int.from_bytes(raw[48:50], "little") << 16 if size == 64 else 0)  # noqa: PLR2004 - 64bit feature
 
     def _inode_tables(self) -> list[int]:
         block, size = self.superblock, self.superblock.descriptor_size
@@ -355,7 +377,20 @@ class Ext4Reader:
             raise DiskError(msg) from error
         if len(data) != size:
             self.fail("the disk image is shorter than its volumes", hint="the file was truncated")
-        return data
+        return self._overlaid(data, offset) if self._newer else data
+
+    def _overlaid(self, data: bytes, offset: int) -> bytes:
+        """Return *data* of byte *offset* with what the journal has newer."""
+        size = self.superblock.block_size
+        pieces: list[bytes] = []
+        at, end = offset, offset + len(data)
+        while at < end:
+            block, inside = divmod(at, size)
+            take = min(size - inside, end - at)
+            newer = self._newer.get(block)
+            pieces.append(data[at - offset : at - offset + take] if newer is None else newer[inside : inside + take])
+            at += take
+        return b"".join(pieces)
 
 
 class _Ext4File(StoredFile):
@@ -378,32 +413,3 @@ class _Ext4File(StoredFile):
         while piece := self.read(_READ_AHEAD):
             pieces.append(piece)
         return b"".join(pieces)
-
-
-def _first_extent(extents: list[Extent], block: int) -> int:
-    low, high = 0, len(extents)
-    while low < high:
-        middle = (low + high) // 2
-        if extents[middle][0] + extents[middle][1] <= block:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-def _block_entries(block: bytes) -> Iterator[tuple[bytes | None, int]]:
-    """Yield entries of one directory block; a None name stands for damage. Hash tree nodes look like empty entries."""
-    at = 0
-    while at < len(block):
-        if at + 8 > len(block):
-            yield None, 0
-            return
-        number, length, name_length = struct.unpack_from("<IHB", block, at)
-        if length == 0 and len(block) == 65536:  # noqa: PLR2004 - ext4 writes 65536 as 0
-            length = len(block)
-        if length < 8 or length % 4 or at + length > len(block) or 8 + name_length > length:  # noqa: PLR2004 - entry head
-            yield None, 0
-            return
-        if number:
-            yield block[at + 8 : at + 8 + name_length] or None, number
-        at += length

@@ -6,6 +6,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from cfs_disk.ext4.placement import BLOCK, allocated_bytes
+from cfs_disk.ext4.wide import WIDE, wide_blocks
 
 if TYPE_CHECKING:
     from cfs_disk.ext4.nodes import Ext4Contents, Ext4Node
@@ -41,14 +42,16 @@ def inode_count(contents: Ext4Contents, region_size: int) -> int:
 
 def estimate(contents: Ext4Contents) -> int:
     """Return bytes that surely suffice, in whole MiB."""
-    names: dict[bytes, int] = {}
+    names: dict[bytes, tuple[int, int]] = {}
     blocks = 0
     for node in contents.nodes:
         blocks += _node_blocks(node)
         _count_name(names, node.path)
     for name, _ in contents.links:
         _count_name(names, name)
-    blocks += sum(size // _DIRECTORY_FILL for size in names.values())
+    blocks += sum(
+        wide_blocks(count, size) if count > WIDE else size // _DIRECTORY_FILL for count, size in names.values()
+    )
     size = blocks * BLOCK
     # Bitmaps, tables and reserved descriptors grow with the size they are part of; three rounds settle it.
     total = size
@@ -71,9 +74,10 @@ def _node_blocks(node: Ext4Node) -> int:
     return blocks
 
 
-def _count_name(names: dict[bytes, int], path: bytes) -> None:
+def _count_name(names: dict[bytes, tuple[int, int]], path: bytes) -> None:
     parent, _, name = path.rpartition(b"/")
-    names[parent] = names.get(parent, 24) + 8 + -(-len(name) // 4) * 4
+    count, size = names.get(parent, (0, 24))
+    names[parent] = count + 1, size + 8 + -(-len(name) // 4) * 4
 
 
 def _overhead(contents: Ext4Contents, total: int) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import CommandError, CommandRunner, DiskError, DiskFullError, Finding, Problem, Severity
+from cfs_disk.ext4.metadata_copy import copy_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +24,8 @@ _OLDEST = (1, 47, 0)
 _BATCH = 20_000
 _FULL = re.compile(r"no space|could not allocate|no free space|inode allocation", re.IGNORECASE)
 
-_NO_COMPLAINT = (b"debugfs: ", b"debugfs 1.", b"Allocated inode: ")
-"""The echo of each command, the banner, and what mknod says when it works."""
+_NO_COMPLAINT = (b"debugfs: ", b"debugfs 1.", b"Allocated inode: ", b"Checksum set to ")
+"""The echo of each command, the banner, and what mknod and set_bg say when they work."""
 
 # floppy, small, big and huge are what mke2fs adds to ext4 by size. They change nothing here, but without them it warns
 # that they are not defined, and what it says on standard error counts as a failure.
@@ -177,11 +178,25 @@ class Ext4Tools:
                 raise DiskFullError(msg, hint="make the volume larger", facts={"available": region.size})
             raise DiskError(msg)
 
-    def check(self, region: Region) -> list[Problem]:
-        """Run ``e2fsck -fn``."""
+    def check(self, region: Region, *, needs_replay: bool = False) -> list[Problem]:
+        """Run ``e2fsck -fn``; with *needs_replay* on a copy of the metadata whose journal ``e2fsck -p`` replays.
+
+        Raises:
+            DiskError: the journal cannot be followed, or there is no room for the copy.
+        """
         with self._workspace() as place:
+            where = _at(region, place)
+            if needs_replay:
+                where = str(place / "metadata")
+                try:
+                    copy_metadata(region, place / "metadata")
+                except OSError as error:
+                    msg = f"no copy of the metadata of {region.path} can be made in {place}: {error.strerror}"
+                    raise DiskError(msg, hint="set TMPDIR to a filesystem with more room") from error
+                # It also frees what was deleted and still open; 1: something was set right.
+                self._commands.run(["e2fsck", "-p", where], ok=frozenset({0, 1, 4, 8, 12}))
             # 4: errors are left, as -n repairs none; 8: it could not go on (e2fsck(8)). What it printed tells which.
-            done = self._commands.run(["e2fsck", "-fn", _at(region, place)], ok=frozenset({0, 4, 8, 12}))
+            done = self._commands.run(["e2fsck", "-fn", where], ok=frozenset({0, 4, 8, 12}))
         if done.returncode == 0:
             return []
         lines = [line for line in (done.stdout + done.stderr).decode(errors="replace").splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Filesystem provider ``vfat``: FAT32 (FAT16 below 34 MiB), for ESP and XBOOTLDR."""
+"""Filesystem provider ``vfat``: FAT32 (FAT16 below 33 MiB), for ESP and XBOOTLDR."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from cfs_core.plugin import Partition, PlacingAction, PluginContext, Region
 
 _MIB = 1024 * 1024
-# 65525 clusters of one sector, the fewest that FAT32 has, and its tables. An EFI system partition is to be FAT32 (UEFI
-# 2.10, 13.3).
-_FAT32_BYTES = 34 * _MIB
+_FAT32_BYTES = 33 * _MIB
+"""The fewest MiB with 65525 clusters of one sector, which FAT32 has at least, and its tables; FAT16 counts no more. An
+EFI system partition is to be FAT32 (UEFI 2.10, 13.3)."""
+
 _LEAST_BYTES = 4 * _MIB
+_FAT16_ROOT_BYTES = 512 * 32
 _CLUSTER = 4096
 _SECTOR = 512
 # Microsoft's table for FAT32 (FAT specification 1.03, volume initialization), spelled out so that no version of
@@ -67,7 +69,7 @@ class VfatFilesystem(Filesystem):
         ]
 
     def bytes_needed(self, contents: Mapping[str, PlacingAction]) -> int:
-        """Return the size of the smallest partition that holds *contents*: at least 34 MiB, the least FAT32 can be."""
+        """Return the size of the smallest partition that holds *contents*: at least 4 MiB, the least FAT16 can be."""
         return self._needed(collect(contents, self._epoch))
 
     def build(self, contents: Mapping[str, PlacingAction], partition: Partition, region: Region) -> None:
@@ -127,7 +129,9 @@ class VfatFilesystem(Filesystem):
             total += -(-size // _CLUSTER) * _CLUSTER
             pending += node.children.values()
         tables = total // _SECTOR * 8 + 64 * _SECTOR
-        return max(_FAT32_BYTES, -(-(total + tables) // _MIB) * _MIB)
+        # FAT16 has a fixed root directory.
+        least = _LEAST_BYTES if directory_bytes(root, is_root=True) <= _FAT16_ROOT_BYTES else _FAT32_BYTES
+        return max(least, -(-(total + tables) // _MIB) * _MIB)
 
 
 def _clear(region: Region) -> None:

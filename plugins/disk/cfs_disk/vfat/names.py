@@ -104,7 +104,7 @@ def _checked(name: str, path: str) -> str:
             reason = "bytes that are not UTF-8"
     if reason is not None:
         msg = f"{path!r} cannot be on FAT: its name has {reason}"
-        raise DiskError(msg)
+        raise DiskError(msg, hint="rename the file in the image, or leave it out")
     return name
 
 

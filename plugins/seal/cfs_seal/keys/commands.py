@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cfs_core.plugin import RefusedError
+from cfs_core.plugin import OutputFormat, RefusedError
 
 if TYPE_CHECKING:
-    from cfs_core.sealing import Services
+    from cfs_core.plugin import CommandContext, Output
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -48,11 +48,11 @@ BRICKS = "Without Microsoft's certificates some machines never start again, and 
 SURE = "Are all cards of all machines that will enrol these keys known to start without them?"
 
 
-def make_keys_command() -> click.Command:
+def make_keys_command(context: CommandContext) -> click.Command:
     """Return ``cfs secureboot keys``."""
     return click.Command(
         "keys",
-        callback=_keys,
+        callback=functools.partial(_keys, context),
         help=KEYS_HELP,
         short_help="Make PK, KEK and db for Secure Boot.",
         params=[
@@ -66,28 +66,24 @@ def make_keys_command() -> click.Command:
     )
 
 
-def make_show_command() -> click.Command:
+def make_show_command(context: CommandContext) -> click.Command:
     """Return ``cfs secureboot show``."""
     return click.Command(
         "show",
-        callback=_show_contents,
+        callback=functools.partial(_show_contents, context.output),
         help=SHOW_HELP,
         short_help="Show certificates and hashes in Secure Boot's variables.",
         params=[
             click.Argument(["path"], type=click.Path(path_type=Path)),
-            click.Option(
-                ["--format", "output"], type=click.Choice(["text", "json"]), default="text", show_default=True,
-                help="Form of the result.",
-            ),
         ],
     )  # fmt: skip
 
 
-def make_enroll_command() -> click.Command:
+def make_enroll_command(context: CommandContext) -> click.Command:
     """Return ``cfs secureboot enroll``."""
     return click.Command(
         "enroll",
-        callback=_enroll,
+        callback=functools.partial(_enroll, context.output),
         help=ENROLL_HELP,
         short_help="Enrol keys in the variables of a virtual machine.",
         params=[
@@ -98,8 +94,7 @@ def make_enroll_command() -> click.Command:
     )
 
 
-@click.pass_obj
-def _keys(services: Services, /, directory: Path, *, name: str, no_microsoft: bool, yes: int) -> None:
+def _keys(context: CommandContext, /, directory: Path, *, name: str, no_microsoft: bool, yes: int) -> None:
     from cfs_seal.keys.variables import make_keys
 
     if no_microsoft:
@@ -110,25 +105,27 @@ def _keys(services: Services, /, directory: Path, *, name: str, no_microsoft: bo
                 msg = "leaving out Microsoft's certificates must be confirmed twice, and there is nobody to ask"
                 raise RefusedError(msg, hint="leave --no-microsoft out, or give -yy")
             click.confirm(question, abort=True, err=True)
-    epoch = services.source_date_epoch
+    epoch = context.source_date_epoch
     when = dt.datetime.now(dt.UTC) if epoch is None else dt.datetime.fromtimestamp(epoch, dt.UTC)
     make_keys(directory, name, microsoft=not no_microsoft, when=when.replace(microsecond=0))
-    click.echo(f"{directory}: PK, KEK and db; seal with --key {directory}/db.key --certificate {directory}/db.pem")
+    context.output.say(
+        f"{directory}: PK, KEK and db; seal with --key {directory}/db.key --certificate {directory}/db.pem"
+    )
 
 
-def _show_contents(path: Path, *, output: str) -> None:
+def _show_contents(output: Output, /, path: Path) -> None:
     from cfs_seal.keys.variables import contents
 
     found = list(contents(path))
-    if output == "json":
-        click.echo(json.dumps([{name: getattr(each, name) for name in each.__slots__} for each in found], indent=2))
+    if output.format is OutputFormat.JSON:
+        output.show([{name: getattr(each, name) for name in each.__slots__} for each in found])
         return
     for each in found:
-        click.echo(f"{each.variable:<4} {(each.fingerprint or '')[:16]:<16} {each.what}")
+        output.say(f"{each.variable:<4} {(each.fingerprint or '')[:16]:<16} {each.what}")
 
 
-def _enroll(directory: Path, variables: Path, out: Path) -> None:
+def _enroll(output: Output, /, directory: Path, variables: Path, out: Path) -> None:
     from cfs_seal.keys.variables import enroll
 
     enroll(directory, variables, out)
-    click.echo(out)
+    output.say(str(out))

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -18,6 +23,35 @@ _syncfs.argtypes = (ctypes.c_int,)
 def entries(directory: int | str) -> list[str]:
     """Return the names in a directory (a path or a descriptor), in no order."""
     return os.listdir(directory)  # noqa: PTH208 - pathlib cannot list a descriptor
+
+
+@contextmanager
+def open_below(directory: int, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
+    """Open the directory *parts* below the open *directory*, each step without following a link; close it afterwards.
+
+    With *create*, missing ones are made (0755).
+
+    Raises:
+        OSError: as the kernel says; ``ELOOP`` or ``ENOTDIR`` for a link.
+    """
+    here = directory
+    try:
+        for part in parts:
+            try:
+                below = os.open(part, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+            except FileNotFoundError:
+                if not create:
+                    raise
+                with suppress(FileExistsError):
+                    os.mkdir(part, 0o755, dir_fd=here)
+                below = os.open(part, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+            if here != directory:
+                os.close(here)
+            here = below
+        yield here
+    finally:
+        if here != directory:
+            os.close(here)
 
 
 def syncfs(fd: int) -> None:

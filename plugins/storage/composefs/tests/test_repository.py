@@ -599,3 +599,27 @@ def test_export_of_an_unknown_image_is_refused(tmp_path):
         committed = pull(first, system())
         with pytest.raises(StorageError):
             list(second.plan_export([committed], ROOT, verity=True))
+
+
+# --- trust ------------------------------------------------------------------------------------
+
+
+def test_layers_are_hashed_again_on_demand(tmp_path):
+    image, other = system(b"i"), system(b"o")
+    first, second = (Digest.parse(each.layers[0].diff_id) for each in (image, other))
+    streams = tmp_path / "r" / "streams"
+    with open_repository(tmp_path / "r") as repository:
+        assert not repository.verify_layer(first)
+        pull(repository, image)
+        pull(repository, other)
+        assert repository.verify_layer(first)
+        name = streams / f"oci-layer-{first}"
+        name.unlink()
+        name.symlink_to((streams / f"oci-layer-{second}").readlink())
+        assert repository.has_layer(first)
+        assert not repository.verify_layer(first)
+        assert not repository.has_layer(first)
+        repository.import_layer(layer_stream(image.layers[0]))
+        assert repository.has_layer(first)
+        assert repository.verify_layer(first)
+        assert repository.verify_layer(second)

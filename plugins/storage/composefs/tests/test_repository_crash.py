@@ -136,7 +136,7 @@ def test_collection_killed_at_random_moments(tmp_path):
 def test_order_of_what_must_survive_a_power_failure(tmp_path):
     log = tmp_path / "calls"
     calls = "linkat,link,symlink,symlinkat,rename,renameat,renameat2,syncfs"
-    argv = ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={calls}", *command(tmp_path / "r")]
+    argv = ["strace", "-f", "-y", "-qq", "-o", str(log), "-e", f"trace={calls}", *command(tmp_path / "r")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if "ptrace" in done.stderr or "Operation not permitted" in done.stderr:
         pytest.skip("strace is not allowed here")
@@ -147,9 +147,9 @@ def test_order_of_what_must_survive_a_power_failure(tmp_path):
             kind = "sync"
         elif "streams/refs/" in line:
             kind = "tag"
-        elif '"streams/' in line:
+        elif "/streams>" in line:
             kind = "stream"
-        elif '"images/' in line:
+        elif "/images>" in line:
             kind = "image"
         elif "linkat(" in line and " = 0" in line and "meta" not in line:
             kind = "object"

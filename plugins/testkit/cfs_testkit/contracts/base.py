@@ -107,6 +107,7 @@ class Contract:
             emit=events.append,
             source_date_epoch=1_000_000_000,
             seed="testkit",
+            environ=os.environ,
         )
 
     @pytest.fixture
@@ -129,6 +130,8 @@ class Contract:
         """Import and registration succeed, quickly, and print nothing."""
         registry = plugin_host.collect(self.family)
         assert self.provider in registry, registry.withheld.get(self.provider) or [str(t) for t in registry.trouble]
+        declared = {setting.name for setting in registry.get(self.provider).settings}
+        assert set(self.settings) <= declared, "the contract gives settings that the provider does not declare"
         owner = registry.owner(self.provider)
         troubles = [trouble.problem for trouble in registry.trouble if trouble.plugin == owner]
         if any(problem.startswith("took ") for problem in troubles):  # a busy machine is slow once

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
+import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cfs_core.plugin import (
+    Architecture,
     BootFacts,
     Bootloader,
-    Effect,
+    CopyObject,
     EntryKind,
     Finding,
     Firmware,
+    RemovePath,
     RunCommand,
     SetEfiVariable,
     Severity,
     Volume,
-    WriteBlocks,
+    find_pe,
+    read_all,
 )
 from cfs_core.testing import MemoryTarget
+from cfs_testkit.contracts.base import optional
 from cfs_testkit.contracts.bootloader_setting import BootloaderSetting, heavier, told
 from cfs_testkit.disks import files_of
 from cfs_testkit.trees import deployment
@@ -30,6 +37,14 @@ if TYPE_CHECKING:
 
 
 MEBIBYTE = 1 << 20
+HEAVY = 7 * MEBIBYTE
+"""Bytes; more than what holds files takes, less than any loader refuses to be."""
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Return whether *path* matches *pattern*, each part of it the part at that place."""
+    parts, patterns = path.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))
 
 
 class InstallChecks(BootloaderSetting):
@@ -69,9 +84,42 @@ class InstallChecks(BootloaderSetting):
         self.is_refused(made.check(self.facts_of(offered, {"/etc/os-release": "ID=empty\n"})))
 
     def test_finds_that_the_firmware_does_not_fit(self, made: Bootloader, offered: Any) -> None:
-        """Firmware that was not declared is an error."""
-        for firmware in set(Firmware) - offered.firmware:
-            self.is_refused(made.check(self.facts_of(offered, self.image_files, firmware=frozenset({firmware}))))
+        """Firmware that was not declared is an error, alone and beside firmware that was."""
+        combinations = (set(each) for count in range(1, 4) for each in itertools.combinations(Firmware, count))
+        for firmware in combinations:
+            if firmware - offered.firmware:
+                facts = self.facts_of(offered, self.image_files, firmware=frozenset(firmware))
+                self.is_refused(made.check(facts))
+
+    def test_markers_are_files_of_the_image(self, offered: Any) -> None:
+        """What suggests this loader is in an image that it can be installed from."""
+        if not (self.image_files and offered.marker_paths):
+            pytest.skip("not declared: marker_paths")
+        found = [path for path in self.image_files if any(matches(path, each) for each in offered.marker_paths)]
+        assert found, "no marker path matches any of the image's files"
+
+    def test_needs_hold_what_is_put_there(self, made: Bootloader, offered: Any, kind: EntryKind) -> None:
+        """A loader and boot files of 7 MiB each fit into the room that was asked for."""
+        light = self.facts_of(offered, self.image_files)
+        actions = made.plan_install(self.empty_disk(made, light), light)
+        copied = {read_all(action.source) for action in actions if isinstance(action, CopyObject)}
+        programs = {data for data in copied if find_pe(data) is not None}
+        files = {path: data + bytes(HEAVY) if data in programs else data for path, data in self.image_files.items()}
+        entry = deployment("a", kind)
+        artifacts = heavier(entry.artifacts, kind, HEAVY)
+        facts = self.facts_of(offered, files, artifacts=artifacts)
+        if any(finding.severity is Severity.ERROR for finding in made.check(facts)):
+            pytest.skip("refused: a loader of 7 MiB")
+        disk = self.empty_disk(made, facts)
+        planned = [*made.plan_install(disk, facts)]
+        planned += self.plan(made, disk, facts, [dataclasses.replace(entry, artifacts=artifacts)])
+        for action in planned:
+            disk.apply(action)
+        needs = {need.volume: need.bytes_needed for need in made.needs(facts)}
+        for volume, room in needs.items():
+            files_there = {where: data for where, data in files_of(disk).items() if where.volume is volume}
+            put_there = sum(len(data) for data in files_there.values())
+            assert put_there <= room, f"{volume.name} gets {put_there} bytes, and {room} were asked for"
 
     def is_refused(self, findings: Sequence[Finding]) -> None:
         """Check that something was found, and that it is told well."""
@@ -103,12 +151,37 @@ class InstallChecks(BootloaderSetting):
         """The menu is written last, by core: after installing there are no entries yet."""
         assert [entry.title for entry in made.read_menu(disk).entries] == []
 
+    @optional(lambda provider: Firmware.UEFI in provider.firmware, "firmware uefi")
+    def test_firmware_finds_the_loader(self, made: Bootloader, offered: Any) -> None:
+        """Firmware starts ``EFI/BOOT/BOOT<arch>.EFI`` of a disk it does not know: a program for that architecture.
+
+        Every architecture for which nothing wrong is found with the image is tried.
+        """
+        for architecture in Architecture:
+            files = self.image_files_for(architecture) or self.image_files
+            facts = self.facts_of(offered, files, firmware=frozenset({Firmware.UEFI}), architecture=architecture)
+            errors = [finding.message for finding in made.check(facts) if finding.severity is Severity.ERROR]
+            if errors:
+                assert architecture is not self.architecture, errors
+                continue
+            disk = self.empty_disk(made, facts)
+            for action in made.plan_install(disk, facts):
+                disk.apply(action)
+            location = architecture.removable_program
+            assert disk.exists(location), f"{location} is not there: firmware of {architecture} finds nothing to start"
+            data = disk.read(location)
+            if not data:  # what a command makes is not there
+                continue
+            program = find_pe(data)
+            assert program is not None, f"{location} is no EFI program (cfs_testkit.layouts makes some)"
+            assert program.architecture is architecture, f"{location} is a program for another architecture"
+
     def test_install_again_destroys_nothing(self, made: Bootloader, disk: MemoryTarget, facts: BootFacts) -> None:
         """Installing over itself is an update: nothing is removed, and a menu survives it."""
         kind = facts.artifacts.kind if facts.artifacts else EntryKind.BLS
         self.change(made, disk, facts, [deployment("a", kind)])
         actions = list(made.plan_install(disk, facts))
-        removed = [a for a in actions if a.effect is Effect.DESTROY and not isinstance(a, WriteBlocks)]
+        removed = [a for a in actions if isinstance(a, RemovePath)]
         assert removed == []
         for action in actions:
             disk.apply(action)

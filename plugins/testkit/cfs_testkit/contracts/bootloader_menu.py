@@ -11,13 +11,14 @@ from cfs_core.plugin import (
     BootFacts,
     Bootloader,
     EntryKind,
+    Location,
     Volume,
     WriteBlocks,
     read_all,
 )
 from cfs_core.testing import MemoryTarget
 from cfs_testkit.contracts.bootloader_setting import BootloaderSetting, contents, told
-from cfs_testkit.disks import files_of
+from cfs_testkit.disks import files_of, put
 from cfs_testkit.trees import ID_LENGTH, deployment
 
 
@@ -51,7 +52,7 @@ class MenuChecks(BootloaderSetting):
         assert (found.kind, found.foreign) == (kind, False)
         assert wanted.title in found.title
         if kind is EntryKind.BLS:
-            assert found.arguments == wanted.arguments
+            self.arrive(made, disk, wanted.arguments)
         assert found.name, "read_menu gives no name (what the loader calls the entry)"
         assert found.files, "read_menu gives no files"
 
@@ -80,8 +81,7 @@ class MenuChecks(BootloaderSetting):
             self.change(made, disk, facts, [wanted])
         except BootError:
             return
-        (found,) = self.own(made, disk)
-        assert found.arguments == wanted.arguments
+        self.arrive(made, disk, wanted.arguments)
 
     @pytest.mark.parametrize(
         "title",
@@ -185,3 +185,32 @@ class MenuChecks(BootloaderSetting):
             self.change(made, state, facts, self.wanted(made, state, keep, EntryKind.BLS))
             (entry,) = self.own(made, state)
             assert self.missing(state, entry) is None
+
+    def test_letter_case_is_nothing_on_fat(
+        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind
+    ) -> None:
+        """Entries that name the same files in other letter case are the same: still ours, and their files stay."""
+        self.change(made, disk, facts, self.wanted(made, disk, "ba", kind))
+        entries = self.own(made, disk)
+        boot_files = {location for entry in entries for location in entry.files}
+        folded = {location for location in boot_files if folds(disk, location)}
+        if not folded:
+            pytest.skip("not declared: boot files on FAT")
+        for place, data in files_of(disk).items():
+            changed = data
+            for location in folded:
+                for path in (location.path, location.path.replace("/", "\\")):
+                    changed = changed.replace(path.encode(), path.upper().encode())
+            if place not in boot_files and changed != data:
+                put(disk, place, changed)
+        assert self.shown(made, disk) == "ba", "an entry that names its files in upper case is taken for another one's"
+        self.change(made, disk, facts, self.wanted(made, disk, "cba", kind))
+        assert self.shown(made, disk) == "cba"
+        for entry in self.own(made, disk):
+            assert self.missing(disk, entry) is None
+
+
+def folds(disk: MemoryTarget, location: Location) -> bool:
+    """Return whether letter case is nothing to the filesystem that *location* is on."""
+    partition = disk.partition(location.volume)
+    return partition is not None and partition.filesystem == "vfat"

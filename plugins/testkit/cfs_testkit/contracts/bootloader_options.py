@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -12,6 +12,7 @@ from cfs_core.plugin import (
     BootFacts,
     Bootloader,
     BytesContent,
+    Capability,
     EntryKind,
     SetEfiVariable,
     UkiAddon,
@@ -22,18 +23,32 @@ from cfs_testkit.contracts.bootloader_setting import BootloaderSetting
 from cfs_testkit.disks import files_of
 from cfs_testkit.trees import ID_LENGTH, deployment
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
 
 class OptionChecks(BootloaderSetting):
-    """Kept, or refused with BootError; never lost in silence."""
+    """Kept where it is declared, else refused with BootError; never lost in silence."""
+
+    def unless_undeclared(self, offered: Any, capability: Capability, change: Callable[[], T]) -> T:
+        """Do *change*; where the provider does not declare *capability*, it must be refused."""
+        if capability in offered.can:
+            return change()
+        with pytest.raises(BootError):
+            change()
+        pytest.skip(f"not declared: {capability}")
 
     def test_a_default_that_is_not_first(
-        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind
+        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind, offered: Any
     ) -> None:
         """A named default is kept beside the order, and can be taken back."""
-        try:
-            menu = self.change(made, disk, facts, self.wanted(made, disk, "ba", kind), default="a" * ID_LENGTH)
-        except BootError:
-            return
+        menu = self.unless_undeclared(
+            offered,
+            Capability.DEFAULT,
+            lambda: self.change(made, disk, facts, self.wanted(made, disk, "ba", kind), default="a" * ID_LENGTH),
+        )
         default = self.default(made, disk)
         assert default is not None
         assert default.deployment_id[0] == "a", menu
@@ -51,13 +66,14 @@ class OptionChecks(BootloaderSetting):
             self.plan(made, disk, facts, [deployment("a", kind)], default="f" * ID_LENGTH)
 
     def test_boot_counting_is_kept_or_refused(
-        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind
+        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind, offered: Any
     ) -> None:
         """Tries left are read back, or the plan fails with BootError; they are not lost in silence."""
-        try:
-            self.change(made, disk, facts, [deployment("a", kind, tries_left=3)])
-        except BootError:
-            return
+        self.unless_undeclared(
+            offered,
+            Capability.TRIES,
+            lambda: self.change(made, disk, facts, [deployment("a", kind, tries_left=3)]),
+        )
         (entry,) = self.own(made, disk)
         assert entry.tries_left == 3
         self.change(made, disk, facts, [dataclasses.replace(entry, tries_left=None)])
@@ -66,10 +82,16 @@ class OptionChecks(BootloaderSetting):
         assert self.missing(disk, entry) is None
 
     def test_a_one_shot_choice_is_kept_or_refused(
-        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind
+        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind, offered: Any
     ) -> None:
         """The entry for the next boot only is stored somewhere, or the plan fails with BootError."""
         self.change(made, disk, facts, self.wanted(made, disk, "ba", kind))
+        machine = dataclasses.replace(facts, generic=False)
+        self.unless_undeclared(
+            offered,
+            Capability.ONCE,
+            lambda: self.plan(made, disk, machine, self.own(made, disk), once="a" * ID_LENGTH),
+        )
         for generic in (True, False):
             state = disk.copy()
             try:
@@ -91,13 +113,14 @@ class OptionChecks(BootloaderSetting):
             assert default.deployment_id[0] == "b", "a choice for one boot became the default"
 
     def test_a_timeout_is_kept_or_refused(
-        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind
+        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts, kind: EntryKind, offered: Any
     ) -> None:
         """The wanted timeout is read back, and stays when nobody wants another one."""
-        try:
-            menu = self.change(made, disk, facts, [deployment("a", kind)], timeout_seconds=7)
-        except BootError:
-            return
+        menu = self.unless_undeclared(
+            offered,
+            Capability.TIMEOUT,
+            lambda: self.change(made, disk, facts, [deployment("a", kind)], timeout_seconds=7),
+        )
         assert menu.timeout_seconds == 7
         menu = self.change(made, disk, facts, self.wanted(made, disk, "ba", kind))
         assert menu.timeout_seconds == 7
@@ -127,6 +150,20 @@ class OptionChecks(BootloaderSetting):
             return
         (found,) = self.own(made, disk)
         assert "debug" in found.arguments
+
+    @optional(lambda provider: EntryKind.UKI in provider.entries, "entries of kind uki")
+    def test_arguments_of_a_kept_sealed_kernel_are_not_dropped(
+        self, made: Bootloader, disk: MemoryTarget, facts: BootFacts
+    ) -> None:
+        """Arguments added to a unified kernel image that is kept are passed on, or refused with BootError."""
+        self.change(made, disk, facts, [deployment("a", EntryKind.UKI)])
+        (kept,) = self.own(made, disk)
+        try:
+            self.change(made, disk, facts, [dataclasses.replace(kept, arguments=(*kept.arguments, "debug"))])
+        except BootError:
+            return
+        (found,) = self.own(made, disk)
+        assert "debug" in found.arguments, "arguments of an entry that is kept are lost"
 
     @optional(lambda provider: EntryKind.UKI in provider.entries, "entries of kind uki")
     def test_addons_of_a_sealed_kernel_are_placed(self, made: Bootloader, disk: MemoryTarget, facts: BootFacts) -> None:

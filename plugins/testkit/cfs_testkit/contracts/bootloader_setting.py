@@ -49,10 +49,36 @@ class BootloaderSetting(Contract):
     """Files of a boot menu entry that somebody else made, with everything it needs."""
 
     shared_files: ClassVar[frozenset[Location]] = frozenset()
-    """Those of `foreign` in which this loader's own entries live too; the others must stay as they are."""
+    """Those of `foreign` in which this loader's own entries live too; the others must stay as they are.
+
+    Their lines must stay in order, and the whole file come back when no entry of ours is wanted any more.
+    """
 
     extra_volumes: ClassVar[frozenset[Volume]] = frozenset()
     """Volumes that exist besides those the loader asks for: a separate BOOT or XBOOTLDR."""
+
+    def image_files_for(self, architecture: Architecture) -> Mapping[str, str | bytes]:
+        """Return the files of an image for *architecture*; override this where they can be given for several."""
+        return self.image_files if architecture is self.architecture else {}
+
+    def as_the_loader_reads(self, disk: MemoryTarget) -> Sequence[Sequence[str]] | None:
+        """Return the kernel arguments of each entry, in the order shown, as the loader itself would hand them over.
+
+        Override this with a reader that shares nothing with the plugin's own, or with the real loader: what writer and
+        reader of a plugin get wrong alike is seen by nothing else. None: there is no such reader.
+        """
+        del disk
+        return None
+
+    def arrive(self, made: Bootloader, disk: MemoryTarget, wanted: Sequence[str]) -> None:
+        """Check that the only entry of ours has the kernel arguments *wanted*, read by whatever reads them."""
+        (found,) = self.own(made, disk)
+        assert found.arguments == tuple(wanted)
+        read = self.as_the_loader_reads(disk)
+        if read is not None:
+            handed_over = iter(read[[entry.foreign for entry in made.read_menu(disk).entries].index(False)])
+            lost = [word for word in wanted if word not in handed_over]  # the loader may add its own
+            assert not lost, f"the loader does not hand over {lost[0]!r}"
 
     @pytest.fixture
     def facts(self, offered: Any) -> BootFacts:

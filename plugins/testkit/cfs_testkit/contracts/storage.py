@@ -39,7 +39,7 @@ from cfs_testkit.contracts.base import Contract
 from cfs_testkit.folders import DirectoryReader, materialize, snapshot
 from cfs_testkit.full_disk import full_disk
 from cfs_testkit.images import build_image
-from cfs_testkit.memory_transport import MemoryTransport
+from cfs_testkit.memory_transport import MemoryFetcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,9 +68,9 @@ class StorageContract(Contract):
     """Files of a repository whose every byte need not matter, and why."""
 
     @pytest.fixture
-    def transport(self) -> MemoryTransport:
+    def transport(self) -> MemoryFetcher:
         """An image of two layers."""
-        return MemoryTransport(build_image([FILES, MORE]))
+        return MemoryFetcher(build_image([FILES, MORE]))
 
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
@@ -83,7 +83,7 @@ class StorageContract(Contract):
         with made.open(path, create=True, options=self.options) as repository:
             yield repository
 
-    def load(self, repository: Identifier, transport: MemoryTransport) -> Directory:
+    def load(self, repository: Identifier, transport: MemoryFetcher) -> Directory:
         """Import the image's layers, and return their tree."""
         image = transport.resolved()
         for index in range(len(image.manifest.layers)):
@@ -91,7 +91,7 @@ class StorageContract(Contract):
                 repository.import_layer(layer)
         return merged_tree(repository, image)
 
-    def store(self, repository: Repository, transport: MemoryTransport, name: str = "test") -> CommittedImage:
+    def store(self, repository: Repository, transport: MemoryFetcher, name: str = "test") -> CommittedImage:
         """Import and commit the image."""
         return repository.commit(self.load(repository, transport), transport.resolved(), name=name)
 
@@ -119,7 +119,7 @@ class StorageContract(Contract):
         assert sorted(p.name for p in tmp_path.iterdir() if p.name != "scratch") == ["file", "folder"]
 
     def test_scratch_leaves_nothing(
-        self, made: StorageFormat, tmp_path: Path, context: object, transport: MemoryTransport
+        self, made: StorageFormat, tmp_path: Path, context: object, transport: MemoryFetcher
     ) -> None:
         """A repository for one identity is gone when it was computed."""
         del context
@@ -129,7 +129,7 @@ class StorageContract(Contract):
 
     # --- layers -------------------------------------------------------------------------------
 
-    def test_a_layer_comes_back(self, repository: Repository, transport: MemoryTransport) -> None:
+    def test_a_layer_comes_back(self, repository: Repository, transport: MemoryFetcher) -> None:
         """Entries of a stored layer are those of the archive, in order, with their contents."""
         image = transport.resolved()
         assert not repository.has_layer(image.config.diff_ids[0])
@@ -143,7 +143,7 @@ class StorageContract(Contract):
                 assert difference(_bytes(repository, entry.what), wanted) is None
 
     def test_importing_again_changes_nothing(
-        self, repository: Repository, transport: MemoryTransport, path: Path
+        self, repository: Repository, transport: MemoryFetcher, path: Path
     ) -> None:
         """A layer that is there already is not stored twice."""
         self.load(repository, transport)
@@ -152,7 +152,7 @@ class StorageContract(Contract):
         assert snapshot(path) == before
 
     def test_a_layer_that_fails_verification_is_not_kept(
-        self, repository: Repository, transport: MemoryTransport, path: Path
+        self, repository: Repository, transport: MemoryFetcher, path: Path
     ) -> None:
         """A layer that turns out wrong at its end is not there, and nothing of it is left over."""
         image = transport.resolved()
@@ -169,7 +169,7 @@ class StorageContract(Contract):
 
     @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EFBIG], ids=["ENOSPC", "EFBIG"])
     def test_a_full_disk_is_a_storage_error(
-        self, made: StorageFormat, transport: MemoryTransport, tmp_path: Path, error: int
+        self, made: StorageFormat, transport: MemoryFetcher, tmp_path: Path, error: int
     ) -> None:
         """Without room the layer is not there, the error is StorageError, and later it works."""
         image = transport.resolved()
@@ -195,7 +195,7 @@ class StorageContract(Contract):
     # --- identities ---------------------------------------------------------------------------
 
     def test_the_identity_is_known_before_anything_is_written(
-        self, repository: Repository, transport: MemoryTransport, path: Path
+        self, repository: Repository, transport: MemoryFetcher, path: Path
     ) -> None:
         """Identities are computed without writing, and are those that a commit gives."""
         tree = self.load(repository, transport)
@@ -206,19 +206,19 @@ class StorageContract(Contract):
         committed = repository.commit(tree, transport.resolved(), name="test")
         assert (committed.id, committed.plain_id) == (bootable, plain)
 
-    def test_one_tree_has_one_identity(self, made: StorageFormat, tmp_path: Path, transport: MemoryTransport) -> None:
+    def test_one_tree_has_one_identity(self, made: StorageFormat, tmp_path: Path, transport: MemoryFetcher) -> None:
         """Two repositories, layers cut differently, names in another order: the identity is the same."""
         whole: dict[str, str | bytes | None] = {**MORE, **FILES}
         found = set()
         for number, image in enumerate((transport.image, build_image([whole], compression="zstd"))):
             with made.open(tmp_path / str(number), create=True, options=self.options) as repository:
-                found.add(self.store(repository, MemoryTransport(image)).id)
+                found.add(self.store(repository, MemoryFetcher(image)).id)
         assert len(found) == 1
 
     @pytest.mark.parametrize("change", ["content", "name", "mode", "link", "removed"])
     def test_another_tree_has_another_identity(self, repository: Repository, change: str) -> None:
         """Any difference in the tree is another identity."""
-        tree = self.load(repository, MemoryTransport(build_image([FILES])))
+        tree = self.load(repository, MemoryFetcher(build_image([FILES])))
         files = dict(FILES)
         match change:
             case "content":
@@ -229,7 +229,7 @@ class StorageContract(Contract):
                 files["usr/bin/link"] = "-> other"
             case "removed":
                 del files["usr/lib/os-release"]
-        other = self.load(repository, MemoryTransport(build_image([files])))
+        other = self.load(repository, MemoryFetcher(build_image([files])))
         if change == "mode":
             node = lookup(other, b"/usr/bin/tool")
             assert node is not None
@@ -242,7 +242,7 @@ class StorageContract(Contract):
         """A directory on disk, scanned, has the identity of an image made of it."""
         folder = tmp_path / "root"
         _fill(folder)
-        tree = self.load(repository, MemoryTransport(build_image([_archive(folder)])))
+        tree = self.load(repository, MemoryFetcher(build_image([_archive(folder)])))
         scanned = made.scan(folder, self.options)
         made.canonical(tree, self.options)
         made.canonical(scanned, self.options)
@@ -253,7 +253,7 @@ class StorageContract(Contract):
             outputs.append(out.getvalue())
         assert difference(*outputs) is None
 
-    def test_a_dump_comes_back(self, made: StorageFormat, repository: Repository, transport: MemoryTransport) -> None:
+    def test_a_dump_comes_back(self, made: StorageFormat, repository: Repository, transport: MemoryFetcher) -> None:
         """A tree written as text and read again is the same tree."""
         tree = self.load(repository, transport)
         made.canonical(tree, self.options)
@@ -271,14 +271,14 @@ class StorageContract(Contract):
 
     def test_an_image_without_usr_is_refused(self, repository: Repository) -> None:
         """A tree that cannot become a bootable image is ImageError."""
-        transport = MemoryTransport(build_image([{"boot": None, "sysroot": None, "etc/hosts": "x\n"}]))
+        transport = MemoryFetcher(build_image([{"boot": None, "sysroot": None, "etc/hosts": "x\n"}]))
         with pytest.raises(ImageError):
             self.store(repository, transport)
         assert repository.images() == ()
 
     # --- images -------------------------------------------------------------------------------
 
-    def test_a_committed_image_is_listed(self, repository: Repository, transport: MemoryTransport) -> None:
+    def test_a_committed_image_is_listed(self, repository: Repository, transport: MemoryFetcher) -> None:
         """It is found by tag, by manifest digest and by identity, with its raw documents."""
         committed = self.store(repository, transport)
         (listed,) = repository.images()
@@ -292,7 +292,7 @@ class StorageContract(Contract):
         with pytest.raises(StorageError):
             repository.resolved("no-such-image")
 
-    def test_a_committed_image_is_complete(self, made: StorageFormat, path: Path, transport: MemoryTransport) -> None:
+    def test_a_committed_image_is_complete(self, made: StorageFormat, path: Path, transport: MemoryFetcher) -> None:
         """Opened again later, the image has every file with its content."""
         with made.open(path, create=True, options=self.options) as repository:
             committed = self.store(repository, transport)
@@ -309,7 +309,7 @@ class StorageContract(Contract):
                 else:
                     assert isinstance(node, Directory)
 
-    def test_the_initramfs_is_told_which_image(self, repository: Repository, transport: MemoryTransport) -> None:
+    def test_the_initramfs_is_told_which_image(self, repository: Repository, transport: MemoryFetcher) -> None:
         """Kernel arguments name the image's identity, as words with an origin."""
         committed = self.store(repository, transport)
         for verity in (True, False):
@@ -320,7 +320,7 @@ class StorageContract(Contract):
                 assert argument.origin
 
     def test_a_bootable_tree_keeps_usr(
-        self, made: StorageFormat, repository: Repository, transport: MemoryTransport
+        self, made: StorageFormat, repository: Repository, transport: MemoryFetcher
     ) -> None:
         """Making a tree canonical and bootable leaves every file below /usr."""
         tree = self.load(repository, transport)
@@ -331,11 +331,11 @@ class StorageContract(Contract):
 
     # --- housekeeping -------------------------------------------------------------------------
 
-    def test_garbage_collection_spares_what_is_tagged(self, repository: Repository, transport: MemoryTransport) -> None:
+    def test_garbage_collection_spares_what_is_tagged(self, repository: Repository, transport: MemoryFetcher) -> None:
         """What a tag needs stays; what only a removed tag needed goes."""
         kept = self.store(repository, transport, "kept")
         other: dict[str, str | bytes | None] = {**FILES, "usr/share/other": LARGE + LARGE}
-        gone = self.store(repository, MemoryTransport(build_image([other])), "gone")
+        gone = self.store(repository, MemoryFetcher(build_image([other])), "gone")
         repository.remove("gone")
         report = repository.collect_garbage()
         assert report.objects_removed > 0
@@ -346,7 +346,7 @@ class StorageContract(Contract):
         with pytest.raises(StorageError):
             repository.open_tree(gone.id)
 
-    def test_a_dry_run_removes_nothing(self, repository: Repository, transport: MemoryTransport, path: Path) -> None:
+    def test_a_dry_run_removes_nothing(self, repository: Repository, transport: MemoryFetcher, path: Path) -> None:
         """A dry run tells what would go, and touches nothing."""
         self.store(repository, transport)
         repository.remove("test")
@@ -356,7 +356,7 @@ class StorageContract(Contract):
         done = repository.collect_garbage()
         assert (done.objects_removed, done.bytes_freed) == (foretold.objects_removed, foretold.bytes_freed)
 
-    def test_images_in_use_are_kept(self, repository: Repository, transport: MemoryTransport) -> None:
+    def test_images_in_use_are_kept(self, repository: Repository, transport: MemoryFetcher) -> None:
         """An image that a deployment uses stays without a tag."""
         committed = self.store(repository, transport)
         repository.remove("test")
@@ -367,7 +367,7 @@ class StorageContract(Contract):
                 _bytes(repository, node)
 
     def test_garbage_collection_waits_for_nobody(
-        self, made: StorageFormat, repository: Repository, transport: MemoryTransport, path: Path
+        self, made: StorageFormat, repository: Repository, transport: MemoryFetcher, path: Path
     ) -> None:
         """While somebody else has the repository open, collecting is refused (code ``storage.locked``)."""
         self.store(repository, transport)
@@ -375,12 +375,12 @@ class StorageContract(Contract):
             repository.collect_garbage()
         assert caught.value.code == "storage.locked"
 
-    def test_a_sound_repository_has_no_problems(self, repository: Repository, transport: MemoryTransport) -> None:
+    def test_a_sound_repository_has_no_problems(self, repository: Repository, transport: MemoryFetcher) -> None:
         """A check of what was just stored finds nothing."""
         self.store(repository, transport)
         assert [problem.message for problem in repository.fsck()] == []
 
-    def test_every_changed_file_is_found(self, made: StorageFormat, path: Path, transport: MemoryTransport) -> None:
+    def test_every_changed_file_is_found(self, made: StorageFormat, path: Path, transport: MemoryFetcher) -> None:
         """One changed byte in any file of the repository is found by its check."""
         with made.open(path, create=True, options=self.options) as repository:
             self.store(repository, transport)
@@ -401,11 +401,11 @@ class StorageContract(Contract):
             file.chmod(mode & 0o7777)
 
     def test_an_exported_repository_is_complete(
-        self, made: StorageFormat, repository: Repository, transport: MemoryTransport, tmp_path: Path
+        self, made: StorageFormat, repository: Repository, transport: MemoryFetcher, tmp_path: Path
     ) -> None:
         """Actions of an export make a repository with just that image, sound and readable."""
         committed = self.store(repository, transport)
-        other = MemoryTransport(build_image([{**FILES, "usr/other": LARGE + b"other"}]))
+        other = MemoryFetcher(build_image([{**FILES, "usr/other": LARGE + b"other"}]))
         self.store(repository, other, "other")
         root = Location(Volume.ROOT, "/store")
         target = MemoryTarget(volumes={Volume.ROOT})

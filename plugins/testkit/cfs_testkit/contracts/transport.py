@@ -19,6 +19,7 @@ from cfs_core.plugin import (
     CfsError,
     Descriptor,
     Digest,
+    Fetcher,
     ImageError,
     ImageReference,
     LimitError,
@@ -39,6 +40,8 @@ from cfs_testkit.images import Image, build_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from cfs_core.plugin import PluginContext
 
 CHUNK_LIMIT = 16 << 20
 """Bytes; a transport that hands out more at once holds whole layers in memory."""
@@ -88,19 +91,19 @@ class TransportContract(Contract):
         pytest.skip("no fixture `damage` is given")
 
     @pytest.fixture
-    def transport(self, made: Transport) -> Iterator[Transport]:
-        """The transport; it waits for nothing between tries, and is closed in the end."""
-        made.pause = lambda _seconds: None
-        yield made
-        made.close()
+    def transport(self, made: Transport, context: PluginContext) -> Iterator[Fetcher]:
+        """The transport as core reads through it; it waits for nothing between tries, and is closed in the end."""
+        context.retrier.pause = lambda _seconds: None
+        with Fetcher(made, context.retrier) as fetcher:
+            yield fetcher
 
     @pytest.fixture
-    def reference(self, transport: Transport, publish: Callable[[Image], str], image: Image) -> ImageReference:
+    def reference(self, transport: Fetcher, publish: Callable[[Image], str], image: Image) -> ImageReference:
         """Where the image is."""
         return transport.parse(publish(image))
 
     @pytest.fixture
-    def resolved(self, transport: Transport, reference: ImageReference) -> ResolvedImage:
+    def resolved(self, transport: Fetcher, reference: ImageReference) -> ResolvedImage:
         """The image, resolved by core."""
         return resolve(transport, reference, AMD64)
 
@@ -115,7 +118,7 @@ class TransportContract(Contract):
             assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", scheme), scheme
 
     def test_a_reference_keeps_what_was_written(
-        self, offered: Any, transport: Transport, publish: Callable[[Image], str], image: Image
+        self, offered: Any, transport: Fetcher, publish: Callable[[Image], str], image: Image
     ) -> None:
         """Parsing is pure; scheme and text of a reference are what the person wrote."""
         text = publish(image)
@@ -125,7 +128,7 @@ class TransportContract(Contract):
         assert transport.parse(text) == reference
 
     @pytest.mark.parametrize("rest", NONSENSE, ids=lambda rest: ascii(rest[:12]))
-    def test_nonsense_is_a_usage_error(self, offered: Any, transport: Transport, rest: str) -> None:
+    def test_nonsense_is_a_usage_error(self, offered: Any, transport: Fetcher, rest: str) -> None:
         """What is not in the grammar is refused with UsageError, whatever it is."""
         for scheme in offered.schemes:
             try:
@@ -136,22 +139,22 @@ class TransportContract(Contract):
 
     # --- manifests ----------------------------------------------------------------------------
 
-    def test_the_manifest_is_byte_for_byte(self, transport: Transport, reference: ImageReference, image: Image) -> None:
+    def test_the_manifest_is_byte_for_byte(self, transport: Fetcher, reference: ImageReference, image: Image) -> None:
         """The manifest is handed out as it is stored: its digest is the image's name."""
         if not self.keeps_manifests:
             pytest.skip("this source holds no manifests (keeps_manifests is False)")
         assert transport.fetch_manifest(reference)[1] == image.manifest
 
-    def test_asking_twice_gives_the_same_manifest(self, transport: Transport, reference: ImageReference) -> None:
+    def test_asking_twice_gives_the_same_manifest(self, transport: Fetcher, reference: ImageReference) -> None:
         """A manifest that the transport makes is the same every time: its digest goes into the installed system."""
         assert transport.fetch_manifest(reference) == transport.fetch_manifest(reference)
 
-    def test_the_media_type_is_stated_or_empty(self, transport: Transport, reference: ImageReference) -> None:
+    def test_the_media_type_is_stated_or_empty(self, transport: Fetcher, reference: ImageReference) -> None:
         """The media type is what the source states, of a manifest or index; empty if it states none."""
         media_type, _ = transport.fetch_manifest(reference)
         assert media_type in {"", *MANIFEST_MEDIA_TYPES}
 
-    def test_a_digest_names_the_image(self, transport: Transport, reference: ImageReference) -> None:
+    def test_a_digest_names_the_image(self, transport: Fetcher, reference: ImageReference) -> None:
         """A reference with a digest finds the image of that digest, and no other."""
         _, raw = transport.fetch_manifest(reference)
         by_digest = dataclasses.replace(reference, digest=Digest.of(raw))
@@ -160,13 +163,13 @@ class TransportContract(Contract):
         with pytest.raises((NotFoundError, VerificationError)):
             transport.fetch_manifest(other)
 
-    def test_an_image_that_does_not_exist(self, transport: Transport, missing: str) -> None:
+    def test_an_image_that_does_not_exist(self, transport: Fetcher, missing: str) -> None:
         """Nothing there is NotFoundError: callers try elsewhere, people see what was looked for."""
         with pytest.raises(NotFoundError):
             transport.fetch_manifest(transport.parse(missing))
 
     def test_an_endless_manifest_is_not_read(
-        self, transport: Transport, publish: Callable[[Image], str], image: Image
+        self, transport: Fetcher, publish: Callable[[Image], str], image: Image
     ) -> None:
         """Of a manifest that is too long, no more than the limit is read."""
         if not self.keeps_manifests:
@@ -175,14 +178,14 @@ class TransportContract(Contract):
         long = dataclasses.replace(image, manifest=raw, digest=f"sha256:{hashlib.sha256(raw).hexdigest()}")
         try:
             reference = transport.parse(publish(long))
-            _, read = transport._fetch_manifest(reference, MANIFEST_MEDIA_TYPES)  # noqa: SLF001 - what core calls
+            _, read = transport.transport.read_manifest(reference, MANIFEST_MEDIA_TYPES)
         except (LimitError, TransportError, ImageError):
             return
         assert len(read) <= MANIFEST_LIMIT + 1
 
     # --- blobs --------------------------------------------------------------------------------
 
-    def test_layers_hold_the_published_files(self, transport: Transport, resolved: ResolvedImage) -> None:
+    def test_layers_hold_the_published_files(self, transport: Fetcher, resolved: ResolvedImage) -> None:
         """Layers, verified by core against both of their digests, hold the files that were published."""
         found: dict[str, bytes] = {}
         for index in range(len(resolved.manifest.layers)):
@@ -195,46 +198,46 @@ class TransportContract(Contract):
         wanted = {path: text.encode() for layer_files in self.files for path, text in layer_files.items()}
         assert found == wanted
 
-    def test_a_blob_can_be_read_from_the_middle(self, transport: Transport, resolved: ResolvedImage) -> None:
+    def test_a_blob_can_be_read_from_the_middle(self, transport: Fetcher, resolved: ResolvedImage) -> None:
         """Opening at an offset gives the rest from there, or CannotResumeError; never the start once more."""
         descriptor = resolved.manifest.layers[0]
-        with transport._open_blob(resolved.reference, descriptor, 0) as chunks:  # noqa: SLF001 - what core calls
+        with transport.transport.open_blob(resolved.reference, descriptor, 0) as chunks:
             data = b"".join(chunks)
         for offset in (1, len(data) // 2, len(data) - 1):
             try:
-                with transport._open_blob(resolved.reference, descriptor, offset) as chunks:  # noqa: SLF001
+                with transport.transport.open_blob(resolved.reference, descriptor, offset) as chunks:
                     assert difference(b"".join(chunks), data[offset:]) is None, f"at offset {offset}"
             except CannotResumeError:
                 continue
 
-    def test_chunks_are_short(self, transport: Transport, publish: Callable[[Image], str]) -> None:
+    def test_chunks_are_short(self, transport: Fetcher, publish: Callable[[Image], str]) -> None:
         """A large blob comes in pieces: memory stays flat whatever the image's size."""
         large = build_image([{"usr/large": os.urandom(1 << 20) * (LARGE >> 20)}], compression="none")
         image = resolve(transport, transport.parse(publish(large)), AMD64)
         for descriptor in image.manifest.layers:
-            with transport._open_blob(image.reference, descriptor, 0) as chunks:  # noqa: SLF001 - what core calls
+            with transport.transport.open_blob(image.reference, descriptor, 0) as chunks:
                 for chunk in chunks:
                     assert isinstance(chunk, bytes | bytearray | memoryview)
                     assert len(chunk) <= CHUNK_LIMIT, "the whole blob is read into memory"
 
-    def test_a_blob_that_does_not_exist(self, transport: Transport, resolved: ResolvedImage) -> None:
+    def test_a_blob_that_does_not_exist(self, transport: Fetcher, resolved: ResolvedImage) -> None:
         """A blob that is not there is NotFoundError, when it is opened or read."""
         other = dataclasses.replace(resolved.manifest.layers[0], digest=Digest.of(b"something else"))
-        with pytest.raises(NotFoundError), transport._open_blob(resolved.reference, other, 0) as chunks:  # noqa: SLF001
+        with pytest.raises(NotFoundError), transport.transport.open_blob(resolved.reference, other, 0) as chunks:
             for _ in chunks:
                 pass
 
-    def test_leaving_a_blob_early_gives_everything_back(self, transport: Transport, resolved: ResolvedImage) -> None:
+    def test_leaving_a_blob_early_gives_everything_back(self, transport: Fetcher, resolved: ResolvedImage) -> None:
         """A transfer that is given up leaves no file or connection open once the transport is closed."""
         descriptor = resolved.manifest.layers[0]
         before = _open_files()
         for _ in range(8):
-            with transport._open_blob(resolved.reference, descriptor, 0) as chunks:  # noqa: SLF001 - what core calls
+            with transport.transport.open_blob(resolved.reference, descriptor, 0) as chunks:
                 next(iter(chunks))
         transport.close()
         assert _open_files() <= before + 1
 
-    def test_layers_are_fetched_by_several_threads(self, transport: Transport, resolved: ResolvedImage) -> None:
+    def test_layers_are_fetched_by_several_threads(self, transport: Fetcher, resolved: ResolvedImage) -> None:
         """Core fetches layers in parallel: readers do not get in each other's way."""
         descriptors = [resolved.manifest.config, *resolved.manifest.layers] * 8
 
@@ -245,7 +248,7 @@ class TransportContract(Contract):
             for descriptor, data in zip(descriptors, pool.map(fetch, descriptors), strict=True):
                 assert Digest.of(data, descriptor.digest.algorithm) == descriptor.digest
 
-    def test_uncompressed_layers_have_their_diff_id(self, transport: Transport, resolved: ResolvedImage) -> None:
+    def test_uncompressed_layers_have_their_diff_id(self, transport: Fetcher, resolved: ResolvedImage) -> None:
         """A layer that is handed out uncompressed hashes to the diff-id in the configuration."""
         for descriptor, diff_id in zip(resolved.manifest.layers, resolved.config.diff_ids, strict=True):
             opened = transport.open_layer_uncompressed(resolved.reference, descriptor, diff_id)
@@ -253,7 +256,7 @@ class TransportContract(Contract):
                 with opened as chunks:
                     assert Digest.of(b"".join(chunks), diff_id.algorithm) == diff_id
 
-    def test_the_canonical_reference_is_the_same_request(self, transport: Transport, resolved: ResolvedImage) -> None:
+    def test_the_canonical_reference_is_the_same_request(self, transport: Fetcher, resolved: ResolvedImage) -> None:
         """What policies judge has full names, and is still what was written: scheme, text and digest stay."""
         again = transport.canonical(resolved.reference)
         assert again == resolved.canonical
@@ -262,7 +265,7 @@ class TransportContract(Contract):
 
     def test_damage_is_an_error_of_cfs(
         self,
-        transport: Transport,
+        transport: Fetcher,
         reference: ImageReference,
         image: Image,
         damage: Callable[[Image], None],
@@ -279,7 +282,7 @@ class TransportContract(Contract):
                         pass
 
     def test_reading_prints_nothing(
-        self, transport: Transport, reference: ImageReference, capfd: pytest.CaptureFixture[str]
+        self, transport: Fetcher, reference: ImageReference, capfd: pytest.CaptureFixture[str]
     ) -> None:
         """Standard output is for results of cfs."""
         capfd.readouterr()
@@ -289,26 +292,26 @@ class TransportContract(Contract):
                 pass
         assert capfd.readouterr().out == ""
 
-    def test_closing_twice_is_harmless(self, transport: Transport, resolved: ResolvedImage) -> None:
+    def test_closing_twice_is_harmless(self, transport: Fetcher, resolved: ResolvedImage) -> None:
         """Close may be called again, and before anything was read."""
         assert resolved.manifest.layers
         transport.close()
         transport.close()
 
-    def test_referrers_are_descriptors(self, transport: Transport, resolved: ResolvedImage) -> None:
+    def test_referrers_are_descriptors(self, transport: Fetcher, resolved: ResolvedImage) -> None:
         """Signatures and attestations are listed as descriptors; there are none of this image."""
         assert transport.referrers(resolved.reference, resolved.manifest.digest) == ()
 
     # --- writing ------------------------------------------------------------------------------
 
     @optional(lambda provider: not provider.can_write, "it only reads")
-    def test_one_that_only_reads_refuses_to_write(self, transport: Transport, reference: ImageReference) -> None:
+    def test_one_that_only_reads_refuses_to_write(self, transport: Fetcher, reference: ImageReference) -> None:
         """Without can_write, opening a writer is refused."""
         with pytest.raises(RefusedError):
             transport.open_writer(reference)
 
     @optional(lambda provider: provider.can_write, "can_write")
-    def test_what_is_written_is_read_back(self, transport: Transport, destination: str, image: Image) -> None:
+    def test_what_is_written_is_read_back(self, transport: Fetcher, destination: str, image: Image) -> None:
         """An image that was put there comes back byte for byte."""
         reference = transport.parse(destination)
         self._write(transport, reference, image)
@@ -319,7 +322,7 @@ class TransportContract(Contract):
             assert difference(stored, image.blobs[str(descriptor.digest)]) is None
 
     @optional(lambda provider: provider.can_write, "can_write")
-    def test_writing_again_replaces_or_refuses(self, transport: Transport, destination: str, image: Image) -> None:
+    def test_writing_again_replaces_or_refuses(self, transport: Fetcher, destination: str, image: Image) -> None:
         """A second image under the same name takes its place, or is refused and the first one stays."""
         reference = transport.parse(destination)
         self._write(transport, reference, image)
@@ -331,7 +334,7 @@ class TransportContract(Contract):
         assert transport.fetch_manifest(reference)[1] == other.manifest
 
     @optional(lambda provider: provider.can_write, "can_write")
-    def test_a_writer_left_early_shows_nothing(self, transport: Transport, destination: str, image: Image) -> None:
+    def test_a_writer_left_early_shows_nothing(self, transport: Fetcher, destination: str, image: Image) -> None:
         """Without its last manifest, an image that was being written does not exist."""
         reference = transport.parse(destination)
         with transport.open_writer(reference) as writer:
@@ -341,7 +344,7 @@ class TransportContract(Contract):
             transport.fetch_manifest(reference)
 
     @optional(lambda provider: provider.can_write, "can_write")
-    def test_a_blob_that_fails_is_not_kept(self, transport: Transport, destination: str, image: Image) -> None:
+    def test_a_blob_that_fails_is_not_kept(self, transport: Fetcher, destination: str, image: Image) -> None:
         """A stream that turns out wrong at its end leaves no blob under its digest."""
         descriptor, data = _descriptors(image)[0]
 
@@ -356,7 +359,7 @@ class TransportContract(Contract):
             assert not writer.has_blob(descriptor)
 
     @optional(lambda provider: provider.can_write, "can_write")
-    def test_has_blob_tells_the_truth(self, transport: Transport, destination: str, image: Image) -> None:
+    def test_has_blob_tells_the_truth(self, transport: Fetcher, destination: str, image: Image) -> None:
         """A blob is there once it was put there, and not before."""
         with transport.open_writer(transport.parse(destination)) as writer:
             for descriptor, data in _descriptors(image):
@@ -364,7 +367,7 @@ class TransportContract(Contract):
                 writer.put_blob(descriptor, [data[:10], data[10:]])
                 assert writer.has_blob(descriptor)
 
-    def _write(self, transport: Transport, reference: ImageReference, image: Image) -> None:
+    def _write(self, transport: Fetcher, reference: ImageReference, image: Image) -> None:
         with transport.open_writer(reference) as writer:
             for descriptor, data in _descriptors(image):
                 if not writer.has_blob(descriptor):

@@ -34,13 +34,22 @@ class _Script:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may read. ``kind`` is ``basic`` or ``token``; without a user, tokens are handed out to everybody."""
+    """Who may read. ``kind`` is ``basic``, ``token``, or ``either`` of them; without a user anybody gets a token."""
 
     kind: str
     user: str | None = None
     password: str = ""
     identity_token: str | None = None
     """Refresh token that is accepted at the token endpoint (OAuth 2)."""
+
+    offers: tuple[str, ...] = ()
+    """``WWW-Authenticate`` headers, in which ``{basic}`` and ``{bearer}`` stand for these challenges."""
+
+    def headers(self, bearer: str) -> tuple[str, ...]:
+        """Return what ``WWW-Authenticate`` says, one value for each header; *bearer* is the challenge for tokens."""
+        basic = 'Basic realm="testkit"'
+        offers = self.offers or {"basic": ("{basic}",), "token": ("{bearer}",)}.get(self.kind, ("{bearer}", "{basic}"))
+        return tuple(offer.replace("{basic}", basic).replace("{bearer}", bearer) for offer in offers)
 
 
 class Registry:

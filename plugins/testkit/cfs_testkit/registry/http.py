@@ -188,21 +188,23 @@ class Handler(BaseHTTPRequestHandler):
         if access is None:
             return True
         kind, _, value = self.headers.get("Authorization", "").partition(" ")
-        if access.kind == "basic":
-            if kind == "Basic" and base64.b64decode(value).decode() == f"{access.user}:{access.password}":
-                return True
-            challenge = 'Basic realm="testkit"'
-        else:
+        if access.kind != "token" and access.user is not None and kind == "Basic" and self._is_user(value):
+            return True
+        if access.kind != "basic" and kind == "Bearer":
             with self.registry.lock:
-                if kind == "Bearer" and self.registry.tokens.get(value, 0) > 0:
+                if self.registry.tokens.get(value, 0) > 0:
                     self.registry.tokens[value] -= 1
                     return True
-            name = m["name"] if (m := _PATH.match(self.path)) else ""
-            realm = self.registry.url("/token")
-            scope = f"repository:{name}:pull" if self.command in ("GET", "HEAD") else f"repository:{name}:pull,push"
-            challenge = f'Bearer realm="{realm}",service="testkit",scope="{scope}"'
-        self._answer(401, {"WWW-Authenticate": challenge}, b'{"errors":[{"code":"UNAUTHORIZED"}]}')
+        name = m["name"] if (m := _PATH.match(self.path)) else ""
+        realm = self.registry.url("/token")
+        scope = f"repository:{name}:pull" if self.command in ("GET", "HEAD") else f"repository:{name}:pull,push"
+        offers = access.headers(f'Bearer realm="{realm}",service="testkit",scope="{scope}"')
+        self._answer(401, {"WWW-Authenticate": offers}, b'{"errors":[{"code":"UNAUTHORIZED"}]}')
         return False
+
+    def _is_user(self, encoded: str) -> bool:
+        access = self.registry.access
+        return access is not None and base64.b64decode(encoded).decode() == f"{access.user}:{access.password}"
 
     def _token(self, form: Mapping[str, list[str]]) -> None:
         self._note()
@@ -212,7 +214,7 @@ class Handler(BaseHTTPRequestHandler):
         kind, _, value = self.headers.get("Authorization", "").partition(" ")
         allowed = access is not None and (
             access.user is None
-            or (kind == "Basic" and base64.b64decode(value).decode() == f"{access.user}:{access.password}")
+            or (kind == "Basic" and self._is_user(value))
             or (access.identity_token is not None and form.get("refresh_token") == [access.identity_token])
         )
         if not allowed:
@@ -235,11 +237,16 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _answer(
-        self, code: int, headers: Mapping[str, str] | None = None, body: bytes = b"", drip_seconds: float = 0.0
+        self,
+        code: int,
+        headers: Mapping[str, str | tuple[str, ...]] | None = None,
+        body: bytes = b"",
+        drip_seconds: float = 0.0,
     ) -> None:
         self.send_response(code)
         for name, value in (headers or {}).items():
-            self.send_header(name, value)
+            for each in (value,) if isinstance(value, str) else value:
+                self.send_header(name, each)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":

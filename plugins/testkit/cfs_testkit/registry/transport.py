@@ -42,14 +42,14 @@ class RegistryTransport(Transport):
             text=text,
         )
 
-    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+    def read_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
         """Return a manifest by digest or tag."""
         what = f"manifests/{reference.digest or reference.tag}"
         with _get(reference, what, {"Accept": ", ".join(accept)}) as answer:
             return answer.headers.get("Content-Type", ""), answer.read(MANIFEST_LIMIT + 1)
 
     @contextlib.contextmanager
-    def _open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterable[bytes]]:
+    def open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterable[bytes]]:
         """Hand out a blob, from *offset* by range."""
         with _get(reference, f"blobs/{descriptor.digest}", {"Range": f"bytes={offset}-"}) as answer:
             yield iter(lambda: answer.read(_CHUNK), b"")

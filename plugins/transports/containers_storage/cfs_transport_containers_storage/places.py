@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cfs_core.plugin import ConfigError, UsageError, directory_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 DRIVERS = ("overlay", "vfs")
 """Drivers whose files lie in directories that can be read without mounting anything."""
@@ -20,7 +20,9 @@ DRIVERS = ("overlay", "vfs")
 _KNOWN = frozenset({"storage-conf", "root", "driver", "authfile"})
 """A credentials file is accepted and not needed: command lines name one for whatever transport there is."""
 
-_SPECIFIER = re.compile(r"\[(?:(?P<driver>[a-z0-9]+)@)?(?P<root>/[^]+:]*)(?:\+(?P<run>/[^]:]*))?(?::[^]]*)?\]")
+_SPECIFIER = re.compile(
+    r"\[(?:(?P<driver>[a-z0-9]+)@)?(?P<root>/[^]+:]*)(?:\+(?P<run>/[^]:]*))?(?::(?P<options>[^]]*))?\]"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,16 @@ class Places:
             raise UsageError(msg, hint="write [DRIVER@/ABSOLUTE/GRAPHROOT] or [/ABSOLUTE/GRAPHROOT]")
         driver = _driver(match["driver"], specifier)
         graph = Path(os.path.normpath(match["root"]))
-        return replace(self, roots=(graph,), graph=graph, driver=driver or self.driver, origin=specifier)
+        roots = (graph, *_stores_of((match["options"] or "").split(",")))
+        return replace(self, roots=roots, graph=graph, driver=driver or self.driver, origin=specifier)
+
+
+def _stores_of(options: Sequence[object]) -> Iterator[Path]:
+    """Yield the stores that options of a driver add: ``[DRIVER.]additionalimagestore=PATH``, ``imagestore=PATH``."""
+    for option in options:
+        key, _, value = str(option).partition("=")
+        if key.strip().rpartition(".")[2] in {"additionalimagestore", "imagestore"} and value.strip():
+            yield Path(value.strip())
 
 
 def _files(environ: Mapping[str, str], home: Path, uid: int, root: Path) -> Iterator[Path]:
@@ -105,6 +116,7 @@ def _from_file(
         msg = f"additionalimagestores in {path} is not a list of paths"
         raise ConfigError(msg)
     roots += [Path(_expand(each, environ)) for each in additional if each]
+    roots += map(Path, map(str, _stores_of(environ.get("STORAGE_OPTS", "").split(","))))
     found = driver or _driver(_text(path, storage, "driver"), str(path))
     return {
         "roots": tuple(dict.fromkeys(roots)),

@@ -32,6 +32,8 @@ class StoredLayer:
     parent: str | None
     diff_id: str | None
     store: Store = field(repr=False)
+    partial: bool = False
+    """Whether only files that were missing were fetched (zstd:chunked, by a table of contents)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,10 @@ class Store:
             return self.root / "vfs/dir" / layer_id
         return self.root / self.driver / layer_id / "diff"
 
+    def uses_composefs(self, layer_id: str) -> bool:
+        """Return whether the layer's files are kept by their digests, with a composefs image that names them."""
+        return self.driver == "overlay" and (self.root / self.driver / layer_id / "composefs-data").exists()
+
     def tar_split(self, layer_id: str) -> Path:
         """Return the file that holds what the directory does not."""
         return self.root / f"{self.driver}-layers" / f"{layer_id}.tar-split.gz"
@@ -113,9 +119,16 @@ class Store:
         parent = entry.get("parent") or None
         if parent is not None and not _is_id(parent):
             raise self._damaged(_LAYERS)
-        diff_id = entry.get("diff-digest") or None
+        flags = entry.get("flags")
+        # What a pull in part was told by the image's config; the diff-id is checked when the layer is read in any case.
+        expected = flags.get("expected-layer-diffid") if isinstance(flags, dict) else None
+        diff_id = entry.get("diff-digest") or expected or None
         return StoredLayer(
-            id=self._id(entry, "layers"), parent=parent, diff_id=str(diff_id) if diff_id else None, store=self
+            id=self._id(entry, "layers"),
+            parent=parent,
+            diff_id=str(diff_id) if diff_id else None,
+            store=self,
+            partial=bool(entry.get("toc-digest") or (expected and not entry.get("diff-digest"))),
         )
 
     def _id(self, entry: dict[str, Any], what: str) -> str:

@@ -63,7 +63,8 @@ class StorageTransport(Transport):
         """End the helper process, if one was needed."""
         self._unreadable.close()
 
-    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+    def read_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+        """Return the stored manifest of this digest, or the image's."""
         del accept
         image = self._find(reference).image
         keys = ["manifest"] if reference.digest is None else [f"manifest-{reference.digest}", "manifest"]
@@ -75,7 +76,8 @@ class StorageTransport(Transport):
         raise NotFoundError(msg, hint="it was removed meanwhile, or the store is damaged")
 
     @contextmanager
-    def _open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterable[bytes]]:
+    def open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterable[bytes]]:
+        """Hand out a stored item, or a layer whose blob is uncompressed."""
         if offset:
             msg = "a container store delivers blobs from their start"
             raise CannotResumeError(msg)
@@ -91,9 +93,10 @@ class StorageTransport(Transport):
         with self._read(layer) as chunks:
             yield chunks
 
-    def _open_layer_uncompressed(
+    def open_uncompressed_layer(
         self, reference: ImageReference, descriptor: Descriptor, diff_id: Digest
     ) -> AbstractContextManager[Iterable[bytes]]:
+        """Put the layer's tar together again from its files."""
         del descriptor  # stores know layers by what they are uncompressed
         image = self._known(reference).image
         layer = self._layer(image, diff_id)
@@ -147,6 +150,7 @@ class StorageTransport(Transport):
         store = layer.store
         where = f"layer {layer.id[:12]} in {store.root}"
         with store.layers_lock.held():
+            _refuse_unreadable(layer, where)
             try:
                 files = Beneath(store.diff(layer.id))
             except OSError as error:
@@ -155,6 +159,25 @@ class StorageTransport(Transport):
             with files:
                 opener = files if os.geteuid() == 0 else _Rootless(files, store.diff(layer.id), self._unreadable)
                 yield _explained(assemble(read_tar_split(store.tar_split(layer.id)), opener, where), where)
+
+
+def _refuse_unreadable(layer: StoredLayer, where: str) -> None:
+    """Refuse what is in the store in a form that gives no archive back.
+
+    Raises:
+        StorageError: the store keeps files by their digests, or the layer was pulled in part.
+    """
+    if layer.store.uses_composefs(layer.id):
+        msg = f"{where} is kept with use_composefs, which cfs does not read"
+        hint = 'set use_composefs = "false" in storage.conf and pull the image again, or name it where it came from'
+        raise StorageError(msg, hint=hint)
+    if layer.partial and not layer.store.tar_split(layer.id).exists():
+        msg = f"{where} was pulled in part (zstd:chunked), and nothing says what its archive was"
+        hint = (
+            'set pull_options = {enable_partial_images = "false"} in storage.conf, remove the image and pull it again; '
+            "or name it where it came from: docker://…"
+        )
+        raise StorageError(msg, hint=hint)
 
 
 class _Rootless:

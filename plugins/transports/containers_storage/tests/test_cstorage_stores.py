@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cfs_core.image.resolve import resolve
-from cfs_core.plugin import ChangedError, Descriptor, Digest, NotFoundError, StorageError
+from cfs_core.plugin import ChangedError, Descriptor, Digest, Fetcher, NotFoundError, StorageError
 from cfs_core.system.command import HostCommands
 from cfs_testkit.context import plugin_context
 from cfs_testkit.images import build_image
@@ -52,7 +52,7 @@ class RealStore:
 
     def transport(self, **section):
         environ = {"CONTAINERS_STORAGE_CONF": str(self.conf)}
-        return StorageTransport(Places.of(section, environ, 0), HostCommands(os.environ))
+        return Fetcher(StorageTransport(Places.of(section, environ, 0), HostCommands(os.environ)))
 
 
 def make_content(folder):
@@ -142,7 +142,8 @@ def test_by_id_digest_and_store_in_brackets(store):
         f"localhost/t@{image_id}",
     ):
         assert check_layers(store.transport(), f"containers-storage:{rest}") == digest
-    elsewhere = StorageTransport(Places(roots=(Path("/nowhere"),), graph=Path("/nowhere")), HostCommands(os.environ))
+    nowhere = Places(roots=(Path("/nowhere"),), graph=Path("/nowhere"))
+    elsewhere = Fetcher(StorageTransport(nowhere, HostCommands(os.environ)))
     assert check_layers(elsewhere, f"containers-storage:[{store.driver}@{store.graph}]t:3") == digest
     assert check_layers(elsewhere, f"containers-storage:[{store.graph}]t:3") == digest
 
@@ -282,11 +283,12 @@ buildah --storage-driver $1 bud --layers -q -t localhost/r:1 -f Containerfile . 
 READ = """
 import hashlib, os, sys
 from cfs_core.image.resolve import resolve
+from cfs_core.plugin import Fetcher
 from cfs_core.system.command import HostCommands
 from cfs_transport_containers_storage.places import Places
 from cfs_transport_containers_storage.transport import StorageTransport
 places = Places.of({"driver": sys.argv[1]}, os.environ, os.getuid())
-transport = StorageTransport(places, HostCommands(os.environ))
+transport = Fetcher(StorageTransport(places, HostCommands(os.environ)))
 image = resolve(transport, transport.parse("containers-storage:localhost/r:1"))
 for descriptor, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
     with transport.open_layer_uncompressed(image.reference, descriptor, diff_id) as chunks:
@@ -343,4 +345,4 @@ def test_the_context_of_the_kit_makes_it(tmp_path):
     (provider,) = cfs_register_transports()
     transport = provider.factory(plugin_context(tmp_path, settings={"root": str(tmp_path)}))
     with pytest.raises(NotFoundError):
-        transport.fetch_manifest(transport.parse("containers-storage:x"))
+        transport.read_manifest(transport.parse("containers-storage:x"), ())

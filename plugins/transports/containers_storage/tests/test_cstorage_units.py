@@ -30,7 +30,7 @@ from cfs_transport_containers_storage.beneath import Beneath
 from cfs_transport_containers_storage.locks import SharedLock
 from cfs_transport_containers_storage.lookup import find_image, parse
 from cfs_transport_containers_storage.places import Places
-from cfs_transport_containers_storage.store import ImageRecord
+from cfs_transport_containers_storage.store import ImageRecord, Store
 from cfs_transport_containers_storage.tarsplit import (
     CHUNK,
     SOURCE_BYTES,
@@ -214,6 +214,31 @@ def test_the_graph_root_that_policies_name(tmp_path):
     found = places(tmp_path, CONTAINERS_STORAGE_CONF=named)
     assert found.graph == tmp_path / "real"
     assert found.narrowed(f"[overlay@{tmp_path}/./link/+/run]").graph == tmp_path / "link"
+
+
+def test_options_of_a_driver_add_stores(tmp_path):
+    found = places(tmp_path).narrowed("[overlay@/graph+/run:overlay.additionalimagestore=/more,x=y,imagestore=/images]")
+    assert [root.as_posix() for root in found.roots] == ["/graph", "/more", "/images"]
+    named = conf(tmp_path, "s.conf", '[storage]\ngraphroot="/g"\n')
+    found = places(tmp_path, CONTAINERS_STORAGE_CONF=named, STORAGE_OPTS="overlay.additionalimagestore=/env,size=1")
+    assert [root.as_posix() for root in found.roots] == ["/g", "/env"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "diff_id", "partial"),
+    [
+        ({"diff-digest": "sha256:a"}, "sha256:a", False),
+        ({"toc-digest": "sha256:t"}, None, True),
+        ({"toc-digest": "sha256:t", "flags": {"expected-layer-diffid": "sha256:a"}}, "sha256:a", True),
+        ({"flags": None}, None, False),
+    ],
+)
+def test_layers_that_were_pulled_in_part(tmp_path, entry, diff_id, partial):
+    (tmp_path / "overlay-layers").mkdir()
+    text = json.dumps([{"id": "a" * 64, **entry}])
+    (tmp_path / "overlay-layers/layers.json").write_text(text)
+    (layer,) = Store(tmp_path, "overlay").layers().values()
+    assert (layer.diff_id, layer.partial) == (diff_id, partial)
 
 
 def test_missing_or_unknown_settings(tmp_path):

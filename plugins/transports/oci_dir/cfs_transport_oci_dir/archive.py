@@ -26,7 +26,7 @@ from cfs_core.plugin import (
     TransportError,
     open_regular,
 )
-from cfs_core.tar import TarLimits, read_members
+from cfs_core.tar import HEAD_BYTES, TarLimits, kind_of, read_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,7 @@ UNPACKED_LIMIT = 64 << 30
 _LIMITS = TarLimits(entries=100_000)
 # Older versions of docker save write a layer once and link to it from others that are the same.
 _LINKS = 8
+_HINT = "name what `podman save --format oci-archive`, `skopeo copy … oci-archive:FILE` or `docker save` wrote"
 _CHUNK = 1 << 20
 
 
@@ -52,10 +53,21 @@ class Archive:
         self._links: dict[str, str] = {}
         try:
             self._scan()
-        except ImageError as error:
+        except LimitError as error:
             self._file.close()
-            msg = f"{path} is not a readable tar archive: {error.message}"
-            raise ImageError(msg, hint=error.hint) from error
+            msg = f"{path} is no archive of an image: {error.message}"
+            raise LimitError(msg, hint="unpack it, and read the directory: oci:DIRECTORY", facts=error.facts) from error
+        except ImageError as error:
+            kind = kind_of(os.pread(self._file.fileno(), HEAD_BYTES, 0))
+            self._file.close()
+            if kind is not None:
+                msg = f"{path} is {kind}, not a tar archive"
+                raise ImageError(msg, hint=_HINT) from error
+            if "sparse" in error.message:
+                msg = f"{path} has sparse members, which cfs does not read"
+                raise ImageError(msg, hint="make the archive again, without tar's --sparse") from error
+            msg = f"{path} is not a readable tar archive: {error.message.replace('the layer', 'it')}"
+            raise ImageError(msg, hint=error.hint or _HINT) from error
         except BaseException:
             self._file.close()
             raise
@@ -96,10 +108,10 @@ class Archive:
             if member.entry is not None:
                 name = os.fsdecode(member.entry.path[1:])
                 what = member.entry.what
+                # Of members with one name the last counts, as for every other reader of tar.
+                self._regions.pop(name, None)
+                self._links.pop(name, None)
                 if isinstance(what, RegularFile):
-                    if name in self._regions:
-                        msg = f"two members are named {name!r}"
-                        raise ImageError(msg)
                     self._regions[name] = (position, member.size)
                 elif isinstance(what, HardLink):
                     self._links[name] = os.fsdecode(what.target[1:])

@@ -74,7 +74,8 @@ class DockerArchiveTransport(Transport):
             archive.close()
         self._archives.clear()
 
-    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+    def read_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+        """Make the manifest of what the archive lists."""
         del accept
         archive = self._archive(reference.name)
         image = _choose(_images(archive), reference)
@@ -84,9 +85,10 @@ class DockerArchiveTransport(Transport):
             raise NotFoundError(msg, hint="archives of docker save do not keep the digest an image has in a registry")
         return _MANIFEST, raw
 
-    def _open_blob(
+    def open_blob(
         self, reference: ImageReference, descriptor: Descriptor, offset: int
     ) -> AbstractContextManager[Iterable[bytes]]:
+        """Hand out a configuration or a layer of the archive, as if it were a blob."""
         archive = self._archive(reference.name)
         name = self._members.get((archive.where, str(descriptor.digest)))
         if name is None:
@@ -98,6 +100,9 @@ class DockerArchiveTransport(Transport):
         if path not in self._archives:
             archive = self._archives[path] = Archive(path, self._scratch)
             if "manifest.json" not in archive:
+                if "repositories" in archive:
+                    msg = f"{path} was written by docker save before Docker 1.10: it has no manifest.json in it"
+                    raise ImageError(msg, hint="load it with docker or podman, and save it again: podman save -o FILE")
                 oci = "oci-layout" in archive
                 msg = f"{path} was not written by docker save: it has no manifest.json in it"
                 raise ImageError(msg, hint=f"write oci-archive:{path}" if oci else None)

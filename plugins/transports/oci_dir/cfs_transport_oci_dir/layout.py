@@ -54,7 +54,8 @@ class LayoutTransportBase(Transport):
             reader.close()
         self._readers.clear()
 
-    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+    def read_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+        """Return the manifest that the index names, or the index where that is the question."""
         del accept
         reader = self.reader(reference.name)
         index = reader.index()
@@ -69,9 +70,10 @@ class LayoutTransportBase(Transport):
             raise VerificationError(msg, hint="the layout is damaged; make or copy it again")
         return entry.media_type, raw
 
-    def _open_blob(
+    def open_blob(
         self, reference: ImageReference, descriptor: Descriptor, offset: int
     ) -> AbstractContextManager[Iterable[bytes]]:
+        """Open the blob's file at *offset*."""
         return _open_at(self.reader(reference.name), descriptor, offset)
 
 

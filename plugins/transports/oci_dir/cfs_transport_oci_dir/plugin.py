@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from cfs_core.plugin import PluginContext, Transport
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 def _oci(context: PluginContext) -> Transport:

@@ -136,7 +136,7 @@ class ArchiveWriter(ImageWriter):
         root, packed = self._work / "layout", self._work / "archive"
         with _as_transport_error(self._reference):
             with packed.open("wb") as file:
-                with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
                     for path in sorted(root.rglob("*")):
                         tar.add(path, str(path.relative_to(root)), recursive=False, filter=_plain)
                 file.flush()

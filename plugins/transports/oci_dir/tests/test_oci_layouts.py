@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import lzma
 import os
@@ -17,6 +18,7 @@ from cfs_core.image.resolve import resolve
 from cfs_core.model.manifest import Platform
 from cfs_core.model.tree import walk
 from cfs_core.plugin import (
+    Fetcher,
     ImageError,
     LimitError,
     NotFoundError,
@@ -30,8 +32,10 @@ from cfs_testkit.builders.oci import (
     OCI,
     File,
     Image,
+    Link,
     digest,
     layer,
+    raw_header,
     tar_bytes,
     write_archive,
     write_blob,
@@ -62,6 +66,7 @@ def make(tmp_path):
             "oci-archive": lambda: ArchiveTransport(tmp_path),
             "docker-archive": lambda: DockerArchiveTransport(tmp_path),
         }[scheme]()
+        transport = Fetcher(transport)
         made.append(transport)
         return transport, transport.parse(text)
 
@@ -298,7 +303,7 @@ def test_reading_from_the_middle(tmp_path, make):
         transport, reference = make(text)
         descriptor = resolve(transport, reference).manifest.layers[0]
         for offset in (0, 1, 5000, descriptor.size):
-            with transport._open_blob(reference, descriptor, offset) as chunks:
+            with transport.transport.open_blob(reference, descriptor, offset) as chunks:
                 assert b"".join(chunks) == LAYERS[0].blob[offset:]
 
 
@@ -325,7 +330,7 @@ def test_archives_that_are_none(tmp_path, make):
         resolve(*make(f"oci-archive:{tmp_path}"))
     good = write_archive(archive, {"latest": OTHER}).read_bytes()
     gz = gzip.compress(good)
-    twice = tar_bytes([("oci-layout", "{}"), ("oci-layout", "{}")])
+    twice = tar_bytes([("oci-layout", "{}"), ("oci-layout", Link("x"))])
     for data, message in (
         (b"no tar" * 1000, "not a readable tar"),
         (good[:-20_000], "ends too early"),
@@ -333,7 +338,11 @@ def test_archives_that_are_none(tmp_path, make):
         (gz[:-50], "cannot be decompressed"),
         (gz[:500] + b"xxxx" + gz[504:], "cannot be decompressed"),
         (tar_bytes({"x": "y"}), "no oci-layout in it"),
-        (twice, "two members"),
+        (twice, "no oci-layout in it"),
+        (b"PK\x03\x04" + bytes(2000), "a zip file, not a tar archive"),
+        (gzip.compress(b"hsqs" + bytes(2000)), "a squashfs image, not a tar archive"),
+        (b"<html>" + bytes(2000), "an HTML page"),
+        (raw_header(b"f", b"S", 0) + bytes(1024), "has sparse members"),
         (tar_bytes({"../x": "y"}, parents=False), "leaves the tree"),
         (b"", "no oci-layout in it"),
     ):
@@ -341,6 +350,26 @@ def test_archives_that_are_none(tmp_path, make):
         with pytest.raises(ImageError, match=message):
             resolve(*make(f"oci-archive:{archive}"))
     assert list(tmp_path.iterdir()) == [archive]
+
+
+def test_of_two_members_with_one_name_the_last_counts(tmp_path, make):
+    """What an archive that was added to looks like (tar -r)."""
+    archive = write_archive(tmp_path / "a.tar", {"latest": IMAGE})
+    expected = resolve(*make(f"oci-archive:{archive}")).manifest.digest
+    with tarfile.open(archive) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar if member.isfile()]
+    with tarfile.open(tmp_path / "twice.tar", "w") as tar:
+        for member, data in [(m, b"x" * len(d)) for m, d in members if m.name.endswith("index.json")] + members:
+            tar.addfile(member, io.BytesIO(data))
+    assert resolve(*make(f"oci-archive:{tmp_path}/twice.tar")).manifest.digest == expected
+
+
+def test_docker_save_before_1_10(tmp_path, make):
+    parts = {"aa/VERSION": "1.0", "aa/json": '{"id":"aa"}', "aa/layer.tar": "", "repositories": '{"x":{"latest":"aa"}}'}
+    (tmp_path / "old.tar").write_bytes(tar_bytes(parts))
+    with pytest.raises(ImageError, match=r"before Docker 1\.10") as caught:
+        resolve(*make(f"docker-archive:{tmp_path}/old.tar"))
+    assert "podman save" in caught.value.hint
 
 
 def test_the_other_kind_of_archive_is_named(tmp_path, make):

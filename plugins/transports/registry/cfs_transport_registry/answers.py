@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import email.utils
 import json
 import re
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 from cfs_core.plugin import (
     ForbiddenError,
@@ -16,11 +19,12 @@ from cfs_core.plugin import (
     StoppedError,
     TransportError,
     UnauthorizedError,
+    clean_text,
 )
 from cfs_transport_registry.transfer import read_body
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import requests
 
@@ -29,11 +33,14 @@ _DETAIL_LIMIT = 16 * 1024
 _SERVER_SIDE = frozenset({408, 500, 502, 503, 504})
 
 
-def error_of(response: requests.Response, what: str) -> TransportError:
-    """Return the error for an answer that is not success; reads a little of its body for the registry's own words."""
+def error_of(response: requests.Response, what: str, secrets: Iterable[str] = ()) -> TransportError:
+    """Return the error for an answer that is not success; reads a little of its body for the registry's own words.
+
+    What was sent to log in is taken out of them, and *secrets*.
+    """
     status = response.status_code
     host = host_of(str(response.url))
-    said = _said(response, host)
+    said = _said(response, host, secrets)
     facts: dict[str, object] = {"status": status, "host": host}
     if said:
         facts["registry_said"] = said
@@ -92,8 +99,8 @@ def host_of(url: str) -> str:
     return re.sub(r"\A[a-zA-Z]+://([^/?#]*).*\Z", r"\1", url, flags=re.DOTALL).rpartition("@")[2]
 
 
-def _said(response: requests.Response, host: str) -> str:
-    """Return the first error of a distribution-spec error body, one harmless line."""
+def _said(response: requests.Response, host: str, secrets: Iterable[str]) -> str:
+    """Return the first error of a distribution-spec error body, one harmless line without what was sent to log in."""
     try:
         first = json.loads(read_body(response, host, _DETAIL_LIMIT))["errors"][0]
         text = f"{first.get('code', '')} {first.get('message') or ''}".strip()
@@ -101,4 +108,18 @@ def _said(response: requests.Response, host: str) -> str:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, TransportError):
         return ""
-    return "".join(c if c.isprintable() else " " for c in text)[:200]
+    return clean_text(text, secrets=[*secrets, *_sent(response.request)])
+
+
+def _sent(request: requests.PreparedRequest) -> list[str]:
+    """Return the credentials of a request in every form in which an answer may repeat them."""
+    _, _, value = request.headers.get("Authorization", "").partition(" ")
+    found = [value]
+    try:
+        pair = base64.b64decode(value, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        pair = ""
+    found += [pair, pair.partition(":")[2]]
+    if isinstance(request.body, str):
+        found += parse_qs(request.body).get("refresh_token", [])
+    return [word for word in found if word]

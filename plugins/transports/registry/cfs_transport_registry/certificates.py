@@ -37,9 +37,25 @@ def tls_context(host: str, registry: str, settings: Settings, *, verify: bool) -
     return context
 
 
+def authorities_of(host: str, settings: Settings) -> Path:
+    """Return the directory in which the authority of *host* would be found: what a hint may name.
+
+    Raises:
+        ConfigError: ``cert-dir`` cannot be used.
+    """
+    if settings.cert_dir is not None:
+        return next(_given(host, settings.cert_dir), settings.cert_dir / host)
+    return next(_folders(host, settings), settings.root / "etc/containers/certs.d" / host)
+
+
+def _is_flat(folder: Path) -> bool:
+    """Whether certificates lie in *folder* itself, as podman's --cert-dir has them, and not in directories of hosts."""
+    return any(path.suffix in {".crt", ".cert", ".key"} and path.is_file() for path in folder.iterdir())
+
+
 def _folders(host: str, settings: Settings) -> Iterator[Path]:
     if settings.cert_dir is not None:
-        yield settings.cert_dir
+        yield from _given(host, settings.cert_dir)
         return
     places = [settings.root / "etc/containers/certs.d", settings.root / "etc/docker/certs.d"]
     if settings.config_home is not None:
@@ -49,6 +65,24 @@ def _folders(host: str, settings: Settings) -> Iterator[Path]:
         if found := [place / name for name in names if _is_folder(place / name)]:
             yield from found
             return
+
+
+def _given(host: str, folder: Path) -> Iterator[Path]:
+    """Yield what ``cert-dir`` has for *host*.
+
+    Raises:
+        ConfigError: it cannot be read, or has certificates in both layouts: which of them are meant?
+    """
+    names = (HUB, host) if host == HUB_SERVER else (host,)
+    try:
+        flat, own = _is_flat(folder), [folder / name for name in names if (folder / name).is_dir()]
+    except OSError as error:
+        msg = f"{folder} cannot be read: {error.strerror}"
+        raise ConfigError(msg, hint="cert-dir is a directory of certificates, or of one directory per host") from error
+    if flat and own:
+        msg = f"{folder} has certificates, and the directory {own[0].name} with more"
+        raise ConfigError(msg, hint="keep one layout: files for all hosts, or a directory HOST[:PORT] for each")
+    yield from [folder] if flat else own
 
 
 def _is_folder(path: Path) -> bool:

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import StoppedError, TlsError, TransportError
-from cfs_transport_registry.certificates import tls_context
+from cfs_transport_registry.certificates import authorities_of, tls_context
 from cfs_transport_registry.oras_client import OrasClient
 from cfs_transport_registry.reference import HUB, HUB_SERVER
 
@@ -72,6 +72,7 @@ class Clients:
             server,
             plain_http=plain_http,
             tls=lambda name: tls_context(name, server, settings, verify=not insecure),
+            authorities=authorities_of(server, settings),
             credentials=self._credentials.find(endpoint.repository),
             timeouts=(settings.connect_timeout, settings.read_timeout),
             user_agent=f"cfs/{importlib.metadata.version('cfs-core')}",

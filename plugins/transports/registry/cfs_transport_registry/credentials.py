@@ -39,6 +39,12 @@ class Credentials:
     source: str = ""
     """Which file or helper they come from, for messages."""
 
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not be shown, in every form in which somebody may repeat it."""
+        pair = f"{self.user}:{self.password}"
+        forms = (base64.b64encode(pair.encode()).decode(), pair, self.password) if self.password else ()
+        return (*forms, self.identity_token) if self.identity_token else forms
+
 
 class CredentialStore:
     """Looks credentials up, place by place; reads each file once, and only if no place before it knew."""
@@ -128,8 +134,10 @@ class CredentialStore:
 
     def _ask_helper(self, origin: Path | str, helper: object, repository: Repository) -> Credentials | None:
         if not isinstance(helper, str) or not _HELPER.fullmatch(helper):
-            msg = f"{origin} names the credential helper {helper!r}, which is not a program suffix"
-            raise ConfigError(msg)
+            # what stands there may be a password that somebody put into the wrong place
+            msg = f"{origin} names a credential helper that cannot be the end of a program's name"
+            hint = "write what follows docker-credential- in the program's name: letters, digits, dots, - and _"
+            raise ConfigError(msg, hint=hint)
         program = f"docker-credential-{helper}"
         if self._commands.find(program) is None:
             msg = f"{origin} wants credentials from {program}, which is not installed"
@@ -148,12 +156,14 @@ class CredentialStore:
                 seconds=HELPER_SECONDS,
             )
             answer = json.loads(done.stdout) if done.returncode == 0 else None
+        # Neither error is kept as the cause: it has what the helper wrote, and that may be a secret.
         except CommandError as error:
-            msg = f"{program} failed for {server}"
-            raise ConfigError(msg, hint=f"try: echo {server} | {program} get") from error
-        except ValueError as error:
+            status = error.facts.get("status")
+            msg = f"{program} failed for {server}" + (f" (exit status {status})" if status is not None else "")
+            raise ConfigError(msg, hint=f"try: echo {server} | {program} get") from None
+        except ValueError:
             msg = f"{program} answered for {server} with something that is not JSON"
-            raise ConfigError(msg) from error
+            raise ConfigError(msg, hint=f"try: echo {server} | {program} get") from None
         if not isinstance(answer, dict) or not answer.get("Secret"):
             return None
         user, secret = str(answer.get("Username", "")), str(answer["Secret"])

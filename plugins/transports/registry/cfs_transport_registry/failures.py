@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import requests
 import urllib3.exceptions
 
-from cfs_core.plugin import ServerError, TlsError, TransferTimeoutError, TransportError, UnreachableError
+from cfs_core.plugin import ServerError, TlsError, TransferTimeoutError, TransportError, UnreachableError, clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @contextmanager
-def network_errors(host: str) -> Iterator[None]:
-    """Turn exceptions of the HTTP libraries into ours.
+def network_errors(host: str, *, certificates: str | None = None) -> Iterator[None]:
+    """Turn exceptions of the HTTP libraries into ours. *certificates* is where those for this host are looked for.
 
     Raises:
         TransportError: in place of any of theirs.
@@ -26,13 +26,13 @@ def network_errors(host: str) -> Iterator[None]:
     try:
         yield
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise _translated(error, host) from error
+        raise _translated(error, host, certificates or f"/etc/containers/certs.d/{host}") from error
 
 
-def _translated(error: Exception, host: str) -> TransportError:
+def _translated(error: Exception, host: str, certificates: str) -> TransportError:
     if (tls := _cause(error, ssl.SSLError, urllib3.exceptions.SSLError)) is not None:
         msg = f"no trustworthy connection to {host}: {_words(tls)}"
-        hint = f"put the authority into /etc/containers/certs.d/{host}/ca.crt, or mark the registry as insecure"
+        hint = f"put the authority into {certificates}/ca.crt, or mark the registry as insecure"
         return TlsError(msg, hint=hint, facts={"host": host})
     refused = _cause(error, urllib3.exceptions.NewConnectionError) is not None
     if (
@@ -75,4 +75,4 @@ def _words(error: BaseException) -> str:
     if isinstance(root, ssl.SSLCertVerificationError):
         return root.verify_message
     text = getattr(root, "strerror", None) or str(root) or type(root).__name__
-    return re.sub(r"<[^>]*>:? ?", "", text)[:200]
+    return clean_text(re.sub(r"<[^>]*>:? ?", "", text))

@@ -21,14 +21,16 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from cfs_core.plugin import ServerError, TlsError, UnauthorizedError
+from cfs_core.plugin import ServerError, TlsError, TransportError, UnauthorizedError, clean_text
 from cfs_transport_registry.answers import error_of, host_of
+from cfs_transport_registry.challenges import choose, parse_challenges, realm_of
 from cfs_transport_registry.failures import network_errors
 from cfs_transport_registry.lines import pool_classes
 from cfs_transport_registry.transfer import read_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from cfs_core.plugin import StopSignal
     from cfs_transport_registry.credentials import Credentials
@@ -46,6 +48,7 @@ class OrasClient:
         *,
         plain_http: bool,
         tls: Callable[[str], ssl.SSLContext],
+        authorities: Path,
         credentials: Credentials | None,
         timeouts: tuple[float, float],
         user_agent: str,
@@ -55,6 +58,8 @@ class OrasClient:
         oras.logger.logger.logger.disabled = True  # it has a coloured handler of its own; we log
         scheme = "http" if plain_http else "https"
         self.host = host
+        self._authorities = authorities
+        self._secrets = credentials.secrets() if credentials is not None else ()
         self.base = f"{scheme}://{host}"
         self._encrypted_only = encrypted_only and not plain_http
         self._session = _Session(timeouts, tls, stop, encrypted_only=self._encrypted_only)
@@ -67,6 +72,10 @@ class OrasClient:
     def close(self) -> None:
         """Close idle connections."""
         self._session.close()
+
+    def error_of(self, response: requests.Response, what: str) -> TransportError:
+        """Return the error for an answer that is not success; the credentials of this client are not in it."""
+        return error_of(response, what, self._secrets)
 
     def request(
         self,
@@ -84,7 +93,7 @@ class OrasClient:
             TransportError: no answer. Answers of any status are returned.
         """
         url = self.base + path if path.startswith("/") else path
-        with network_errors(host_of(url)):
+        with network_errors(host_of(url), certificates=str(self._authorities)):
             if self._encrypted_only and urlsplit(url).scheme != "https":
                 msg = f"{self.host} wants {host_of(url)} to be used without encryption"
                 raise TlsError(msg, hint="mark the registry as insecure if that is meant to be")
@@ -213,6 +222,7 @@ class _Auth(oras.auth.TokenAuth):  # type: ignore[misc]
         self._tls_verify = True
         self._host = host
         self._credentials = credentials
+        self._secrets = credentials.secrets() if credentials is not None else ()
         self._plain_http = plain_http
         self._kind = "Bearer"
         self._exchange = threading.Lock()
@@ -240,29 +250,29 @@ class _Auth(oras.auth.TokenAuth):  # type: ignore[misc]
         at_home = urlsplit(str(request.url)).netloc == self._host
         # Answered once, only to the registry itself, and only where the body can be sent again.
         if not challenge or not at_home or refresh or isinstance(request.body, (bytes, str, type(None))) is False:
-            raise error_of(original, "this repository")
+            raise error_of(original, "this repository", self._secrets)
         with original, self._exchange:
             if self.token is None or sent == f"{self._kind} {self.token}":
                 self._renew(original, challenge, sent)
         return {**headers, **self.get_auth_header()}, True
 
-    def _renew(self, original: requests.Response, challenge: str, sent: str | None) -> None:
-        kind = challenge.partition(" ")[0].lower()
-        if kind == "basic":
-            basic = getattr(self, "_basic_auth", None)
-            if basic is None or sent == f"Basic {basic}":
-                raise error_of(original, "this repository")
+    def _renew(self, original: requests.Response, text: str, sent: str | None) -> None:
+        basic = getattr(self, "_basic_auth", None)
+        challenges = parse_challenges(text)
+        challenge = choose(challenges, basic=basic is not None)
+        if challenge is None:
+            kinds = ", ".join(dict.fromkeys(each.scheme[:40] for each in challenges))
+            if "basic" in kinds.split(", "):
+                raise error_of(original, "this repository", self._secrets)
+            msg = f"{self._host} wants authentication of kind {kinds or clean_text(text, limit=40)!r}"
+            raise UnauthorizedError(msg, hint="cfs knows basic and token authentication")
+        if challenge.scheme == "basic":
+            if sent == f"Basic {basic}":
+                raise error_of(original, "this repository", self._secrets)
             self._kind, self.token = "Basic", basic
             return
-        if kind != "bearer":
-            msg = f"{self._host} wants authentication of kind {kind[:40]!r}"
-            raise UnauthorizedError(msg, hint="cfs knows basic and token authentication")
-        header = oras.auth.utils.parse_auth_header(challenge)
-        if not header.realm:
-            msg = f"{self._host} wants a token and does not say from where"
-            raise ServerError(msg)
-        if not header.realm.startswith("http"):
-            header.realm = f"{self.prefix}://{header.realm}"
+        realm = realm_of(challenge, self._host, scheme=self.prefix)
+        header = oras.auth.utils.authHeader({**challenge.parameters, "realm": realm})
         if header.realm.startswith("http://") and not self._plain_http and self._credentials is not None:
             msg = f"{self._host} wants credentials to be sent unencrypted to {host_of(header.realm)}"
             raise TlsError(msg, hint="this is not done for a registry that is reached by TLS")

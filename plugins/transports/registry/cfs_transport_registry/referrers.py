@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from cfs_core.plugin import MANIFEST_LIMIT, Descriptor, Digest, ImageError, LimitError
-from cfs_transport_registry.answers import error_of
 from cfs_transport_registry.transfer import read_body
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def _page(client: OrasClient, url: str) -> tuple[bytes | None, str | None]:
         response.close()
         return None, None
     if response.status_code != _OK:
-        raise error_of(response, "referrers")
+        raise client.error_of(response, "referrers")
     link = re.match(r'\s*<([^>]*)>\s*;.*rel="?next"?', response.headers.get("Link", ""))
     following = _next(client, url, link[1]) if link else None
     raw = read_body(response, client.host, MANIFEST_LIMIT)

@@ -11,7 +11,9 @@ from cfs_core.plugin import ConfigError, directory_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_KNOWN = frozenset({"authfile", "tls-verify", "cert-dir", "registries-conf", "connect-timeout", "read-timeout"})
+_KNOWN = frozenset(
+    {"authfile", "tls-verify", "cert-dir", "registries-conf", "connect-timeout", "read-timeout", "minimum-rate"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +25,15 @@ class Settings:
     """None: as registries.conf says."""
 
     cert_dir: Path | None = None
+    """Certificates in place of those of certs.d: ``HOST[:PORT]/`` in it, or all hosts' in itself where it has files."""
+
     registries_conf: Path | None = None
     connect_timeout: float = 15.0
     read_timeout: float = 30.0
     """Longest silence, and the window in which a transfer must make some progress."""
+
+    minimum_rate: float = 1024.0
+    """Bytes per second that a blob has to bring as a whole, or it is given up."""
 
     home: Path | None = None
     config_home: Path | None = None
@@ -62,6 +69,7 @@ class Settings:
             registries_conf=_file(values, "registries-conf", environ, "CONTAINERS_REGISTRIES_CONF"),
             connect_timeout=_seconds(values, "connect-timeout", 15.0),
             read_timeout=_seconds(values, "read-timeout", 30.0),
+            minimum_rate=_number(values, "minimum-rate", 1024.0, "bytes per second, 0 for no limit"),
             home=directory_of(environ, "HOME"),
             config_home=directory_of(environ, "XDG_CONFIG_HOME", ".config"),
             runtime_dir=directory_of(environ, "XDG_RUNTIME_DIR"),
@@ -92,8 +100,16 @@ def _file(values: Mapping[str, object], key: str, environ: Mapping[str, str], va
 
 
 def _seconds(values: Mapping[str, object], key: str, default: float) -> float:
+    value = _number(values, key, default, "seconds above 0")
+    if not value:
+        msg = f"transport.registry.{key} is 0, not a number of seconds above 0"
+        raise ConfigError(msg)
+    return value
+
+
+def _number(values: Mapping[str, object], key: str, default: float, unit: str) -> float:
     value = values.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        msg = f"transport.registry.{key} is {value!r}, not a number of seconds above 0"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        msg = f"transport.registry.{key} is {value!r}, not a number of {unit}"
         raise ConfigError(msg)
     return float(value)

@@ -19,16 +19,24 @@ SLOWEST = 64
 """Bytes per second; a transfer that brings less over a whole read timeout is given up."""
 
 
-def read_chunks(response: requests.Response, host: str) -> Iterator[bytes]:
+WINDOWS = 2
+"""Read timeouts after which the overall rate counts: a transfer may be slow to begin."""
+
+
+def read_chunks(response: requests.Response, host: str, minimum_rate: float) -> Iterator[bytes]:
     """Yield the body as it arrives. The read timeout is the longest silence, and the window for `SLOWEST`.
 
+    All of it together has to bring *minimum_rate* bytes per second of waiting; the time that the consumer takes for
+    what it got does not count.
+
     Raises:
-        TransferTimeoutError: silence, or hardly more than that.
+        TransferTimeoutError: silence, hardly more than that, or too slow to come to an end: that is not tried again.
         UnreachableError: broken off.
     """
     reading = reading_of(response)
     waited = 0.0
     received = 0
+    seconds, total = 0.0, 0
     while True:
         begun = time.monotonic()
         reading.allow(reading.patience)
@@ -45,7 +53,12 @@ def read_chunks(response: requests.Response, host: str) -> Iterator[bytes]:
                 raise TransferTimeoutError(
                     msg, hint="check the network, or use a mirror", transient=True, facts={"host": host}
                 )
+            seconds, total = seconds + waited, total + received
             waited, received = 0.0, 0
+            if seconds > WINDOWS * reading.patience and total < minimum_rate * seconds:
+                msg = f"{host} sends too slowly: {total} bytes in {seconds:.0f} s"
+                hint = "use a mirror, or lower transport.registry.minimum-rate (bytes per second; 0 waits for ever)"
+                raise TransferTimeoutError(msg, hint=hint, facts={"host": host})
         yield chunk
 
 

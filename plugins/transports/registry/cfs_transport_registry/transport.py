@@ -17,8 +17,8 @@ from cfs_core.plugin import (
     Transport,
     TransportError,
     VerificationError,
+    clean_text,
 )
-from cfs_transport_registry.answers import error_of
 from cfs_transport_registry.clients import Clients
 from cfs_transport_registry.credentials import CredentialStore
 from cfs_transport_registry.reference import parse
@@ -50,7 +50,9 @@ class RegistryTransport(Transport):
         self._log = context.log
         self._conf = RegistriesConf.load(settings)
         credentials = CredentialStore(settings, context.commands, context.log, self._conf.credential_helpers)
-        self._clients = Clients(settings, credentials, self.stop)
+        self._stop = context.retrier.stop
+        self._clients = Clients(settings, credentials, self._stop)
+        self._minimum_rate = settings.minimum_rate
         self._found_at: dict[str, Endpoint] = {}
         self._lock = threading.Lock()
 
@@ -83,11 +85,7 @@ class RegistryTransport(Transport):
         Raises:
             TransportError: the registry failed.
         """
-
-        def ask() -> tuple[Descriptor, ...]:
-            return self._first(reference, lambda client, path: list_referrers(client, path, digest, artifact_type))
-
-        return self.retrying(ask)
+        return self._first(reference, lambda client, path: list_referrers(client, path, digest, artifact_type))
 
     def _first(self, reference: ImageReference, ask: Callable[[OrasClient, str], T], *, note: bool = False) -> T:
         """Ask one place after the other, first the one that had the manifest."""
@@ -101,7 +99,7 @@ class RegistryTransport(Transport):
             try:
                 answer = ask(self._clients.client(endpoint), endpoint.repository.path)
             except TransportError as error:
-                self.stop.check()
+                self._stop.check()
                 errors[endpoint] = error
                 if len(endpoints) > 1:
                     self._log.warning("registry.place-failed", place=str(endpoint), code=error.code, reason=str(error))
@@ -114,22 +112,24 @@ class RegistryTransport(Transport):
 
     # --- manifests ----------------------------------------------------------------------------
 
-    def _fetch_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+    def read_manifest(self, reference: ImageReference, accept: Sequence[str]) -> tuple[str, bytes]:
+        """Ask mirrors, then the registry; remember who had it."""
         what = str(reference.digest or reference.tag)
         return self._first(reference, lambda client, path: self._manifest(client, path, what, accept), note=True)
 
     def _manifest(self, client: OrasClient, path: str, what: str, accept: Sequence[str]) -> tuple[str, bytes]:
         response = client.request(f"/v2/{path}/manifests/{what}", headers={"Accept": ", ".join(accept)})
         if response.status_code != _OK:
-            raise error_of(response, f"{path}:{what}" if ":" not in what else f"{path}@{what}")
+            raise client.error_of(response, f"{path}:{what}" if ":" not in what else f"{path}@{what}")
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type not in _VAGUE_TYPES and media_type not in accept:
             response.close()
-            msg = f"{client.host} answers with {media_type[:80]!r} instead of the manifest of {path}"
+            msg = f"{client.host} answers with {clean_text(media_type, limit=80)!r} instead of the manifest of {path}"
             hint = "is a proxy or a login page in between?"
             if media_type.startswith("application/vnd."):
                 hint = "this is not a container image of OCI or of docker's schema 2"
             raise ContentTypeError(msg, hint=hint, facts={"host": client.host})
+        _refuse_encoding(response, client.host, "manifests")
         raw = read_body(response, client.host, MANIFEST_LIMIT)
         _check_stated_digest(response, raw, client.host)
         return "" if media_type in _VAGUE_TYPES else media_type, raw
@@ -137,12 +137,13 @@ class RegistryTransport(Transport):
     # --- blobs --------------------------------------------------------------------------------
 
     @contextmanager
-    def _open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterator[bytes]]:
+    def open_blob(self, reference: ImageReference, descriptor: Descriptor, offset: int) -> Iterator[Iterator[bytes]]:
+        """Begin where the manifest was found, by range."""
         client, response = self._first(
             reference, lambda client, path: (client, _begin_blob(client, path, descriptor.digest, offset))
         )
         with response:
-            chunks = read_chunks(response, client.host)
+            chunks = read_chunks(response, client.host, self._minimum_rate)
             yield _skip(chunks, offset) if response.status_code == _OK and offset else chunks
 
 
@@ -179,13 +180,24 @@ def _begin_blob(client: OrasClient, path: str, digest: Digest, offset: int) -> r
             raise CannotResumeError(msg, facts={"host": client.host})
         return response
     if response.status_code != _OK:
-        raise error_of(response, f"blob {digest} of {path}")
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        response.close()
-        msg = f"{client.host} encodes blobs as {encoding[:40]!r} without being asked to"
-        raise ServerError(msg, facts={"host": client.host})
+        raise client.error_of(response, f"blob {digest} of {path}")
+    _refuse_encoding(response, client.host, "blobs")
     return response
+
+
+def _refuse_encoding(response: requests.Response, host: str, what: str) -> None:
+    """Refuse an answer that is compressed on its way: digests are over the bytes as they are stored.
+
+    Raises:
+        ServerError: it is.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return
+    response.close()
+    msg = f"{host} sends {what} with the Content-Encoding {clean_text(encoding, limit=40)!r}, which nobody asked for"
+    hint = "a proxy in between, or the registry's web server, compresses what it sends; have that switched off"
+    raise ServerError(msg, hint=hint, facts={"host": host})
 
 
 def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from cfs_core.plugin import ImageWriter, ServerError, VerificationError
-from cfs_transport_registry.answers import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,7 +38,7 @@ class RegistryWriter(ImageWriter):
                 return True
             if response.status_code == _NOT_FOUND:
                 return False
-            raise error_of(response, f"blob {descriptor.digest} of {self._path}")
+            raise self._client.error_of(response, f"blob {descriptor.digest} of {self._path}")
 
     def put_blob(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
         """Upload a blob while it is read.
@@ -88,7 +87,7 @@ class RegistryWriter(ImageWriter):
 
     def _expect(self, response: requests.Response, codes: set[int], what: str) -> None:
         if response.status_code not in codes:
-            raise error_of(response, f"place for {what} in {self._path}")
+            raise self._client.error_of(response, f"place for {what} in {self._path}")
 
 
 # The specification's upload in one request has a Content-Length.

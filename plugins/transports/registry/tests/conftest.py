@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cfs_core.plugin import RetryPolicy
+from cfs_core.plugin import Fetcher, RetryPolicy
 from cfs_testkit.context import RecordedLog, plugin_context
 
 
@@ -30,11 +30,12 @@ def make_transport(tmp_path, log):
         }
         section = {key: value for key, value in section.items() if value is not None}
         parsed = Settings.of(section, environ, 4711)
-        transport = RegistryTransport(plugin_context(tmp_path, environ=environ, log=log), parsed)
-        transport.retry = RetryPolicy(first_wait_seconds=0.01)
-        transport.pause = (lambda _: None) if waits is None else waits.append
-        made.append(transport)
-        return transport
+        context = plugin_context(tmp_path, environ=environ, log=log)
+        fetcher = Fetcher(RegistryTransport(context, parsed), context.retrier)
+        fetcher.retrier.policy = RetryPolicy(first_wait_seconds=0.01)
+        fetcher.retrier.pause = (lambda _: None) if waits is None else waits.append
+        made.append(fetcher)
+        return fetcher
 
     yield make
     for transport in made:

@@ -5,10 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import traceback
 
 import pytest
 
-from cfs_core.plugin import Descriptor, Digest, NotFoundError, RateLimitedError, ServerError, UnauthorizedError
+from cfs_core.plugin import (
+    Descriptor,
+    Digest,
+    ForbiddenError,
+    NotFoundError,
+    RateLimitedError,
+    ServerError,
+    TransportError,
+    UnauthorizedError,
+    without_secrets,
+)
 from cfs_testkit import faults
 from cfs_testkit.images import build_image
 from cfs_testkit.registry import Access, RegistryServer
@@ -154,7 +165,7 @@ def test_nothing_secret_is_kept_shown_or_logged(server, make_transport, tmp_path
     transport = make_transport(authfile=str(authfile(tmp_path / "auth.json", server.host)))
     fetch(transport, server)
     tokens = [*server.tokens, SECRET, entry()["auth"]]
-    for client in transport._clients._clients.values():
+    for client in transport.transport._clients._clients.values():
         assert "Authorization" not in client._session.headers
         assert client._registry.headers == {}
     server.fault(r"/manifests/", faults.Status(500), forever=True)
@@ -203,3 +214,35 @@ def test_an_error_does_not_show_what_a_redirect_puts_before_the_host(token_serve
             fetch(transport, token_server)
         assert elsewhere.host in str(caught.value)
     assert "hidden" not in f"{caught.value} {caught.value.hint} {caught.value.facts}"
+
+
+@pytest.mark.parametrize("words", ["{password}", "bad login alice:{password} ({auth})", "token={token}"])
+def test_an_error_does_not_repeat_what_the_registry_repeats(server, make_transport, tmp_path, words):
+    transport = make_transport(authfile=str(authfile(tmp_path / "auth.json", server.host)))
+    fetch(transport, server)
+    said = words.format(password=SECRET, auth=entry()["auth"], token="".join(list(server.tokens)[:1]) or "x" * 9)
+    body = json.dumps({"errors": [{"code": "DENIED", "message": said}]}).encode()
+    server.fault("/manifests/", faults.Status(403, body=body), forever=True)
+    server.fault("/token", faults.Status(403, body=body), forever=True)
+    fresh = make_transport(authfile=str(tmp_path / "auth.json"))
+    for each in (transport, fresh):
+        with pytest.raises(ForbiddenError) as caught:
+            fetch(each, server)
+        shown = f"{caught.value!r} {caught.value.hint} {caught.value.facts}"
+        assert "DENIED" in shown
+        sent = [
+            seen.headers["Authorization"].partition(" ")[2] for seen in server.seen if "Authorization" in seen.headers
+        ]
+        assert not [secret for secret in sent if secret in shown]
+
+
+def test_an_error_does_not_show_a_presigned_address(server, make_transport, tmp_path):
+    transport = make_transport(authfile=str(authfile(tmp_path / "auth.json", server.host)))
+    location = "http://127.0.0.1:1/bucket/blob?X-Amz-Credential=AKIA&X-Amz-Signature=hidden-signature"
+    server.fault("/blobs/", faults.Redirect(location), forever=True)
+    with pytest.raises(TransportError) as caught:
+        fetch(transport, server)
+    shown = without_secrets("".join(traceback.format_exception(caught.value)))
+    assert "127.0.0.1" in shown
+    assert "hidden-signature" not in shown
+    assert "hidden-signature" not in f"{caught.value} {caught.value.hint} {caught.value.facts}"

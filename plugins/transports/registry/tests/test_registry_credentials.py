@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+import traceback
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,23 @@ def test_a_named_file_that_is_missing_is_an_error(make_transport, tmp_path):
         make_transport(environ={"REGISTRY_AUTH_FILE": str(tmp_path / "absent.json")})
     with pytest.raises(ConfigError):
         make_transport(no_such_setting=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "script"),
+    [
+        ({"credsStore": "alice:hidden-s3cret"}, None),
+        ({"credsStore": {"password": "hidden-s3cret"}}, None),
+        ({"credHelpers": {"quay.io": "hidden-s3cret/../x"}}, None),
+        ({"credHelpers": {"quay.io": "chatty"}}, "echo using hidden-s3cret >&2; exit 3"),
+        ({"credHelpers": {"quay.io": "chatty"}}, "echo 'Username: hidden-s3cret'"),
+    ],
+)
+def test_what_helpers_and_files_hold_is_not_shown(places, content, script):
+    places.put("etc/ostree/auth.json", content)
+    if script:
+        places.helper("chatty", script)
+    with pytest.raises(ConfigError) as caught:
+        places.user("quay.io/a")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hidden-s3cret" not in f"{shown} {caught.value.hint} {caught.value.facts} {places.log.records}"

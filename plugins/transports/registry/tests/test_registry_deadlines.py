@@ -56,7 +56,7 @@ def server():
 @pytest.fixture
 def impatient(make_transport):
     transport = make_transport(read_timeout=TIMEOUT, connect_timeout=1)
-    transport.retry = RetryPolicy(attempts=1)
+    transport.retrier.policy = RetryPolicy(attempts=1)
     return transport
 
 
@@ -141,6 +141,22 @@ def test_a_slow_but_steady_transfer_takes_longer_than_the_timeout(server, impati
     assert b"".join(impatient.iter_blob(app(impatient, server), BLOB)) == DATA
 
 
+def test_a_transfer_that_would_take_for_ever_is_given_up_and_not_tried_again(server, make_transport):
+    server.fault("/blobs/", faults.Drip(0.02, 200), forever=True)  # far above the silence that ends it, 10 kB/s
+    slow = make_transport(read_timeout=TIMEOUT, minimum_rate=1_000_000)
+    with soon(), pytest.raises(TransferTimeoutError) as caught:
+        b"".join(slow.iter_blob(app(slow, server), BLOB))
+    assert not caught.value.transient
+    assert "transport.registry.minimum-rate" in caught.value.hint
+    assert len(server.requests("/blobs/")) == 1
+
+
+def test_no_minimum_rate_waits(server, make_transport):
+    server.fault("/blobs/", faults.Drip(0.01, 1000), forever=True)
+    slow = make_transport(read_timeout=TIMEOUT, minimum_rate=0)
+    assert b"".join(slow.iter_blob(app(slow, server), BLOB)) == DATA
+
+
 # --- stopping --------------------------------------------------------------------------------
 
 
@@ -150,7 +166,7 @@ def patient(make_transport):
 
     def make(**settings):
         transport = make_transport(read_timeout=300, connect_timeout=300, **settings)
-        del transport.pause
+        transport.retrier.pause = transport.stop.wait
         return transport
 
     return make

@@ -8,6 +8,7 @@ import inspect
 import ipaddress
 import socket
 import socketserver
+import ssl
 import threading
 
 import pytest
@@ -135,6 +136,34 @@ def test_a_client_certificate_is_shown(authority, make_transport, image, tmp_pat
         assert fetch(make_transport(tls_verify=None, cert_dir=str(folder)), server) == image.manifest
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_cert_dir_has_one_layout_and_the_hint_says_where(authority, make_transport, image, tmp_path, flat):
+    with RegistryServer(tls=authority.issue("server")) as server:
+        image.publish(server, "app", "1")
+        given = tmp_path / "given"
+        folder = given if flat else given / server.host
+        folder.mkdir(parents=True)
+        with pytest.raises(TlsError) as caught:
+            fetch(make_transport(tls_verify=None, cert_dir=str(given)), server)
+        assert f"{given / server.host}/ca.crt" in caught.value.hint
+        (folder / "ca.crt").write_bytes(authority.path.read_bytes())
+        assert fetch(make_transport(tls_verify=None, cert_dir=str(given)), server) == image.manifest
+        (given / server.host).mkdir(exist_ok=True)
+        (given / "ca.crt").write_bytes(authority.path.read_bytes())
+        with pytest.raises(ConfigError) as caught:
+            fetch(make_transport(tls_verify=None, cert_dir=str(given)), server)
+        assert "one layout" in caught.value.hint
+
+
+def test_the_hint_names_the_directory_of_other_certificates_in_force(authority, make_transport, tmp_path):
+    other = Authority(tmp_path, "other")
+    with RegistryServer(tls=authority.issue("server")) as server:
+        folder = certs_d(tmp_path, server.host, ("ca.crt", other.path))
+        with pytest.raises(TlsError) as caught:
+            fetch(make_transport(tls_verify=None), server)
+        assert str(folder) in caught.value.hint
+
+
 @pytest.mark.parametrize("name", ["client.cert", "client.key", "ca.crt"])
 def test_half_or_broken_files_are_errors_of_the_configuration(authority, make_transport, tmp_path, name):
     with RegistryServer(tls=authority.issue("server")) as server:
@@ -193,6 +222,56 @@ def test_credentials_are_not_sent_to_a_plain_token_server(authority, make_transp
         with pytest.raises(TlsError):
             fetch(make_transport(tls_verify=None, authfile=str(path)), server)
         assert plain.seen == []
+
+
+def test_a_token_server_that_the_registry_names_over_tls_gets_the_credentials(
+    authority, make_transport, image, tmp_path
+):
+    with (
+        RegistryServer(tls=authority.issue("server")) as server,
+        RegistryServer(access=Access("token", "alice", "pw"), tls=authority.issue("tokens")) as tokens,
+    ):
+        image.publish(server, "app", "1")
+        challenge = {"WWW-Authenticate": f'Bearer realm="{tokens.url("/token")}",service="x",scope="y"'}
+        server.fault("/manifests/", faults.Status(401, challenge))
+        certs_d(tmp_path, server.host, ("ca.crt", authority.path))
+        path = tmp_path / "auth.json"
+        path.write_text(f'{{"auths": {{"{server.host}": {{"auth": "YWxpY2U6cHc="}}}}}}')
+        assert fetch(make_transport(tls_verify=None, authfile=str(path)), server) == image.manifest
+        assert [seen.headers["Authorization"] for seen in tokens.seen] == ["Basic YWxpY2U6cHc="]
+        assert not [seen for seen in server.seen if seen.headers.get("Authorization", "").startswith("Basic")]
+
+
+def test_a_proxy_that_opens_the_connection_learns_nothing(authority, make_transport, image, tmp_path, monkeypatch):
+    """It answers CONNECT, and then as the registry, with a certificate of an authority of its own."""
+    certificate, key = Authority(tmp_path, "proxy").issue("registry.test")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    learned = []
+
+    class Proxy(socketserver.StreamRequestHandler):
+        def handle(self):
+            learned.append(self.rfile.readline())
+            while self.rfile.readline() not in (b"\r\n", b""):
+                pass
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            with contextlib.suppress(OSError):
+                learned.append(context.wrap_socket(self.connection, server_side=True).recv(65536))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        for name in ("https_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_address[1]}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        path = tmp_path / "auth.json"
+        path.write_text('{"auths": {"registry.test": {"auth": "YWxpY2U6cHc="}}}')
+        transport = make_transport(tls_verify=None, authfile=str(path))
+        with pytest.raises(TlsError):
+            transport.fetch_manifest(transport.parse("docker://registry.test/app:1"))
+        proxy.shutdown()
+    assert learned
+    assert {line.rpartition(b" ")[0] for line in learned if line} == {b"CONNECT registry.test:443"}
 
 
 def test_a_client_certificate_is_not_shown_to_a_redirects_target(authority, make_transport, image, tmp_path):

@@ -11,12 +11,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import ChangedError, FileContent, StorageError
+from cfs_core.plugin import ChangedError, StorageError
 from cfs_storage_composefs.errors import DamagedError, MissingError
 from cfs_storage_composefs.fsverity import Digester, VerityBusyError, digest_bytes, digest_file
 from cfs_storage_composefs.linux import entries, link_open_file
 from cfs_storage_composefs.objects.copying import Copier
 from cfs_storage_composefs.objects.names import object_path
+from cfs_storage_composefs.objects.stored import Checker, ObjectContent, open_object, open_stored
 from cfs_storage_composefs.objects.temporary import TemporaryFile
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class ObjectStore:
         self._lock = threading.Lock()
         self._found: dict[int, set[bytes]] = {}
         self._trusted: set[bytes] = set()
+        self._checker = Checker(algorithm)
         self._unnamed = True
         self._empty_path = True
         self._mode_is_right: bool | None = None
@@ -69,17 +71,44 @@ class ObjectStore:
             self._trusted.clear()
 
     def content(self, digest: bytes) -> Content:
-        """Return an object's content.
+        """Return an object's content; opening it checks that its bytes have the digest.
 
         Raises:
             MissingError: no such object.
         """
-        path = self._path / object_path(digest)
+        return self._content(digest, checked=True)
+
+    def unchecked(self, digest: bytes) -> Content:
+        """Return an object's content for a copy that is checked itself.
+
+        Raises:
+            MissingError: no such object.
+        """
+        return self._content(digest, checked=False)
+
+    def is_intact(self, digest: bytes) -> bool:
+        """Return whether an object is there and its bytes have its digest. One that does not is written anew by `put`.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
         try:
-            return FileContent.of(path)
-        except OSError as error:
-            msg = f"object {digest.hex()} is not in the repository: {error.strerror}"
-            raise MissingError(msg, hint="pull the image again; cfs repo fsck lists what else is missing") from error
+            os.close(self._open(digest, checked=True))
+        except (MissingError, DamagedError):
+            self._trusted.discard(digest)
+            return False
+        return True
+
+    def _content(self, digest: bytes, *, checked: bool) -> Content:
+        fd = self._open(digest, checked=False)
+        try:
+            size = os.fstat(fd).st_size
+        finally:
+            os.close(fd)
+        return ObjectContent(self._path / object_path(digest), size, lambda: self._open(digest, checked=checked))
+
+    def _open(self, digest: bytes, *, checked: bool) -> int:
+        return open_stored(self._path, digest, self._checker if checked else None)
 
     def names(self) -> Iterator[bytes]:
         """Yield the digest of every object on disk."""
@@ -221,23 +250,25 @@ class ObjectStore:
         if digest not in self._trusted and not self._has_intact(digest, size):
             self._name(temporary, digest, size, created)
 
-    # Sealed objects are measured, not compared in size: the kernel has checked nothing of a file that a crash left
-    # without its seal, and a repository that promises enforcement must not hand it out.
+    # Sealed objects are measured: the kernel has checked nothing of a file that a crash left without its seal, and a
+    # repository that promises enforcement must not hand it out. Others are read: somebody may have changed them.
     def _has_intact(self, digest: bytes, size: int) -> bool:
         """Whether an object from before can be used as it is: a crash may have left one empty or unsealed."""
         if digest not in self._shard(digest[0]):
             return False
-        if self._sealer is None:
-            intact = self.size(digest) == size
-        else:
-            try:
-                fd = os.open(object_path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._directory)
-            except OSError:
-                return False
-            try:
+        try:
+            fd = open_object(self._directory, object_path(digest))
+        except OSError:
+            return False
+        try:
+            if self._sealer is None:
+                intact = os.fstat(fd).st_size == size and self._checker.is_intact(fd, digest)
+            else:
                 intact = self._sealer.measure(fd) == digest
-            finally:
-                os.close(fd)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
         if intact:
             self._trusted.add(digest)
         return intact

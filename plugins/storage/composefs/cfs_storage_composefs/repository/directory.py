@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from cfs_core.plugin import FormatOptions, HashAlgorithm, StorageError
 from cfs_storage_composefs.errors import DamagedError, LockedError, ReadOnlyError, storage_errors
-from cfs_storage_composefs.linux import OPEN_DIRECTORY, entries, syncfs
+from cfs_storage_composefs.linux import OPEN_DIRECTORY, entries, open_below, syncfs
 from cfs_storage_composefs.objects.names import object_path
 from cfs_storage_composefs.objects.store import TEMPORARY_PREFIX
 from cfs_storage_composefs.repository.identify import CATEGORIES, META_PREFIX, identify
@@ -98,6 +98,12 @@ class RepositoryDirectory:
                 except OSError as error:
                     if name == "objects" or error.errno not in {errno.EROFS, errno.EACCES, errno.EPERM}:
                         raise
+        # Whoever prepared the directory may have put links there, to have us read or write elsewhere.
+        for name in ("objects", *CATEGORIES):
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISDIR(os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode):
+                    msg = f"{name} in the repository at {self.path} is not a directory"
+                    raise DamagedError(msg, hint="use another repository (--repo): links are not followed in one")
         self._objects = os.open("objects", OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.fd)
 
     # --- lock ---------------------------------------------------------------------------------
@@ -153,30 +159,23 @@ class RepositoryDirectory:
         Raises:
             OSError: as the kernel says.
         """
-        parent = os.path.dirname(path)  # noqa: PTH120 - relative to a descriptor
-        try:
-            os.symlink(target, path, dir_fd=self.fd)
-        except FileNotFoundError:
-            self._make_parents(parent)
-            os.symlink(target, path, dir_fd=self.fd)
-        except FileExistsError:
-            with contextlib.suppress(OSError):
-                if os.readlink(path, dir_fd=self.fd) == target:
-                    return
-            # In the root, where composefs-rs makes its own: collectors refuse unknown names below images/ and streams/.
-            temporary = LINK_PREFIX + secrets.token_hex(6)
-            os.symlink(target, temporary, dir_fd=self.fd)
+        *parents, name = path.split("/")
+        with open_below(self.fd, parents, create=True) as below:
             try:
-                os.rename(temporary, path, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-            except BaseException:
-                os.unlink(temporary, dir_fd=self.fd)
-                raise
-
-    def _make_parents(self, parent: str) -> None:
-        parts = parent.split("/")
-        for count in range(1, len(parts) + 1):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir("/".join(parts[:count]), 0o755, dir_fd=self.fd)
+                os.symlink(target, name, dir_fd=below)
+            except FileExistsError:
+                with contextlib.suppress(OSError):
+                    if os.readlink(name, dir_fd=below) == target:
+                        return
+                # In the root, where composefs-rs makes its own: collectors refuse unknown names below images/ and
+                # streams/.
+                temporary = LINK_PREFIX + secrets.token_hex(6)
+                os.symlink(target, temporary, dir_fd=self.fd)
+                try:
+                    os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=below)
+                except BaseException:
+                    os.unlink(temporary, dir_fd=self.fd)
+                    raise
 
     def link_object(self, category: str, name: str, digest: bytes) -> None:
         """Make ``images/NAME`` or ``streams/NAME`` point to an object."""
@@ -188,7 +187,9 @@ class RepositoryDirectory:
         Raises:
             FileNotFoundError: it is not there.
         """
-        os.unlink(path, dir_fd=self.fd)
+        *parents, name = path.split("/")
+        with open_below(self.fd, parents) as below:
+            os.unlink(name, dir_fd=below)
 
     def linked(self, category: str, name: str) -> bytes | None:
         """Return the digest that ``images/NAME`` or ``streams/NAME`` points to; None if it is not there.
@@ -198,11 +199,12 @@ class RepositoryDirectory:
         """
         path = f"{category}/{name}"
         try:
-            target = os.readlink(path, dir_fd=self.fd)
+            with open_below(self.fd, [category]) as below:
+                target = os.readlink(name, dir_fd=below)
         except FileNotFoundError:
             return None
         except OSError as error:
-            msg = f"{path} in the repository at {self.path} is not a symbolic link"
+            msg = f"{path} in the repository at {self.path} is not a symbolic link in a directory"
             raise DamagedError(msg, hint="remove it and pull the image again") from error
         digest = linked_object(target, self.metadata.algorithm)
         if digest is None:
@@ -232,29 +234,32 @@ class RepositoryDirectory:
         pending = [""]
         while pending:
             below = pending.pop()
-            for name in sorted(self._list(f"{category}/refs/{below}".rstrip("/"))):
+            here = f"{category}/refs/{below}".rstrip("/")
+            for name, target in sorted(self._links_in(here).items()):
                 path = f"{below}/{name}".lstrip("/")
-                full = f"{category}/refs/{path}"
-                mode = os.stat(full, dir_fd=self.fd, follow_symlinks=False).st_mode
-                if stat.S_ISDIR(mode):
+                if target is None:
                     pending.append(path)
                     continue
-                target = os.readlink(full, dir_fd=self.fd) if stat.S_ISLNK(mode) else ""
                 if (pointed := referred_name(path, target)) is None:
-                    msg = f"{full} in the repository at {self.path} is no link to an entry of {category}/"
+                    msg = f"{here}/{name} in the repository at {self.path} is no link to an entry of {category}/"
                     raise DamagedError(msg, hint="remove it")
                 found[path] = pointed
         return found
 
+    def _links_in(self, path: str) -> dict[str, str | None]:
+        """Return what is in a directory, and where links lead; None for a directory, nothing for other files."""
+        found: dict[str, str | None] = {}
+        with contextlib.suppress(FileNotFoundError), open_below(self.fd, path.split("/")) as fd:
+            for name in entries(fd):
+                mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
+                link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(mode) else ""
+                found[name] = None if stat.S_ISDIR(mode) else link
+        return found
+
     def _list(self, path: str) -> list[str]:
-        try:
-            fd = os.open(path, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.fd)
-        except FileNotFoundError:
-            return []
-        try:
+        with contextlib.suppress(FileNotFoundError), open_below(self.fd, path.split("/")) as fd:
             return entries(fd)
-        finally:
-            os.close(fd)
+        return []
 
 
 def linked_object(target: str, algorithm: HashAlgorithm) -> bytes | None:

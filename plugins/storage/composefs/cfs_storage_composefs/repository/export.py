@@ -57,6 +57,7 @@ class Exporter:
         """
         contents = _Contents()
         for image in images:
+            # Objects are copied as they are: what is made is read back, and each must have the digest it is named by.
             self._collect(
                 image, [other for other in images if other.manifest_digest == image.manifest_digest], contents
             )
@@ -88,7 +89,7 @@ class Exporter:
         found = self._catalog.manifest(image.manifest_digest)
         refs = self._image_refs(found, siblings)
         for digest in refs.values():
-            contents.objects[digest] = self._store.content(digest)
+            contents.objects[digest] = self._store.unchecked(digest)
             contents.links[f"images/{digest.hex()}"] = f"../objects/{object_path(digest)}"
         layers = self._collect_layers(found, contents)
         config_digest = found.manifest_facts.config
@@ -132,8 +133,8 @@ class Exporter:
             with self._catalog.open_object(digest, name) as stream:
                 for reference in stream.object_refs:
                     if reference not in contents.objects:
-                        contents.objects[reference] = self._store.content(reference)
-            contents.objects[digest] = self._store.content(digest)
+                        contents.objects[reference] = self._store.unchecked(reference)
+            contents.objects[digest] = self._store.unchecked(digest)
             self._link(contents, name, digest)
             layers[str(diff_id)] = digest
         return layers

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from cfs_storage_composefs.fsverity import measure
-from cfs_storage_composefs.linux import entries
+from cfs_storage_composefs.linux import OPEN_DIRECTORY, entries, open_below
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -25,12 +27,13 @@ class DirectoryReader:
         Raises:
             OSError: as the os module does.
         """
-        return tuple(sorted(entries(self._below(path))))
+        with self._directory(_parts(path)) as fd:
+            return tuple(sorted(entries(fd)))
 
     def kind(self, path: str) -> str | None:
         """Return ``file``, ``directory``, ``symlink``, ``special``, or None if nothing is there."""
         try:
-            mode = os.lstat(self._below(path)).st_mode
+            mode = self._stat(path).st_mode
         except (FileNotFoundError, NotADirectoryError):
             return None
         for test, kind in ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISLNK, "symlink")):
@@ -40,15 +43,17 @@ class DirectoryReader:
 
     def read_link(self, path: str) -> str:
         """Return a link's target."""
-        return os.readlink(self._below(path))  # noqa: PTH115 - names may be undecodable
+        with self._parent(path) as (fd, name):
+            return os.readlink(name, dir_fd=fd)
 
     def open(self, path: str) -> BinaryIO:
         """Open a regular file."""
-        return os.fdopen(os.open(self._below(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb")
+        with self._parent(path) as (fd, name):
+            return os.fdopen(os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=fd), "rb")
 
     def size(self, path: str) -> int:
         """Return a file's size in bytes."""
-        return os.lstat(self._below(path)).st_size
+        return self._stat(path).st_size
 
     def verity_digest(self, path: str) -> str | None:
         """Return the digest that the kernel enforces as ``algorithm:hex``, None if verity is off."""
@@ -56,5 +61,25 @@ class DirectoryReader:
             measured = measure(file.fileno())
         return None if measured is None else f"{measured[0].value}:{measured[1].hex()}"
 
-    def _below(self, path: str) -> str:
-        return os.path.join(self._base, path.lstrip("/"))  # noqa: PTH118 - names may be undecodable
+    def _stat(self, path: str) -> os.stat_result:
+        with self._parent(path) as (fd, name):
+            return os.stat(name, dir_fd=fd, follow_symlinks=False)
+
+    @contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        parts = _parts(path)
+        with self._directory(parts[:-1]) as fd:
+            yield fd, parts[-1] if parts else "."
+
+    @contextmanager
+    def _directory(self, parts: list[str]) -> Iterator[int]:
+        base = os.open(self._base, OPEN_DIRECTORY)
+        try:
+            with open_below(base, parts) as fd:
+                yield fd
+        finally:
+            os.close(base)
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from cfs_core.plugin import FormatOptions, FormatVersion, HashAlgorithm, StorageError
 from cfs_storage_composefs.errors import DamagedError
 from cfs_storage_composefs.fsverity import VerityUnsupportedError, enable, measure
-from cfs_storage_composefs.linux import OPEN_DIRECTORY, entries
+from cfs_storage_composefs.linux import entries, open_below
+from cfs_storage_composefs.objects.stored import open_object
 from cfs_storage_composefs.repository import metadata
 from cfs_storage_composefs.repository.metadata import Metadata
 
@@ -58,7 +59,7 @@ def _compare(found: Metadata, options: FormatOptions, path: Path) -> None:
 
 def _read_metadata(fd: int, where: str) -> tuple[Metadata, bool] | None:
     try:
-        file = os.open(metadata.NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=fd)
+        file = os.open(metadata.NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd)
     except FileNotFoundError:
         return None
     with os.fdopen(file, "rb") as opened:
@@ -105,23 +106,18 @@ def _any_object(fd: int) -> tuple[str, HashAlgorithm] | None:
     """Return the path of some object and the algorithm that its name's length tells."""
     lengths = {2 * algorithm.size - 2: algorithm for algorithm in HashAlgorithm}
     for number in range(256):
-        shard = f"objects/{number:02x}"
-        try:
-            directory = os.open(shard, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
-        except FileNotFoundError:
-            continue
-        try:
+        shard = f"{number:02x}"
+        with contextlib.suppress(FileNotFoundError), open_below(fd, ["objects", shard]) as directory:
             for name in entries(directory):
                 if len(name) in lengths:
                     return f"{shard}/{name}", lengths[len(name)]
-        finally:
-            os.close(directory)
     return None
 
 
 def _infer(fd: int, sample: tuple[str, HashAlgorithm]) -> tuple[Metadata, bool]:
     """Tell the facts of a repository without meta.json, as composefs-rs before 0.5 made them."""
-    file = os.open(sample[0], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=fd)
+    with open_below(fd, ["objects"]) as objects:
+        file = open_object(objects, sample[0])
     try:
         return Metadata(algorithm=sample[1], version=FormatVersion.V2), measure(file) is not None
     finally:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.plugin import (
     ChosenFormat,
+    Digest,
     FormatOptions,
     Identifier,
     ImageError,
@@ -28,11 +29,14 @@ from cfs_storage_composefs.trees.stored import StoredTreeReader, copy_tree
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cfs_core.plugin import Content, Digest, Directory, LayerEntry, LayerStream
+    from cfs_core.plugin import Content, Directory, HashAlgorithm, LayerEntry, LayerStream
     from cfs_storage_composefs.objects.names import Store
     from cfs_storage_composefs.objects.store import ObjectStore
     from cfs_storage_composefs.repository.directory import RepositoryDirectory
     from cfs_storage_composefs.streams.importer import Keep
+    from cfs_storage_composefs.streams.splitstream import SplitStream
+
+_BLOCK = 1 << 20
 
 
 class ComposefsIdentifier(Identifier):
@@ -51,6 +55,7 @@ class ComposefsIdentifier(Identifier):
         self._objects = objects
         self._store: Store = store or objects
         self._keep = keep
+        self._rejected: set[Digest] = set()
         self._algorithm = directory.metadata.algorithm
         self.options = ChosenFormat(
             version=directory.metadata.version, algorithm=self._algorithm, keep_user_xattrs=keep_user_xattrs
@@ -70,12 +75,50 @@ class ComposefsIdentifier(Identifier):
 
     def has_layer(self, diff_id: Digest) -> bool:
         """Return whether the layer is here completely: a readable stream, and every object it refers to."""
+        if diff_id in self._rejected:
+            return False
         name = streams.layer_stream(diff_id)
         try:
             with storage_errors(f"looking for {name}"), self._catalog.open_stream(name) as stream:
                 return stream.content_type == LAYER and all(digest in self._store for digest in stream.object_refs)
         except (MissingError, DamagedError):
             return False
+
+    def verify_layer(self, diff_id: Digest) -> bool:
+        """Return whether the layer is here and is what *diff_id* says: every object and the whole stream are hashed.
+
+        Raises:
+            StorageError: something cannot be read.
+        """
+        name = streams.layer_stream(diff_id)
+        try:
+            with self._catalog.open_stream(name) as stream:
+                # all of them: each that is not is written anew by the import
+                damaged = [digest for digest in stream.object_refs if not self._objects.is_intact(digest)]
+                if (
+                    not damaged
+                    and stream.content_type == LAYER
+                    and self._digest_of(stream, diff_id.algorithm) == diff_id
+                ):
+                    return True
+        except MissingError:
+            return False
+        except DamagedError:
+            pass
+        self._rejected.add(diff_id)
+        return False
+
+    def _digest_of(self, stream: SplitStream, algorithm: HashAlgorithm) -> Digest:
+        """Put the layer together again and hash it."""
+        hasher = algorithm.new()
+        for chunk in stream.chunks():
+            if isinstance(chunk, bytes):
+                hasher.update(chunk)
+                continue
+            with self._store.unchecked(stream.object_refs[chunk]).open() as file:
+                while block := file.read(_BLOCK):
+                    hasher.update(block)
+        return Digest(algorithm, hasher.hexdigest())
 
     def import_layer(self, layer: LayerStream) -> None:
         """Store the layer's files while reading it, and publish it once it is verified. Memory stays flat.
@@ -94,6 +137,7 @@ class ComposefsIdentifier(Identifier):
                 # another digest, and streams of configs that exist refer to that one: the first stays.
                 if not self.has_layer(layer.diff_id):
                     self._directory.link_object("streams", name, digest)
+                    self._rejected.discard(layer.diff_id)
 
     def layer_entries(self, diff_id: Digest) -> Iterator[LayerEntry]:
         """Yield the entries of a stored layer in stream order, contents as ``object`` or ``data``.

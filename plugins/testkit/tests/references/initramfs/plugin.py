@@ -2,7 +2,7 @@
 
 from cfs_core.plugin import InitramfsProvider, hookimpl
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 def _make(context):

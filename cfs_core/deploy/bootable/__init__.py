@@ -1,0 +1,1 @@
+"""An image judged as the machine will meet it: kernel, initramfs, mount points, init, fstab, root flags."""
