@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cfs_core.deploy.choose import NoKernelError
 from cfs_core.deploy.services import Services
 from cfs_core.image.difference import differences
 from cfs_core.image.kernel_arguments import collect_arguments
@@ -15,6 +16,7 @@ from cfs_core.sealing.opened import OpenedImage, open_image
 __all__ = [
     "AddedLayer",
     "Fitness",
+    "NoKernelError",
     "OpenedImage",
     "PeFile",
     "SealedDigest",

@@ -63,7 +63,7 @@ import dataclasses
 
 from cfs_core.plugin import hookimpl
 
-CFS_PLUGIN_API = (1, 0)
+CFS_PLUGIN_API = (2, 0)
 
 
 @hookimpl

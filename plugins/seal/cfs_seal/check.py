@@ -162,19 +162,20 @@ class _Checker:
 
     def _files(self, uki: BootArtifacts | None) -> tuple[Judged, ...]:
         """Judge the signatures of UKI, addons and loader."""
-        found: list[tuple[str, Content, str]] = []
+        found: list[tuple[str, Content]] = []
         if uki is not None and uki.uki is not None:
-            found.append((str(uki.uki_name), uki.uki, "seal.unsigned"))
-            found += [(addon.name, addon.content, "seal.unsigned") for addon in uki.addons]
+            found.append((str(uki.uki_name), uki.uki))
+            found += [(addon.name, addon.content) for addon in uki.addons]
         efi = self._image.architecture.efi
         loader = next(
             (path.format(efi=efi) for path in LOADERS if self._image.reader.exists(path.format(efi=efi))), None
         )
         if loader is not None and (content := self._image.reader.content(loader)) is not None:
-            found.append((loader, content, "seal.loader-unsigned"))
+            found.append((loader, content))
         return tuple(self._judged(*each) for each in found)
 
-    def _judged(self, path: str, content: Content, unsigned: str) -> Judged:
+    def _judged(self, path: str, content: Content) -> Judged:
+        unsigned = "seal.loader-unsigned" if path.startswith("/") else "seal.unsigned"
         verdicts = judge(read_all(content), self._trusted)
         resign = "sign it again: `cfs seal --replace`, with --sign-loader for the loader"
         if not verdicts:

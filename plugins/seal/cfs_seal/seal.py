@@ -24,7 +24,7 @@ from cfs_core.plugin import (
     Severity,
     UsageError,
 )
-from cfs_core.sealing import AddedLayer, append_layer, collect_arguments, examine, open_image, read_pe
+from cfs_core.sealing import AddedLayer, NoKernelError, append_layer, collect_arguments, examine, open_image, read_pe
 from cfs_seal.detached import Handover, read_handover, write_handover
 from cfs_seal.signing import sign_file, taken_over
 from cfs_seal.uki import Ukify, UkiParts, stub_of
@@ -185,9 +185,7 @@ class _Sealing:
             raise RefusedError(msg, hint=hint)
         if not kernels and not ukis:
             msg = "the image has no kernel: no /usr/lib/modules/VERSION/vmlinuz"
-            raise ImageError(
-                msg, hint="put kernel and initramfs.img below /usr/lib/modules/VERSION/", code="image.no-kernel"
-            )
+            raise NoKernelError(msg, hint="put kernel and initramfs.img below /usr/lib/modules/VERSION/")
         return (kernels or ukis)[0], ukis[0] if ukis else None
 
     def _name(self) -> str:
