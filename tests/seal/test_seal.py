@@ -250,3 +250,23 @@ def test_sbverify_agrees(cfs, source, key, stranger, tmp_path):
         for each in (key, stranger)
     ]
     assert said == [0, 1]
+
+
+@pytest.mark.judge
+def test_composefs_rs_computes_what_is_in_the_uki(cfs, source, key, tmp_path):
+    from composefs_builders.judges import CFSCTL
+
+    if CFSCTL is None:
+        pytest.skip("cfsctl is not installed (see tests/install-judges)")
+    made = seal(cfs, source(), tmp_path / "out", *key.options, "--split-kernel")
+
+    def cfsctl(*argv):
+        done = subprocess.run([CFSCTL, *argv], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    repository = tmp_path / "theirs"
+    cfsctl("--repo", repository, "init", "--insecure", "--algorithm", "fsverity-sha512-12")
+    cfsctl("--repo", repository, "oci", "pull", f"oci:{tmp_path}/out:sealed", "x")
+    said = cfsctl("--repo", repository, "oci", "compute-id", "--bootable", "x")
+    assert made["image_id"] in said
