@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cfs_core.model.content import read_all
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from cfs_core.interfaces.storage import TreeReader
+
 FIELDS = ("size", "mode", "nlink", "uid", "gid", "rdev", "mtime", "payload", "content", "digest")
 """The columns after the path; extended attributes follow them."""
+
+
+def sealed_dump(image: TreeReader, uki_name: str) -> list[str] | None:
+    """Return the text that a sealer left of what was sealed, by lines; None if there is none (formats E.7)."""
+    for name in (uki_name, uki_name.removesuffix(".efi")):
+        content = image.content(f"/boot/{name}.dump")
+        if content is not None:
+            return read_all(content).decode("utf-8", "surrogateescape").splitlines()
+    return None
 
 
 def differences(expected: Iterable[str], found: Iterable[str]) -> Iterator[str]:

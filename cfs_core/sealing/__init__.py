@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cfs_core.deploy.choose import NoKernelError
 from cfs_core.deploy.services import Services
-from cfs_core.image.difference import differences
+from cfs_core.image.difference import differences, sealed_dump
 from cfs_core.image.kernel_arguments import collect_arguments
 from cfs_core.image.pe import PeFile, read_pe
 from cfs_core.image.sealed import SealedDigest, command_line, effective, parse_words, sealed_arguments
@@ -32,4 +32,5 @@ __all__ = [
     "parse_words",
     "read_pe",
     "sealed_arguments",
+    "sealed_dump",
 ]

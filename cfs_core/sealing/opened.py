@@ -71,7 +71,7 @@ class OpenedImage:
             ConfigError: an advice that is none.
         """
         settings = self.services.settings
-        for layer in image_advice(self.reader):
+        for layer in image_advice(self.reader, self.architecture.value):
             settings = settings.with_layer(layer)
         return settings
 

@@ -109,6 +109,8 @@ def test_a_file_that_was_changed_afterwards_is_named_from_the_dump(cfs, sealed):
     (line,) = report["differences"]
     assert line.startswith("/etc/hostname: size 4 is 5, mode 100644 is 100600, ")
     assert cfs("seal", "--check", reference).returncode == 7
+    said = cfs.refused("install", "to-disk", "--source-imgref", reference, "disk.img", status=7, code="verification")
+    assert ": /etc/hostname: size 4 is 5, mode 100644 is 100600, " in said
 
 
 def test_without_a_dump_the_digests_are_told(cfs, sealed):

@@ -15,6 +15,7 @@ from cfs_core.sealing import (
     open_image,
     parse_words,
     sealed_arguments,
+    sealed_dump,
 )
 from cfs_seal.authenticode import judge
 
@@ -152,13 +153,8 @@ class _Checker:
 
     def _different(self, options: FormatOptions) -> tuple[str, ...]:
         """Compare with the dump that a sealer left beside the UKI, if there is one."""
-        name = self._ukis[0].uki_name or ""
-        for path in (f"/boot/{name}.dump", f"/boot/{name.removesuffix('.efi')}.dump"):
-            content = self._image.reader.content(path)
-            if content is not None:
-                expected = read_all(content).decode("utf-8", "surrogateescape").splitlines()
-                return tuple(differences(expected, self._image.dump(options)))
-        return ()
+        expected = sealed_dump(self._image.reader, self._ukis[0].uki_name or "")
+        return tuple(differences(expected, self._image.dump(options))) if expected is not None else ()
 
     def _files(self, uki: BootArtifacts | None) -> tuple[Judged, ...]:
         """Judge the signatures of UKI, addons and loader."""
