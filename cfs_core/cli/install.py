@@ -64,8 +64,21 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
 @click.option(
     "--karg-delete", "karg_deletes", multiple=True, metavar="ARG", help="Take out KEY or KEY=VALUE (repeatable)."
 )
+@click.option(
+    "--uki-addon",
+    "uki_addons",
+    multiple=True,
+    metavar="NAME",
+    help="Take this addon of the UKI only: a name, DIR/FILE, or none (repeatable; default: all of the image).",
+)
 @click.option("--bootloader", metavar="NAME", help="Bootloader (default: image advice, or what fits).")
 @click.option("--firmware", type=click.Choice(["uefi", "bios", "both", "u-boot"]), help="What will start the disk.")
+@click.option(
+    "--secure-boot-enroll",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Let systemd-boot enrol the Secure Boot keys of DIR, which `cfs secureboot keys` made.",
+)
 @click.option("--composefs-native", is_flag=True, help="Keep the system in composefs storage, sealed or not.")
 @click.option("--separate-boot", is_flag=True, help="Give /boot a partition of its own.")
 @click.option("--xbootldr", is_flag=True, help="Give boot files an extended boot loader partition (XBOOTLDR).")
@@ -114,6 +127,7 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
 
     def show(image: PreparedImage, prepared: PreparedInstall) -> None:
         app.progress.close()
+        _refuse_keys(options["secure_boot_enroll"], prepared.decisions.bootloader_choice.value)
         if options["show"]:
             show_file(prepared, options["show"])
         elif options["dry_run"] or output == "text":
@@ -133,6 +147,13 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
     if options["prove"]:
         return int(ctx.invoke(_prover(ctx), **_prove_arguments(ctx, result)) or 0)
     return 0
+
+
+def _refuse_keys(keys: Path | None, bootloader: str) -> None:
+    """Refuse keys that nothing would enrol."""
+    if keys is not None and bootloader != "systemd-boot":
+        msg = f"--secure-boot-enroll: {bootloader} enrols no keys"
+        raise UsageError(msg, hint="choose --bootloader systemd-boot, or enrol them in the firmware's own menu")
 
 
 def _fill_in_source(app: App, options: dict[str, Any]) -> None:
@@ -172,6 +193,7 @@ def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
         disk_size=options["disk_size"],
         kargs=options["kargs"],
         karg_deletes=options["karg_deletes"],
+        uki_addons=options["uki_addons"],
         root_ssh_authorized_keys=keys.read_bytes() if keys else None,
         boot_volume=_boot_volume(options),
         repo=options["repo_path"],
@@ -185,8 +207,11 @@ def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     """Return the options that are settings, by the settings' names."""
     names = ("bootloader", "filesystem", "firmware", "root_size", "esp_size")
-    given = {f"install.{name.replace('_', '-')}": options[name] for name in names}
-    return {**given, "install.storage": "composefs" if options["composefs_native"] else None}
+    given: dict[str, object] = {f"install.{name.replace('_', '-')}": options[name] for name in names}
+    given["install.storage"] = "composefs" if options["composefs_native"] else None
+    keys = options["secure_boot_enroll"]
+    given["bootloader"] = {"systemd-boot": {"secure-boot-keys": str(keys)}} if keys else None
+    return given
 
 
 def _boot_volume(options: dict[str, Any]) -> Volume | None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cfs_core.config.keys import BY_NAME
 from cfs_core.config.settings import Rank
 from cfs_core.deploy.bootable.nearby import anything_elsewhere
-from cfs_core.errors import ImageError, PluginError
-from cfs_core.model.boot import Architecture, BootArtifacts, EntryKind, Firmware
+from cfs_core.errors import ImageError, PluginError, UsageError
+from cfs_core.image.sealed import command_line, parse_words
+from cfs_core.model.boot import Architecture, BootArtifacts, EntryKind, Firmware, UkiAddon
+from cfs_core.model.content import FileContent
 from cfs_core.pluginhost import families
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cfs_core.config.settings import Setting, Settings
     from cfs_core.image.reader import ImageReader
@@ -58,6 +62,53 @@ def choose_artifacts(artifacts: tuple[BootArtifacts, ...], image: ImageReader) -
         msg += f"; {', '.join(near)} is there, and nothing looks for it there" if near else ""
         raise NoKernelError(msg, hint="a bootable image keeps kernel and initramfs under /usr/lib/modules/VERSION/")
     return artifacts[0]
+
+
+NO_ADDONS = "none"
+ADDON_SUFFIX = ".addon.efi"
+
+
+def choose_addons(artifacts: BootArtifacts, asked: Sequence[str]) -> BootArtifacts:
+    """Return *artifacts* with the addons that were asked for: names of the image's, files, or ``none`` of them.
+
+    Without a word all of the image's stay. One that names the sealed digest stays whatever was asked for.
+
+    Raises:
+        UsageError: there is no such addon, it is none, or there is no UKI to add it to.
+    """
+    if not asked:
+        return artifacts
+    if artifacts.kind is not EntryKind.UKI:
+        msg = "--uki-addon: the image has no UKI, so its addons are never read"
+        raise UsageError(msg, hint="add kernel arguments with --karg")
+    known = {addon.name.removesuffix(ADDON_SUFFIX): addon for addon in artifacts.addons}
+    chosen = {name: addon for name, addon in known.items() if list(parse_words(command_line(addon.content)))}
+    for word in asked:
+        name = word.rpartition("/")[2].removesuffix(ADDON_SUFFIX)
+        if "/" in word:
+            chosen[name] = _addon_file(Path(word), name)
+        elif name in known:
+            chosen[name] = known[name]
+        elif word != NO_ADDONS:
+            msg = f"--uki-addon {word}: the image has no such addon; it has: {', '.join(known) or 'none'}"
+            raise UsageError(msg, hint="name one of these, or a file with a / in its name")
+    return replace(artifacts, addons=tuple(chosen[name] for name in sorted(chosen)))
+
+
+def _addon_file(path: Path, name: str) -> UkiAddon:
+    try:
+        content = FileContent.of(path)
+        words = command_line(content)
+    except (OSError, ImageError) as cause:
+        why = cause.message if isinstance(cause, ImageError) else cause.strerror
+        msg = f"--uki-addon {path}: {why}"
+        raise UsageError(
+            msg, hint="make an addon with `ukify build --cmdline=ARGS`, signed by a key of `db`"
+        ) from cause
+    if list(parse_words(words)):
+        msg = f"--uki-addon {path} names a composefs image, which is for the UKI to say"
+        raise UsageError(msg, hint="make it again without composefs=")
+    return UkiAddon(name=f"{name}{ADDON_SUFFIX}", content=content)
 
 
 class NoKernelError(ImageError):

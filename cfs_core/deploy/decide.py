@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cfs_core.deploy import preflight
 from cfs_core.deploy.bootable.kernels import judge_artifacts, judge_choice, judge_initrd_presence
 from cfs_core.deploy.choose import (
+    choose_addons,
     choose_architecture,
     choose_artifacts,
     choose_bootloader,
@@ -60,7 +61,7 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
             made are findings in it.
     """
     architecture = choose_architecture(image.resolved.config.platform.architecture)
-    artifacts = choose_artifacts(image.artifacts, image.merged)
+    artifacts = choose_addons(choose_artifacts(image.artifacts, image.merged), request.uki_addons)
     asked = choose_firmware(image.settings)
     loaders = services.host.collect(families.BOOTLOADERS)
     loader = choose_bootloader(image.settings, loaders, image.merged, artifacts.kind, asked)

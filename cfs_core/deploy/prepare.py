@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -15,6 +16,7 @@ from cfs_core.deploy.pull import open_repository, pull
 from cfs_core.deploy.trust import is_own
 from cfs_core.errors import VerificationError
 from cfs_core.image.artifacts import find_artifacts
+from cfs_core.image.difference import differences, sealed_dump
 from cfs_core.image.pull import tag_of
 from cfs_core.image.reader import ImageReader
 from cfs_core.image.resolve import resolve
@@ -85,7 +87,7 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
         check_mount_points(tree)
         # Where no word is of this repository's hash the first one counts, and the error below names both hashes.
         seal = effective(sealed, repository.options.algorithm) or next(iter(sealed), None)
-        options = _matching_options(tree, repository, seal) if seal is not None else None
+        options = _matching_options(fetched, storage, seal) if seal is not None else None
         name = None if request.by_digest else tag_of(request.source)
         committed = repository.commit(tree, image, options=options, name=name)
         if not fetched.own:
@@ -184,12 +186,13 @@ def _other_hash(sealed: tuple[SealedDigest, ...], algorithm: HashAlgorithm | Non
     return next((word.algorithm for word in sealed if word.algorithm is not algorithm), None)
 
 
-def _matching_options(tree: Directory, repository: Repository, seal: SealedDigest) -> FormatOptions:
+def _matching_options(fetched: _Fetched, storage: StorageFormat, seal: SealedDigest) -> FormatOptions:
     """Find under which choices this tree has the identity a UKI was sealed with.
 
     Raises:
         VerificationError: under none.
     """
+    tree, repository = fetched.tree, fetched.repository
     algorithm = repository.options.algorithm
     if seal.algorithm is not algorithm:
         msg = f"the UKI of this image is sealed with {seal.algorithm}, and the repository keeps {algorithm}"
@@ -205,9 +208,24 @@ def _matching_options(tree: Directory, repository: Repository, seal: SealedDiges
         if found == seal.hex:
             return options
     (ours,) = repository.image_ids(tree, candidates[:1], bootable=True)
+    different = _differences(fetched, storage, candidates[0])
     msg = f"the UKI of this image is sealed for {seal.hex:.16}…, but its files make {ours:.16}…"
+    if different:
+        msg += f": {different[0]}" + (f" (and {len(different) - 1} more)" if len(different) > 1 else "")
     hint = (
         "build the UKI again for this image: `cfs image digest --bootable` prints the digest it must carry, and the "
         "first composefs= of its command line counts"
     )
-    raise VerificationError(msg, hint=hint, facts={"expected": seal.hex, "found": ours})
+    raise VerificationError(msg, hint=hint, facts={"expected": seal.hex, "found": ours, "differences": different})
+
+
+def _differences(fetched: _Fetched, storage: StorageFormat, options: FormatOptions) -> list[str]:
+    """Return what differs from the dump that the sealer left, if there is one; the tree is no other's after that."""
+    expected = sealed_dump(fetched.reader, fetched.artifacts[0].uki_name or "")
+    if expected is None:
+        return []
+    storage.canonical(fetched.tree, options)
+    storage.bootable(fetched.tree, fetched.reader)
+    out = io.BytesIO()
+    storage.write_dump(fetched.tree, out, options)
+    return list(differences(expected, out.getvalue().decode("utf-8", "surrogateescape").splitlines()))

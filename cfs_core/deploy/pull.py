@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from cfs_core.deploy.judge import JudgedImage, JudgedSource
     from cfs_core.deploy.services import Services
     from cfs_core.interfaces.fetcher import Fetcher
-    from cfs_core.interfaces.storage import Repository, StorageFormat
+    from cfs_core.interfaces.storage import Identifier, Repository, StorageFormat
     from cfs_core.model.digest import Digest
     from cfs_core.model.reference import ImageReference
     from cfs_core.model.tree import Directory
 
 
-def pull(judged: JudgedImage, repository: Repository, services: Services, *, verify: bool) -> tuple[Directory, int]:
+def pull(judged: JudgedImage, repository: Identifier, services: Services, *, verify: bool) -> tuple[Directory, int]:
     """Fetch what *repository* lacks of an image; return its merged tree and how many layers were fetched.
 
     With *verify*, layers that are there are hashed again: without it they are taken to be what they were.

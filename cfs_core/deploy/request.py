@@ -23,6 +23,9 @@ class DeploymentRequest:
     architecture: str | None = None
     kargs: tuple[str, ...] = ()
     karg_deletes: tuple[str, ...] = ()
+    uki_addons: tuple[str, ...] = ()
+    """Addons of the UKI, by name or as files; empty means all that the image has for it."""
+
     root_ssh_authorized_keys: bytes | None = None
     boot_volume: Volume | None = None
     """What /boot gets as a partition of its own: BOOT, XBOOTLDR, or nothing."""

@@ -103,6 +103,33 @@ class _Copier:
         run_parallel(jobs, PARALLEL, [self._source.stop, self._destination.stop], done=lambda _: None)
 
     def _blob(self, descriptor: Descriptor) -> None:
+        copier = BlobCopier(self._source, self._reference, self._destination, self._writer, self._progress)
+        copier.copy(descriptor)
+
+
+class BlobCopier:
+    """Copies single blobs of an image, each where the destination has it not."""
+
+    def __init__(
+        self,
+        source: Fetcher,
+        reference: ImageReference,
+        destination: Fetcher,
+        writer: ImageWriter,
+        progress: Progress,
+    ) -> None:
+        self._source = source
+        self._reference = reference
+        self._destination = destination
+        self._writer = writer
+        self._progress = progress
+
+    def copy(self, descriptor: Descriptor) -> None:
+        """Copy one blob. Called from any thread.
+
+        Raises:
+            TransportError, VerificationError: it is not there then.
+        """
         if self._destination.retrying(lambda: self._writer.has_blob(descriptor)):
             return
         self._destination.retrying(lambda: self._put(descriptor))

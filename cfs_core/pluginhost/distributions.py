@@ -19,6 +19,10 @@ DISTRIBUTIONS: Final = {
     "oci-archive": "cfs-transport-oci-dir",
     "prove": "cfs-prove",
     "registry": "cfs-transport-registry",
+    "seal": "cfs-seal",
+    "secureboot enroll": "cfs-seal",
+    "secureboot keys": "cfs-seal",
+    "secureboot show": "cfs-seal",
     "systemd-boot": "cfs-systemd-boot",
     "vfat": "cfs-disk",
 }

@@ -12,7 +12,7 @@ import types
 from pathlib import Path
 
 FILE = Path(__file__).parents[1] / "unit" / "surface.txt"
-MODULES = ("cfs_core.plugin", "cfs_core.tar", "cfs_core.bls", "cfs_core.testing")
+MODULES = ("cfs_core.plugin", "cfs_core.tar", "cfs_core.bls", "cfs_core.sealing", "cfs_core.testing")
 HIDDEN_BASES = {"object", "ABC", "Generic", "Protocol", "Enum", "str", "int"}
 OPERATORS = {"__init__", "__enter__", "__truediv__", "__iter__", "__len__", "__contains__"}
 

@@ -19,12 +19,13 @@ from cfs_core.plugin import (
     WriteFile,
 )
 from cfs_systemd_boot import binary
+from cfs_systemd_boot.enrolment import plan_keys
 from cfs_systemd_boot.menu import UKI_KEY_SINCE, MenuPlan, boot_volume, read_menu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cfs_core.plugin import BootFacts, BootMenu, Content, TargetView
+    from cfs_core.plugin import BootFacts, BootMenu, Content, FileContent, TargetView
     from cfs_systemd_boot.binary import LoaderBinary
 
 _PACKAGES = "systemd-boot-efi (Debian), systemd-boot-unsigned (Fedora), systemd (Arch), systemd-boot (openSUSE)"
@@ -32,6 +33,9 @@ _PACKAGES = "systemd-boot-efi (Debian), systemd-boot-unsigned (Fedora), systemd 
 
 class SystemdBoot(Bootloader):
     """The loader of systemd: everything it reads is on the ESP (or XBOOTLDR)."""
+
+    def __init__(self, keys: Sequence[FileContent] = ()) -> None:
+        self._keys = keys
 
     def needs(self, facts: BootFacts) -> Sequence[VolumeNeed]:
         """Ask for an ESP with room for the loader twice and one deployment's boot files."""
@@ -101,7 +105,7 @@ class SystemdBoot(Bootloader):
             actions.append(
                 WriteFile(location=srel, data=b"type1\n", why="says that boot entries of type 1 belong here")
             )
-        return actions
+        return [*actions, *plan_keys(self._keys)]
 
     def read_menu(self, target: TargetView) -> BootMenu:
         """Read entry files, unified kernel images the loader finds by itself, and loader.conf."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import BootloaderProvider, Capability, EntryKind, Firmware, KernelForm, LoaderConsole, hookimpl
+from cfs_core.plugin import (
+    BootloaderProvider,
+    Capability,
+    EntryKind,
+    Firmware,
+    KernelForm,
+    LoaderConsole,
+    ProviderSetting,
+    hookimpl,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,10 +23,11 @@ if TYPE_CHECKING:
 CFS_PLUGIN_API = (2, 0)
 
 
-def _make(_context: PluginContext) -> Bootloader:
+def _make(context: PluginContext) -> Bootloader:
     from cfs_systemd_boot.bootloader import SystemdBoot
+    from cfs_systemd_boot.enrolment import keys_from
 
-    return SystemdBoot()
+    return SystemdBoot(keys_from(context.settings))
 
 
 @hookimpl
@@ -32,6 +42,11 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
             entries=frozenset({EntryKind.BLS, EntryKind.UKI}),
             kernels=frozenset({KernelForm.EFI}),
             can=frozenset(Capability),
+            settings=(
+                ProviderSetting(
+                    name="secure-boot-keys", kind="text", summary="directory of Secure Boot keys to enrol (PK, KEK, db)"
+                ),
+            ),
             preference=20,  # GRUB comes with kernels and live images; systemd-boot is put there on purpose
             marker_paths=("/usr/lib/systemd/boot/efi/systemd-boot*.efi*",),
             console=LoaderConsole(

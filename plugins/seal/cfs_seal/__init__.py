@@ -1,0 +1,1 @@
+"""Seals images: a signed UKI that names the image's own digest, and keys for Secure Boot."""
