@@ -18,6 +18,8 @@ class CfsError(Exception):
 
     code: str = "internal"
     exit_status: int = 1
+    advice: str | None = None
+    """The hint of an error that was raised without one: what to do about any error of this class."""
 
     def __init__(
         self,
@@ -29,7 +31,7 @@ class CfsError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = self.advice if hint is None else hint
         self.facts = dict(facts or {})
         if code is not None:
             self.code = code
@@ -47,6 +49,7 @@ class ConfigError(CfsError):
 
     code = "config"
     exit_status = 3
+    advice = "`cfs config show` lists the settings in force and where each comes from"
 
 
 class PluginError(CfsError):
@@ -71,6 +74,7 @@ class TransportError(CfsError):
 
     code = "transport"
     exit_status = 6
+    advice = "`--log-level debug` shows what was asked for and answered"
 
     def __init__(
         self,
@@ -164,6 +168,7 @@ class VerificationError(CfsError):
 
     code = "verification"
     exit_status = 7
+    advice = "fetch it again; if it stays so, somebody changed it: do not use it"
 
 
 class ImageError(CfsError):
@@ -171,12 +176,14 @@ class ImageError(CfsError):
 
     code = "image"
     exit_status = 8
+    advice = "tell whoever made the image; `cfs image check` shows what else is wrong with it"
 
 
 class LimitError(ImageError):
     """A named limit of what cfs reads from outside was exceeded."""
 
     code = "image.limit"
+    advice = "nothing that is meant to be installed is that large; ask whoever made it"
 
 
 class StorageError(CfsError):
@@ -184,6 +191,7 @@ class StorageError(CfsError):
 
     code = "storage"
     exit_status = 9
+    advice = "`cfs repo fsck` shows what is damaged"
 
 
 class DiskError(CfsError):
@@ -191,6 +199,7 @@ class DiskError(CfsError):
 
     code = "disk"
     exit_status = 10
+    advice = "`cfs repo fsck --disk` shows what of a disk can be read; one that cannot is made again"
 
 
 class DiskFullError(DiskError):
@@ -218,6 +227,7 @@ class CommandError(CfsError):
 
     code = "command"
     exit_status = 13
+    advice = "run the command by hand to see more, or install its package again"
 
 
 class HostError(CfsError):

@@ -77,7 +77,7 @@ def _tree(app: App, source: str, choices: dict[str, Any]) -> Iterator[tuple[Dire
     asked = [form for form in Form if choices[form.value.replace("-", "_")]]
     if len(asked) > 1:
         msg = f"--{asked[0].value} and --{asked[1].value} contradict each other"
-        raise UsageError(msg)
+        raise UsageError(msg, hint="give one of them")
     options = FormatOptions(
         version=FormatVersion(choices["version"]),
         algorithm=HashAlgorithm(choices["algorithm"]),

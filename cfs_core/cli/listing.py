@@ -32,7 +32,7 @@ def listing(root: Directory, path: str) -> Iterator[str]:
     node = lookup(root, os.fsencode(path))
     if node is None:
         msg = f"there is no {path} in this image"
-        raise UsageError(msg)
+        raise UsageError(msg, hint="`cfs image ls` lists what there is")
     entries = sorted(node.entries.items()) if isinstance(node, Directory) else [(os.fsencode(path), node)]
     for name, entry in entries:
         yield _line(os.fsdecode(name), entry)

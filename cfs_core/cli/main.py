@@ -34,6 +34,18 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 COMMANDS = {
     "install": "cfs_core.cli.install:install",
     "status": "cfs_core.cli.status:status",
+    "upgrade": "cfs_core.cli.upgrade:upgrade",
+    "switch": "cfs_core.cli.upgrade:switch",
+    "rollback": "cfs_core.cli.upgrade:rollback",
+    "deployments": "cfs_core.cli.deployments:deployments",
+    "kargs": "cfs_core.cli.kargs:kargs",
+    "config-diff": "cfs_core.cli.kargs:config_diff",
+    "usr-overlay": "cfs_core.cli.kargs:usr_overlay",
+    "edit": "cfs_core.cli.kargs:edit",
+    "gc": "cfs_core.cli.deployments:gc",
+    "fsck": "cfs_core.cli.fsck:fsck",
+    "finalize": "cfs_core.cli.upgrade:finalize",
+    "boot": "cfs_core.cli.boot:boot",
     "image": "cfs_core.cli.image:image",
     "repo": "cfs_core.cli.repo:repo",
     "plugins": "cfs_core.cli.plugins:plugins",
@@ -44,6 +56,18 @@ COMMANDS = {
 SUMMARIES = {
     "install": "Install an image to a disk.",
     "status": "Show deployments: image, boot entries, what was verified.",
+    "upgrade": "Stage the next version of what this machine follows.",
+    "switch": "Stage another image, and follow that one.",
+    "rollback": "Make the previous deployment start next.",
+    "deployments": "List deployments, pin or remove one.",
+    "kargs": "Show and change kernel arguments.",
+    "config-diff": "Show what differs in /etc from the image.",
+    "usr-overlay": "Make /usr writable until the next start.",
+    "edit": "Change what this machine follows.",
+    "gc": "Free what nothing on this machine needs.",
+    "fsck": "Check this machine, and mend what can be.",
+    "finalize": "Make what is staged the default (at shutdown).",
+    "boot": "Tell what became of a boot (from units).",
     "image": "Digests, pulling, looking into images.",
     "repo": "Make, check and clean repositories.",
     "plugins": "Show plugins and what is wrong with them.",
@@ -111,16 +135,20 @@ def _disable(context: click.Context, _parameter: click.Parameter, value: tuple[s
     help="Form of the log.",
 )
 @progress_fd_option
-@click.option("--no-progress", is_flag=True, help="No progress bars.")
-@click.pass_obj
-def cli(app: App, *, no_progress: bool) -> None:
+@click.option(
+    "--no-progress",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _parameter, value: setattr(context.obj, "show_progress", not value),
+    help="No progress bars.",
+)
+def cli() -> None:
     """Install bootable container images with composefs-native storage.
 
     \b
     Example:
       cfs install to-disk --source-imgref oci:./debian:latest disk.img
     """
-    app.show_progress = not no_progress
 
 
 class Interrupted(KeyboardInterrupt):

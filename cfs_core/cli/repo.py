@@ -66,7 +66,7 @@ def fsck(app: App, repo_path: Path | None, disk: Path | None, output: str) -> in
     """
     if disk is not None and repo_path is not None:
         msg = "--disk and --repo contradict each other"
-        raise UsageError(msg)
+        raise UsageError(msg, hint="--disk checks the repository on a disk, --repo one of this host")
     problems: list[Problem] = []
     if disk is not None:
         from cfs_core.examine.disk import check_disk

@@ -110,7 +110,7 @@ def write_project(kind: str, name: str, directory: Path | None = None) -> Path:
             raise
     except OSError as error:
         msg = f"{target} cannot be written: {error.strerror}"
-        raise UsageError(msg) from error
+        raise UsageError(msg, hint="name a directory that can be written to") from error
     return target
 
 

@@ -103,6 +103,28 @@ KEYS: Final[tuple[Key, ...]] = (
         image=True,
         most=86_400,
     ),
+    Key("deployments.keep", Kind.NUMBER, 2, "deployments that an upgrade leaves in the boot menu", least=2, most=64),
+    Key(
+        "boot.tries",
+        Kind.NUMBER,
+        3,
+        "boots that a new deployment gets to come up before the loader goes back; 0: it is not counted",
+        most=9,
+    ),
+    Key(
+        "loader.update",
+        Kind.CHOICE,
+        "auto",
+        "whether upgrades bring the loader of the image to the boot volumes",
+        choices=("auto", "never"),
+    ),
+    Key(
+        "upgrade.etc-conflicts",
+        Kind.CHOICE,
+        "fail",
+        "who wins where /etc cannot be merged",
+        choices=("fail", "local", "image"),
+    ),
     Key(
         "image.contradictions",
         Kind.CHOICE,

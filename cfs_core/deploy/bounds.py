@@ -88,6 +88,18 @@ class Bounds:
                 raise self.owner.fault(msg, facts=cause.facts) from cause
         return tuple(done)
 
+    def check(self, actions: Sequence[Action]) -> None:
+        """Look whether *actions*, meant for a machine that runs, are inside; there firmware variables are its own.
+
+        Raises:
+            PluginError: one is outside; the message names the plugin.
+        """
+        for action in actions:
+            problem = None if isinstance(action, SetEfiVariable) else self._problem(action)
+            if problem:
+                msg = f"the {self.provider} of {self.owner} {problem}"
+                raise self.owner.fault(msg)
+
     def _problem(self, action: Action) -> str | None:
         if isinstance(action, SetEfiVariable):
             return f"sets the firmware variable {action.name} of the machine that makes the disk"

@@ -79,6 +79,8 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
     made: Bootloader = services.make(families.BOOTLOADERS, loader.value, settings=image.settings, seed=request.seed)
     provider = loaders.get(loader.value)
     own = preflight.stamped(made.check(facts), loaders.owner(loader.value))
+    if request.loader_is_there:
+        own = preflight.without_loader(own)
     told = {finding.code for finding in own}
     own += [finding for finding in check_firmware(provider, facts.firmware) if finding.code not in told]
     own += judge_artifacts(artifacts, architecture, provider, facts.firmware)

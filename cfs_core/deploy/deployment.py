@@ -71,6 +71,7 @@ def plan_contents(request: DeploymentRequest, image: PreparedImage, decisions: D
         boot_digest=decisions.artifacts.boot_digest,
         manifest_digest=image.resolved.manifest.digest,
         verified=image.verified,
+        config=image.resolved.config,
         root_ssh_authorized_keys=request.root_ssh_authorized_keys,
     )
     return PlannedContents(

@@ -65,7 +65,8 @@ def judge(image: ResolvedImage, transport: Fetcher, services: Services) -> Judge
             ) from cause
         if verdict.accepted is not True:
             msg = f"policy {name} refuses {image.reference}: {verdict.reason}"
-            raise VerificationError(msg, facts=facts)
+            hint = "`cfs config show` lists what has to hold (`policy.*`), and who wants it"
+            raise VerificationError(msg, hint=hint, facts=facts)
         verified += [f"{name}: {what}" for what in verdict.verified or (verdict.reason,)]
     return JudgedImage(image=image, transport=transport, verified=tuple(verified))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cfs_core.config.settings import Rank
 from cfs_core.deploy import preflight
 from cfs_core.deploy.choose import BOOTC_NAMES, choose_firmware
-from cfs_core.errors import RefusedError
+from cfs_core.errors import BootError
 from cfs_core.image.pe import find_pe
 from cfs_core.interfaces.provider import Capability
 from cfs_core.model.boot import Firmware
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from cfs_core.target.memory import MemoryTarget
 
 
-class FirmwareError(RefusedError):
+class FirmwareError(BootError):
     """A bootloader was asked for on firmware that does not start it."""
 
     code = "boot.firmware-unsupported"
 
 
-class CapabilityError(RefusedError):
+class CapabilityError(BootError):
     """Something was asked for that the bootloader cannot do."""
 
     code = "boot.loader-unable"
@@ -81,8 +81,10 @@ def wanted_timeout(settings: Settings, provider: BootloaderProvider) -> tuple[in
     if not isinstance(asked.value, int) or Capability.TIMEOUT in provider.can:
         return (asked.value if isinstance(asked.value, int) else None), []
     message = f"{provider.name} cannot show its menu for a given time, which install.timeout of {asked.origin} asks for"
-    make = preflight.warning if asked.rank is Rank.IMAGE else preflight.error
-    return None, [make("boot.loader-unable", message, "leave install.timeout out, or choose another --bootloader")]
+    hint = "leave install.timeout out, or choose another --bootloader"
+    if asked.rank is Rank.IMAGE:
+        return None, [preflight.warning("boot.loader-unable", message, hint)]
+    return None, [preflight.error("boot.loader-unable", message, hint)]
 
 
 def check_filled(

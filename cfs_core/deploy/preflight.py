@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 EXAMINE = "examine"
+LOADER_FAULTS = frozenset({"boot.loader-missing", "boot.loader-damaged", "boot.tool-missing"})
+"""What keeps a loader from being installed keeps no machine from being upgraded that has it."""
 
 
 class PreflightError(BootError):
@@ -48,6 +50,16 @@ def refuse_errors(findings: Iterable[Finding]) -> None:
 def stamped(findings: Iterable[Finding], owner: PluginId) -> list[Finding]:
     """Return *findings* with the distribution that found them, whatever they claim."""
     return [replace(finding, origin=owner.distribution) for finding in findings]
+
+
+def without_loader(findings: Iterable[Finding]) -> list[Finding]:
+    """Return *findings* as they are where the loader is on the target already: no fault of its files is an error."""
+    return [
+        replace(finding, severity=Severity.WARNING)
+        if finding.code in LOADER_FAULTS and finding.severity is Severity.ERROR
+        else finding
+        for finding in findings
+    ]
 
 
 def error(code: str, message: str, hint: str | None = None) -> Finding:

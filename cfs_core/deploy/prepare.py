@@ -88,7 +88,8 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
         # Where no word is of this repository's hash the first one counts, and the error below names both hashes.
         seal = effective(sealed, repository.options.algorithm) or next(iter(sealed), None)
         options = _matching_options(fetched, storage, seal) if seal is not None else None
-        committed = repository.commit(tree, image, options=options, name=tag_of(request.source))
+        name = None if request.by_digest else tag_of(request.source)
+        committed = repository.commit(tree, image, options=options, name=name)
         if not fetched.own:
             _compare_identity(repository, tree, options, committed)
         done = Event(name="image.committed", facts={"image_id": committed.id, "sealed": seal is not None})

@@ -31,4 +31,10 @@ class DeploymentRequest:
     """What /boot gets as a partition of its own: BOOT, XBOOTLDR, or nothing."""
 
     repo: Path | None = None
+    loader_is_there: bool = False
+    """Whether the target has its loader: what keeps one from being installed is then told, and stops nothing."""
+
+    by_digest: bool = False
+    """Whether the repository names the image by its manifest's digest, as bootc does on a machine."""
+
     seed: str | None = None

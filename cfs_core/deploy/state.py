@@ -31,11 +31,15 @@ if TYPE_CHECKING:
     from cfs_core.model.content import Content
     from cfs_core.model.deployment import ImageId
     from cfs_core.model.digest import Digest
+    from cfs_core.model.manifest import ImageConfig
     from cfs_core.model.origin import BootFile
     from cfs_core.model.tree import Node, ObjectId, Xattrs
 
 SELINUX = b"security.selinux"
 WHY = "state of the deployment"
+_NOT_COPIED = frozenset({b"/.updated"})
+VERSION_LABEL = "org.opencontainers.image.version"
+"""Label of the image specification's annotation of that name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,9 @@ class DeploymentState:
     boot_digest: str
     manifest_digest: Digest
     verified: tuple[str, ...] = ()
+    config: ImageConfig | None = None
+    """The image's configuration: what the origin file says of version, date and architecture is from it."""
+
     root_ssh_authorized_keys: bytes | None = None
 
 
@@ -66,13 +73,9 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     yield _directory("/composefs/bootc", label_of(state.tree, b"/usr"))
     # bootc keeps images that belong to a system in /ostree/bootc/storage, whichever back end the system itself is on.
     yield MakeSymlink(location=Location(Volume.ROOT, "/ostree/bootc"), target="../composefs/bootc", why=WHY)
-    etc = lookup(state.tree, b"etc")
-    if not isinstance(etc, Directory):
-        msg = "the image has no /etc directory"
-        raise ImageError(msg, hint="create it in the image; without it no system comes up")
     # With /etc/.updated not older than /usr, ConditionNeedsUpdate= (systemd.unit(5)) does not hold, and the first boot
     # skips what brings a new /etc up to date, such as systemd-sysusers. bootc leaves it out, too.
-    yield from _copy(etc, f"{deploy}/etc", state.content, skip=frozenset({b"/.updated"}))
+    yield from _copy(etc_of(state.tree), f"{deploy}/etc", state.content, skip=_NOT_COPIED)
     if state.root_ssh_authorized_keys is not None:
         yield from _ssh_keys(f"{deploy}/etc", state.root_ssh_authorized_keys, label_of(state.tree, b"/etc"))
     # One /var for all deployments, whose data outlives each of them; "default" is what ostree calls such a state root.
@@ -84,6 +87,33 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)
 
 
+def plan_next_state(state: DeploymentState, where: Location) -> Iterator[Action]:
+    """Yield what a further deployment adds to a machine, below *where*: its own directory with /etc.
+
+    /var is on the machine and shared; the link to it is for the place that the directory will have.
+
+    Raises:
+        ImageError: the image has no /etc.
+    """
+    deploy = (where / state.image_id).path
+    yield _directory(deploy, label_of(state.tree, b"/"))
+    yield from _copy(etc_of(state.tree), f"{deploy}/etc", state.content, skip=_NOT_COPIED)
+    yield MakeSymlink(location=Location(Volume.ROOT, f"{deploy}/var"), target="../../os/default/var", why=WHY)
+
+
+def etc_of(tree: Directory) -> Directory:
+    """Return /etc of an image.
+
+    Raises:
+        ImageError: it has none.
+    """
+    etc = lookup(tree, b"etc")
+    if not isinstance(etc, Directory):
+        msg = "the image has no /etc directory"
+        raise ImageError(msg, hint="create it in the image; without it no system comes up")
+    return etc
+
+
 def plan_origin(
     state: DeploymentState, boot_files: tuple[BootFile, ...], bootloader: tuple[str, str] = ("", "")
 ) -> WriteFile:
@@ -91,6 +121,7 @@ def plan_origin(
 
     *boot_files* are what loader and menu put outside of the repository, *bootloader* its name and distribution.
     """
+    config = state.config
     origin = OriginFile(
         image=state.target_imgref,
         boot_type=state.boot_type,
@@ -100,6 +131,9 @@ def plan_origin(
         bootloader=bootloader[0] or None,
         bootloader_distribution=bootloader[1] or None,
         files=boot_files,
+        version=config.labels.get(VERSION_LABEL) if config else None,
+        created=config.created if config else None,
+        architecture=config.platform.architecture if config else None,
     )
     return WriteFile(
         location=DEPLOYMENTS / state.image_id / f"{state.image_id}.origin",

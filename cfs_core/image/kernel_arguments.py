@@ -51,10 +51,10 @@ def quote(text: str) -> str:
     """
     if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):  # noqa: PLR2004 - control characters
         msg = f"the kernel argument {text!r} contains a control character"
-        raise UsageError(msg)
+        raise UsageError(msg, hint="leave it out; no loader can write it")
     if not text.strip():
         msg = "a kernel argument is empty"
-        raise UsageError(msg)
+        raise UsageError(msg, hint="write it as --karg NAME or --karg NAME=VALUE")
     if text.count('"') % 2:
         msg = f"the kernel argument {text!r} has an odd number of double quotes"
         raise UsageError(msg, hint="the kernel has no escape for a double quote; they only come in pairs")

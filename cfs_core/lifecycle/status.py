@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.loader import unread_message
@@ -51,6 +51,9 @@ class DeploymentStatus:
 
     bootloader_distribution: str | None = None
     entries: tuple[EntryStatus, ...] = ()
+    origin: OriginFile = field(default_factory=OriginFile, repr=False)
+    boot_entry: BootEntry | None = field(default=None, repr=False)
+    """Its first entry, as the loader shows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +61,20 @@ class Status:
     """Deployments in the order of the menu, those that nothing starts last; entries of other systems.
 
     ``problems`` are inconsistencies; ``notes`` are worth knowing and right as they are.
+    What nothing starts is a note: bootc drops the oldest of three from the menu and leaves the rest of it to a
+    collection, and what is staged has no entry yet.
     """
 
     deployments: tuple[DeploymentStatus, ...]
     foreign: tuple[EntryStatus, ...]
     problems: tuple[Problem, ...]
     notes: tuple[Problem, ...] = ()
+    menus: Mapping[str, BootMenu] = field(default_factory=dict, repr=False)
+    """The menu of each loader that could be read."""
+
+    def get(self, identity: str | None) -> DeploymentStatus | None:
+        """Return the deployment with this id."""
+        return next((each for each in self.deployments if each.id == identity), None)
 
 
 def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> Status:
@@ -91,11 +102,12 @@ def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> St
                 continue
             identity = entry.deployment_id
             known = ordered.get(identity) or found.get(identity) or DeploymentStatus(id=identity)
-            ordered[identity] = replace(known, entries=(*known.entries, status))
+            first = known.boot_entry or entry
+            ordered[identity] = replace(known, entries=(*known.entries, status), boot_entry=first)
     deployments = tuple({**ordered, **{name: each for name, each in found.items() if name not in ordered}}.values())
     problems += _check(deployments, frozenset(found), menus, bootloaders)
     notes = tuple(_unstarted(deployments)) if any(menu.entries for menu in menus.values()) else ()
-    return Status(deployments=deployments, foreign=tuple(foreign), problems=tuple(problems), notes=notes)
+    return Status(deployments=deployments, foreign=tuple(foreign), problems=tuple(problems), notes=notes, menus=menus)
 
 
 def mounted_volumes(sysroot: Path, outside: Path | None = None) -> dict[Volume, Path]:
@@ -103,7 +115,7 @@ def mounted_volumes(sysroot: Path, outside: Path | None = None) -> dict[Volume, 
     roots = {Volume.ROOT: sysroot}
     bases = [base for base in (sysroot, outside) if base is not None]
     places = [base / name for base in bases for name in _ESPS]
-    esp = next((path for path in places if (path / "EFI").is_dir() or (path / "loader/loader.conf").is_file()), None)
+    esp = next((path for path in places if _is_there(path / "EFI") or _is_there(path / "loader/loader.conf")), None)
     if esp is not None:
         roots[Volume.ESP] = esp
     boot = next((base / "boot" for base in bases if (base / "boot").is_mount()), None)
@@ -111,6 +123,15 @@ def mounted_volumes(sysroot: Path, outside: Path | None = None) -> dict[Volume, 
         grub = any((boot / name).is_dir() for name in ("grub", "grub2"))
         roots[Volume.BOOT if grub else Volume.XBOOTLDR] = boot
     return roots
+
+
+def _is_there(path: Path) -> bool:
+    """Look without minding what cannot be looked at: a mount on demand while the system shuts down, say."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def _deployment(target: TargetView, name: str, problems: list[Problem]) -> DeploymentStatus:
@@ -139,6 +160,7 @@ def _deployment(target: TargetView, name: str, problems: list[Problem]) -> Deplo
         manifest_digest=origin.manifest_digest,
         layout=origin.boot_type,
         verified=origin.verified,
+        origin=origin,
         bootloader=origin.bootloader,
         bootloader_distribution=origin.bootloader_distribution,
     )

@@ -19,6 +19,7 @@ UNVERIFIED = "ostree-unverified-image:"
 BootFile = tuple[Location, str]
 """A file outside of the repository, and its SHA-256 in hex."""
 
+_FACTS = ("bootloader", "version", "created", "architecture")
 _FILE = re.compile(r"([0-9a-f]{64}) ([A-Z_]+):(/.+)\Z")
 
 
@@ -43,6 +44,15 @@ class OriginFile:
 
     files: tuple[BootFile, ...] = ()
     """Loader, menu and kernel files that were installed with it."""
+
+    version: str | None = None
+    """The image's label ``org.opencontainers.image.version``."""
+
+    created: str | None = None
+    """When the image was made, as its configuration says (RFC 3339)."""
+
+    architecture: str | None = None
+    """The image's, in OCI's names."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -74,6 +84,9 @@ class OriginFile:
                 for match in found
                 if match and match[2] in Volume.__members__
             ),
+            version=ours.get("version") or None,
+            created=ours.get("created") or None,
+            architecture=ours.get("architecture") or None,
         )
 
     def format(self) -> str:
@@ -88,10 +101,14 @@ class OriginFile:
             f"manifest_digest = {self.manifest_digest}",
         ]
         # What a policy verified may quote what somebody else signed.
-        verified = "".join(sign if sign.isprintable() else "?" for sign in "; ".join(self.verified))
+        verified = _line("; ".join(self.verified))
         ours = [f"verified = {verified}"] if verified else []
-        ours += [f"bootloader = {self.bootloader}"] if self.bootloader else []
+        ours += [f"{name} = {_line(value)}" for name in _FACTS if (value := getattr(self, name))]
         ours += [f"bootloader-distribution = {self.bootloader_distribution}"] if self.bootloader_distribution else []
         ours += [f"file.{number} = {hexes} {location}" for number, (location, hexes) in enumerate(self.files)]
         lines += ["[cfs]", *ours] if ours else []
         return "\n".join(lines) + "\n"
+
+
+def _line(text: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -101,14 +101,20 @@ class TerminalProgress(SilentProgress):
             TimeElapsedColumn(),
             # bars draw: they need the terminal itself
             console=Console(file=getattr(sys.stderr, "raw_text", sys.stderr)),
+            # rich would write what others print past the guard of terminals
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
+        self._drawn = False
         self._ids: dict[str, Any] = {}
         self._units: dict[str, str] = {}
-        self._bars.start()
 
     def start(self, task: str, *, total: int | None, unit: str = "bytes") -> None:
         """Show a bar."""
         with self._lock:
+            if not self._drawn:
+                self._drawn = True
+                self._bars.start()
             self._units[task] = unit
             if task in self._ids:
                 self._bars.reset(self._ids[task], total=total, amount="")
@@ -133,7 +139,8 @@ class TerminalProgress(SilentProgress):
 
     def close(self) -> None:
         """Give the terminal back."""
-        self._bars.stop()
+        if self._drawn:
+            self._bars.stop()
 
 
 def _amount(done: float, total: float | None, unit: str) -> str:

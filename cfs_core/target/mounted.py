@@ -12,7 +12,7 @@ import struct
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from cfs_core.errors import DiskError, DiskFullError, RefusedError
+from cfs_core.errors import DiskError, DiskFullError
 from cfs_core.model.action import (
     CopyObject,
     ExchangePaths,
@@ -31,7 +31,9 @@ from cfs_core.model.content import BytesContent
 from cfs_core.model.digest import HashAlgorithm
 from cfs_core.model.disk import Location, Volume
 from cfs_core.model.tree import SpecialKind
+from cfs_core.system.syncing import sync_filesystem
 from cfs_core.target import beneath
+from cfs_core.target.mounted_raw import RawPlaces
 from cfs_core.target.run_command import refuse_host_tools, run_command
 
 if TYPE_CHECKING:
@@ -79,12 +81,15 @@ class MountedTarget:
         commands: CommandRunner | None = None,
         scratch: Path | None = None,
         host_tools: bool = True,
+        raw: RawPlaces | None = None,
     ) -> None:
         self._roots = dict(roots)
         self._partitions = {partition.volume: partition for partition in partitions}
         self._commands = commands
         self._scratch = scratch
         self._host_tools = host_tools
+        self._raw = raw or RawPlaces()
+        self._durable = True
 
     # --- TargetView ---------------------------------------------------------------------------
 
@@ -138,13 +143,31 @@ class MountedTarget:
 
         Raises:
             DiskError: it cannot be done; `DiskFullError` for want of space. Nothing has changed then.
-            RefusedError: blocks or EFI variables, or a command where host tools are forbidden.
+            RefusedError: blocks or EFI variables where that cannot be, or a command where host tools are forbidden.
             CommandError: a command failed.
         """
         try:
             self._apply(action)
         except OSError as error:
             raise _explained(error, getattr(action, "location", action.why)) from error
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make all actions of the block durable at its end, not each by itself: for what nothing leads to yet.
+
+        Raises:
+            DiskError: what was written cannot be brought to disk.
+        """
+        self._durable = False
+        try:
+            yield
+            for root in self._roots.values():
+                try:
+                    sync_filesystem(root)
+                except OSError as error:
+                    raise _explained(error, root) from error
+        finally:
+            self._durable = True
 
     def settle(self) -> None:
         """Bring what was written to where a loader looks that replays no journal. To be called after the last action.
@@ -181,8 +204,7 @@ class MountedTarget:
             case RunCommand():
                 self._run(action)
             case WriteBlocks() | SetEfiVariable():
-                msg = f"{type(action).__name__} is not done on a mounted machine yet: {action.why}"
-                raise RefusedError(msg, hint="make a disk image instead")
+                self._raw.apply(action)
             case _:
                 msg = f"unknown action {type(action).__name__}"
                 raise DiskError(msg)
@@ -205,7 +227,7 @@ class MountedTarget:
                     raise DiskError(msg, hint="it changed while it was being read")
                 file.flush()
                 self._set_attributes(file.fileno(), attributes, location)
-                os.fsync(file.fileno())
+                self._sync(file.fileno())
             # The kernel refuses while anybody has the file open for writing (Documentation/filesystems/fsverity.rst).
             if verity is not None:
                 _enable_verity(directory, temporary, verity, location)
@@ -225,7 +247,7 @@ class MountedTarget:
                 status = os.fstat(file.fileno())
                 if stat.S_ISREG(status.st_mode) and status.st_size == len(data):
                     os.pwrite(file.fileno(), data, 0)
-                    os.fsync(file.fileno())
+                    self._sync(file.fileno())
                     return True
         return False
 
@@ -233,7 +255,7 @@ class MountedTarget:
         parts = beneath.split(location.path)
         with beneath.directory(self._root(location), parts, create=True) as directory:
             self._set_attributes(directory, attributes, location)
-            os.fsync(directory)
+            self._sync(directory)
 
     def _make(self, action: MakeSymlink | MakeHardLink | MakeSpecial) -> None:
         with self._replacing(action.location) as (directory, temporary):
@@ -259,9 +281,9 @@ class MountedTarget:
             # One rename makes all of it disappear at once; what a crash leaves has a name nobody looks for.
             temporary = _temporary_name()
             os.rename(name, temporary, src_dir_fd=directory, dst_dir_fd=directory)
-            os.fsync(directory)
+            self._sync(directory)
             beneath.remove_tree(directory, temporary)
-            os.fsync(directory)
+            self._sync(directory)
 
     def _run(self, action: RunCommand) -> None:
         if not self._host_tools:
@@ -287,7 +309,7 @@ class MountedTarget:
                 with suppress(OSError):
                     os.unlink(temporary, dir_fd=directory)
                 raise
-            os.fsync(directory)
+            self._sync(directory)
 
     @contextmanager
     def _both(self, first: Location, second: Location) -> Iterator[tuple[tuple[int, str], tuple[int, str]]]:
@@ -297,8 +319,8 @@ class MountedTarget:
         ):
             yield one, other
             # The new place first: after a loss of power between the two, the file has both names and not none.
-            os.fsync(other[0])
-            os.fsync(one[0])
+            self._sync(other[0])
+            self._sync(one[0])
 
     def _set_attributes(self, place: int | str, attributes: Attributes, location: Location) -> None:
         partition = self._partitions.get(location.volume)
@@ -308,6 +330,10 @@ class MountedTarget:
         except OSError as error:
             if not (has_none and error.errno in _NO_METADATA):
                 raise
+
+    def _sync(self, descriptor: int) -> None:
+        if self._durable:
+            os.fsync(descriptor)
 
     def _root(self, location: Location) -> Path:
         root = self._roots.get(location.volume)

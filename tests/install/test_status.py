@@ -66,7 +66,7 @@ def test_plan_and_result_say_what_was_verified(cfs, source, image, tmp_path, ver
 
 
 def test_a_disk_image(cfs, disk, source, image, verified):
-    found = json.loads(cfs.ok("status", disk, "--format", "json").stdout)
+    found = json.loads(cfs.ok("status", disk, "--format", "json").stdout)["cfs"]
     (deployment,) = found["deployments"]
     (entry,) = deployment.pop("entries")
     assert deployment == {
@@ -77,6 +77,9 @@ def test_a_disk_image(cfs, disk, source, image, verified):
         "verified": verified,
         "bootloader": "systemd-boot",
         "bootloader_distribution": "cfs-systemd-boot",
+        "pinned": False,
+        "failed": None,
+        "live": True,
     }
     shown = {key: entry[key] for key in ("loader", "kind", "position", "default", "once", "tries_left")}
     assert shown == {
@@ -93,7 +96,7 @@ def test_a_unified_kernel_image(cfs, image, source, tmp_path):
     identity = cfs.ok("image", "digest", source, "--bootable").stdout.strip()
     sealed = bootable.layout(tmp_path / "uki", good=bootable.with_uki(image, f"composefs={identity}")) + ":good"
     assert cfs.install(sealed, tmp_path / "uki.img").returncode == 0
-    (deployment,) = json.loads(cfs.ok("status", tmp_path / "uki.img", "--format", "json").stdout)["deployments"]
+    (deployment,) = json.loads(cfs.ok("status", tmp_path / "uki.img", "--format", "json").stdout)["cfs"]["deployments"]
     assert (deployment["id"], deployment["layout"]) == (identity, "uki")
     assert [entry["kind"] for entry in deployment["entries"]] == ["uki"]
     assert deployment["verified"] == []
@@ -122,13 +125,13 @@ def _extract(view, location, to):
 
 def status(cfs, sysroot):
     done = cfs("status", "--sysroot", sysroot, "--format", "json")
-    found = json.loads(done.stdout)
+    found = json.loads(done.stdout)["cfs"]
     assert done.returncode == (12 if found["problems"] else 0)
     return found
 
 
 def test_a_sysroot_says_the_same(cfs, disk, sysroot):
-    assert status(cfs, sysroot) == json.loads(cfs.ok("status", disk, "--format", "json").stdout)
+    assert status(cfs, sysroot) == json.loads(cfs.ok("status", disk, "--format", "json").stdout)["cfs"]
 
 
 def test_tries_left_and_foreign_entries(cfs, sysroot):

@@ -58,7 +58,7 @@ def test_without_a_default_it_is_the_first():
     assert [each.entries[0].default for each in found.deployments] == [True, False]
 
 
-def test_deployments_that_nothing_starts_come_last_and_are_pointed_out():
+def test_deployments_that_nothing_starts_come_last_and_are_no_problem():
     found = read_status(target(A, B, C), {"x": Loader(BootMenu(entries=(entry(C),)))})
     assert [each.id for each in found.deployments] == [C, A, B]
     assert [note.where for note in found.notes] == [A[:16], B[:16]]

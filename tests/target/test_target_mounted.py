@@ -29,6 +29,7 @@ from cfs_core.system.command import HostCommands
 from cfs_core.target.execute import apply
 from cfs_core.target.memory import MemoryTarget
 from cfs_core.target.mounted import MountedTarget
+from cfs_core.target.mounted_raw import RawPlaces
 
 OWN = {"uid": os.geteuid(), "gid": os.getegid()}
 
@@ -175,13 +176,34 @@ def test_failures_are_disk_errors_and_leave_no_litter(target, root, action, mess
     assert names(root) == ["d", "d/e", "f"]
 
 
-def test_what_is_not_done_yet_is_refused(target):
-    for action in (
-        WriteBlocks(why="boot code", location=at("/", Volume.DISK), offset=0, data=b""),
-        SetEfiVariable(why="boot order", name="BootOrder", guid="g", data=b""),
-    ):
-        with pytest.raises(RefusedError, match=action.why):
-            target.apply(action)
+def test_blocks_and_firmware_variables_go_where_they_were_told(root, tmp_path):
+    blocks = WriteBlocks(why="boot code", location=at("/", Volume.DISK), offset=3, data=b"code")
+    variable = SetEfiVariable(why="boot order", name="BootOrder", guid="g", data=b"\1\0")
+    plain = MountedTarget({Volume.ROOT: root})
+    for action in (blocks, variable):
+        with pytest.raises(RefusedError):
+            plain.apply(action)
+    (tmp_path / "disk").write_bytes(bytes(10))
+    (tmp_path / "efivars").mkdir()
+    raw = RawPlaces({Volume.DISK: tmp_path / "disk"}, tmp_path / "efivars")
+    told = MountedTarget({Volume.ROOT: root}, raw=raw)
+    told.apply(blocks)
+    assert (tmp_path / "disk").read_bytes() == b"\0\0\0code\0\0\0"
+    told.apply(variable)
+    assert (tmp_path / "efivars/BootOrder-g").read_bytes() == b"\7\0\0\0\1\0"
+
+
+def test_together_they_are_durable_at_the_end(root, target, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr("cfs_core.target.mounted.sync_filesystem", synced.append)
+    with target.together():
+        target.apply(write("/a", b"x"))
+        target.apply(MakeSymlink(why="t", location=at("/l"), target="a", attributes=Attributes(**OWN)))
+        assert synced == []
+    assert synced == [root]
+    target.apply(write("/b", b"x"))
+    assert len(synced) > 1
 
 
 def test_commands_write_files(target):

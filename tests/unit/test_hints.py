@@ -13,6 +13,7 @@ import pytest
 from cfs_core.cli.app import App
 from cfs_core.cli.main import cli
 from cfs_core.config.keys import BY_NAME, Kind
+from cfs_core.errors import CfsError
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -163,3 +164,31 @@ def test_every_limit_that_is_a_setting_is_named_by_an_error():
     limits = {name for name in BY_NAME if name.startswith("limits.")}
     assert {name for name in limits if name not in named and f'"{name}"' not in sources} == set()
     assert not any(BY_NAME[name].image for name in limits)
+
+
+OWN = {"UsageError", "RefusedError", "PluginError", "BootError", "StateError", "HostError"}
+"""Classes whose errors each need an action of their own; the others have one for the whole class."""
+
+
+def test_errors_that_somebody_can_act_on_say_how():
+    lacking, counted = [], 0
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in OWN:
+                counted += 1
+                if not any(keyword.arg == "hint" for keyword in node.keywords):
+                    lacking.append(f"{path}:{node.lineno}")
+    assert counted > 100
+    assert lacking == []
+
+
+def test_every_other_class_has_advice():
+    def every(kind):
+        yield kind
+        for child in kind.__subclasses__():
+            yield from every(child)
+
+    for kind in every(CfsError):
+        if kind.__module__.startswith("cfs_") and kind.__name__ not in OWN | {"CfsError"}:
+            own = any(base.__name__ in OWN for base in kind.__mro__)
+            assert kind.advice or own, kind

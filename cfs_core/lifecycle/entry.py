@@ -1,0 +1,87 @@
+"""The boot entry of a deployment that comes to a machine that runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cfs_core.deploy.deployment import plan_entry
+from cfs_core.deploy.preflight import error
+from cfs_core.deploy.request import DeploymentRequest
+from cfs_core.image.kernel_arguments import image_arguments
+from cfs_core.lifecycle.arguments import next_arguments
+from cfs_core.model.boot import BootEntry, EntryKind
+from cfs_core.model.disk import Partition, Volume
+
+if TYPE_CHECKING:
+    from cfs_core.deploy.decide import Decisions
+    from cfs_core.deploy.prepare import PreparedImage
+    from cfs_core.lifecycle.session import Session
+    from cfs_core.lifecycle.stored import StoredDeployment
+    from cfs_core.model.boot import BootArtifacts, KernelArgument
+    from cfs_core.model.plan import Finding
+
+_UNKNOWN_ROOT = Partition(number=0, volume=Volume.ROOT, start=0, size=0, type_guid="", uuid="", name="")
+
+
+def new_entry(
+    session: Session, image: PreparedImage, decisions: Decisions, old: StoredDeployment
+) -> tuple[BootEntry, tuple[Finding, ...]]:
+    """Return the entry, and what is odd about its arguments.
+
+    Arguments of a unified kernel image are sealed in it; others are those of what runs, with what both images ask for
+    exchanged.
+    """
+    artifacts = decisions.artifacts
+    if artifacts.kind is EntryKind.UKI:
+        request = DeploymentRequest(source=str(image.resolved.reference))
+        root = session.target.partition(Volume.ROOT) or _UNKNOWN_ROOT
+        planned = plan_entry(request, image, decisions, root)
+        return planned.entry, planned.findings
+    needed = [*image.repository.kernel_arguments(image.committed, verity=decisions.verity), *decisions.arguments]
+    asked = image_arguments(image.merged, image.resolved.config.labels, decisions.facts.architecture)
+    arguments = next_arguments(
+        running_arguments(session),
+        old_image=old.kernel_arguments(decisions.facts.architecture),
+        new_image=[argument.text for argument in asked],
+        needed=_texts(needed),
+    )
+    return entry_of(image.committed.id, artifacts, arguments), tuple(_length(arguments))
+
+
+def entry_of(identity: str, artifacts: BootArtifacts, arguments: tuple[str, ...]) -> BootEntry:
+    """Return the entry of deployment *identity*, named as its os-release names it."""
+    release = dict(artifacts.os_release)
+    return BootEntry(
+        deployment_id=identity,
+        kind=artifacts.kind,
+        title=release.get("PRETTY_NAME") or release.get("NAME") or release.get("ID") or identity,
+        version=release.get("VERSION_ID") or release.get("VERSION") or identity,
+        os_id=release.get("ID") or "bootc",
+        arguments=() if artifacts.kind is EntryKind.UKI else arguments,
+        artifacts=artifacts,
+    )
+
+
+def running_arguments(session: Session) -> tuple[str, ...]:
+    """Return the arguments of what runs, as its entry has them: a loader adds some of its own to the command line."""
+    booted = session.machine.booted
+    entry = booted.boot_entry if booted is not None else None
+    if entry is not None and entry.kind is EntryKind.BLS:
+        return entry.arguments
+    return tuple(word for word in session.machine.running.arguments if not word.startswith("initrd="))
+
+
+def _texts(arguments: list[KernelArgument]) -> tuple[str, ...]:
+    return tuple(argument.text for argument in arguments)
+
+
+_LIMIT = 2047
+"""COMMAND_LINE_SIZE of most kernels less its NUL."""
+
+
+def _length(arguments: tuple[str, ...]) -> list[Finding]:
+    length = len(" ".join(arguments).encode("utf-8", "surrogateescape"))
+    if length <= _LIMIT:
+        return []
+    message = f"the kernel command line has {length} bytes, kernels read {_LIMIT}"
+    return [error("boot.cmdline-too-long", message, "take some away with `cfs kargs delete`")]

@@ -1,0 +1,1 @@
+"""The part of cfs that is in an image: units of systemd."""
