@@ -92,7 +92,7 @@ class UkiAddon:
 class BootArtifacts:
     """What an image offers to boot from. For BLS ``kernel`` and ``initrd``, for UKI ``uki``.
 
-    ``boot_digest`` is the hex SHA-256 over kernel bytes then initrd bytes (for a UKI its .linux and .initrd
+    ``boot_digest`` is the hex SHA-256 over kernel bytes then the bytes of all initrds (for a UKI its .linux and .initrd
     sections); two deployments with the same one can share kernel files (formats F.1). ``sealed_arguments`` are the
     words of the UKI's .cmdline.
     """
@@ -102,6 +102,9 @@ class BootArtifacts:
     boot_digest: str
     kernel: Content | None = None
     initrd: Content | None = None
+    extra_initrds: tuple[Content, ...] = ()
+    """What the kernel unpacks over the image's own initrd, in this order; not part of the image."""
+
     uki: Content | None = None
     uki_name: str | None = None
     addons: tuple[UkiAddon, ...] = ()
@@ -119,9 +122,14 @@ class BootArtifacts:
     """The CPU that the kernel is for, by its own header; None where it does not tell."""
 
     @property
+    def initrds(self) -> tuple[Content, ...]:
+        """The image's initrd, if it has one, and those that are unpacked over it."""
+        return (*([] if self.initrd is None else [self.initrd]), *self.extra_initrds)
+
+    @property
     def contents(self) -> tuple[Content, ...]:
-        """All files that one deployment needs on a boot volume: kernel and initrd, or UKI and addons."""
-        files = (self.kernel, self.initrd, self.uki, *(addon.content for addon in self.addons))
+        """All files that one deployment needs on a boot volume: kernel and initrds, or UKI and addons."""
+        files = (self.kernel, *self.initrds, self.uki, *(addon.content for addon in self.addons))
         return tuple(content for content in files if content is not None)
 
     def release(self, key: str) -> str | None:
