@@ -128,7 +128,7 @@ def _opened(path: str, file: BinaryIO) -> AbstractContextManager[Any]:
 def _decompressed(path: str, data: bytes) -> bytes:
     try:
         with _opened(path, io.BytesIO(data)) as file:
-            plain = file.read(MODULE_LIMIT + 1)
+            plain: bytes = file.read(MODULE_LIMIT + 1)
     except (lzma.LZMAError, OSError, EOFError, RuntimeError) as error:
         message = f"{path} of the image is damaged: {error}"
         raise ImageError(message, hint="install the kernel's package in the image again") from error

@@ -50,7 +50,7 @@ def compress(data: bytes, readable: AbstractSet[str]) -> bytes:
     if kind == "zstd":
         import zstandard
 
-        return zstandard.ZstdCompressor(level=19).compress(data)
+        return zstandard.ZstdCompressor(level=9).compress(data)
     if kind == "xz":
         # of the checks the kernel knows this one only (lib/xz/xz_private.h)
         return lzma.compress(data, check=lzma.CHECK_CRC32, preset=9)
