@@ -5,50 +5,24 @@ from __future__ import annotations
 import re
 import tomllib
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import Initramfs, InitramfsVerdict
-from cfs_initramfs.cpio import read_initramfs
+from cfs_initramfs.contents import CONFIG, read_contents
 from cfs_initramfs.handlers import CFS, HANDLERS
-from cfs_initramfs.kinds import KEPT
-from cfs_initramfs.programs import INIT, Programs
+from cfs_initramfs.programs import INIT
 from cfs_initramfs.segments import UnknownCompressionError
 from cfs_initramfs.supplement import CannotAddError, Lack, make_addition, refuse_addition
 from cfs_initramfs.uki import initrd_section
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from cfs_core.plugin import BootArtifacts, InitramfsAddition, TreeReader
-    from cfs_initramfs.cpio import CpioFile
+    from cfs_initramfs.contents import Contents
     from cfs_initramfs.handlers import Handler
 
 STORAGE = "composefs"
-CONFIG = "usr/lib/composefs/setup-root-conf.toml"
 MODULES = {"erofs": "kernel/fs/erofs/erofs.ko", "overlay": "kernel/fs/overlayfs/overlay.ko"}
-MODULE_PATH = re.compile(r"(?:usr/)?lib/modules/([^/]+)/(.*\.ko)(?:\.(?:xz|zst|gz))?")
-ADDED_MODULE = re.compile(r"usr/lib/cfs/modules/([^/]+)\.ko")
 MOUNTS = frozenset({"none", "root", "bind", "overlay", "transient", "volatile"})
-
-
-@dataclass(slots=True)
-class Contents:
-    """What matters of an initramfs. ``modules`` are (kernel version, path below it), without compression suffixes.
-
-    ``added`` are the names of modules that our early boot loads by itself, ``kept`` files that it writes again.
-    """
-
-    handlers: dict[str, bytes] = field(default_factory=dict)
-    hooks: set[str] = field(default_factory=set)
-    added: set[str] = field(default_factory=set)
-    modules: set[tuple[str, str]] = field(default_factory=set)
-    versions: set[str] = field(default_factory=set)
-    kept: dict[str, bytes] = field(default_factory=dict)
-    config: bytes | None = None
-    programs: Programs = field(default_factory=Programs)
-    compressions: set[str] = field(default_factory=set)
 
 
 class EarlyBoot(Initramfs):
@@ -82,7 +56,10 @@ class EarlyBoot(Initramfs):
         """
         if storage_format != STORAGE:
             return None
-        contents = _read(artifacts)
+        try:
+            contents = _read(artifacts)
+        except UnknownCompressionError as error:
+            return InitramfsVerdict(supported=False, reason=error.message, hint=error.hint)
         if contents is None:
             return InitramfsVerdict(supported=False, reason="there is no initramfs to add it to")
         verdict = _verdict(contents, artifacts, image)
@@ -120,44 +97,6 @@ def _read(artifacts: BootArtifacts) -> Contents | None:
             section = initrd_section(artifacts.uki, stack.enter_context(artifacts.uki.open()))
             files = [] if section is None else [section]
         return read_contents(*files) if files else None
-
-
-def read_contents(*files: BinaryIO) -> Contents:
-    """Read the initramfs that is unpacked from *files*, one over the other.
-
-    Raises:
-        ImageError: it is damaged, beyond a limit, or cannot be read here.
-    """
-    contents = Contents()
-    for entry in chain.from_iterable(read_initramfs(file, _is_kept) for file in files):
-        contents.programs.add(entry)
-        if entry.compression is not None:
-            contents.compressions.add(entry.compression)
-        module, added = MODULE_PATH.fullmatch(entry.name), ADDED_MODULE.fullmatch(entry.name)
-        if module:
-            contents.modules.add((module.group(1), module.group(2)))
-            contents.versions.add(module.group(1))
-        elif added:
-            contents.added.add(added.group(1))
-        elif entry.name == CONFIG:
-            contents.config = entry.data
-        elif entry.name in KEPT:
-            contents.kept[entry.name] = entry.data or b""
-        else:
-            _note_handlers(entry, contents)
-    return contents
-
-
-def _note_handlers(entry: CpioFile, contents: Contents) -> None:
-    for handler in HANDLERS:
-        if handler.program.fullmatch(entry.name):
-            contents.handlers[handler.name] = entry.data or b""
-        elif any(hook.fullmatch(entry.name) for hook in handler.hooks):
-            contents.hooks.add(handler.name)
-
-
-def _is_kept(name: str) -> bool:
-    return name == CONFIG or name in KEPT or CFS.program.fullmatch(name) is not None
 
 
 def _problem(

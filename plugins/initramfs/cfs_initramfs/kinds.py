@@ -6,21 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cfs_initramfs.contents import MKINITCPIO_CONFIG, ORDERS
 from cfs_initramfs.pack import Packed
 from cfs_initramfs.place import packaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cfs_initramfs.examine import Contents
+    from cfs_initramfs.contents import Contents
 
 SYSTEMD_UNIT = re.compile(r"((?:usr/lib|lib|etc)/systemd/system)/initrd-root-fs\.target")
 DRACUT_HOOK = re.compile(r"((?:var/|usr/)?lib/dracut/hooks)/.+")
-ORDERS = ("scripts/init-top/ORDER", "scripts/local-bottom/ORDER")
-MKINITCPIO_CONFIG = "config"
-KEPT = frozenset({*ORDERS, MKINITCPIO_CONFIG})
-"""Files whose content must be known, because they are written again with one more line."""
-
 _PARAMETERS = "[ -e /conf/param.conf ] && . /conf/param.conf\n"
 
 

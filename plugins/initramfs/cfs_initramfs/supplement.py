@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from cfs_core.plugin import BootArtifacts, TreeReader
-    from cfs_initramfs.examine import Contents
+    from cfs_initramfs.contents import Contents
     from cfs_initramfs.kinds import Kind
 
 SHELL = "bin/sh"

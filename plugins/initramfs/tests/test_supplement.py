@@ -226,6 +226,7 @@ REFUSED = {
     "compressed as the kernel cannot read": (
         gzip.compress(cpio(SYSTEMD)), {f"{FOLDER}/config": "CONFIG_RD_XZ=y\n"}, "compressed with gzip"
     ),
+    "compressed with lzo": (b"\x89LZO" + bytes(99), {}, "compressed with lzo, which cannot be read here"),
     "booster": ({"init": program(), "etc/booster.init.yaml": "x"}, {}, "by booster"),
     "Alpine's mkinitfs": ({**COMMON, "init": "#!/bin/sh\n", "sbin/nlplug-findfs": "x"}, {}, "by Alpine's mkinitfs"),
     "another kind": ({**COMMON, "init": "#!/bin/sh\n"}, {}, "by none of dracut, mkinitcpio and initramfs-tools"),
