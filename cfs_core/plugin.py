@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
     from cfs_core.interfaces.fetcher import CONFIG_LIMIT, MANIFEST_MEDIA_TYPES, Fetcher
     from cfs_core.interfaces.filesystem import Filesystem
-    from cfs_core.interfaces.initramfs import Initramfs, InitramfsVerdict
+    from cfs_core.interfaces.initramfs import Initramfs, InitramfsAddition, InitramfsVerdict
     from cfs_core.interfaces.layout import DiskLayout, LayoutRequest
     from cfs_core.interfaces.policy import Policy, PolicyVerdict
     from cfs_core.interfaces.provider import (
@@ -215,6 +215,7 @@ _HOMES: Final = {
     "ImageReference": "cfs_core.model.reference:ImageReference",
     "ImageWriter": "cfs_core.interfaces.transport:ImageWriter",
     "Initramfs": "cfs_core.interfaces.initramfs:Initramfs",
+    "InitramfsAddition": "cfs_core.interfaces.initramfs:InitramfsAddition",
     "InitramfsProvider": "cfs_core.interfaces.provider:InitramfsProvider",
     "InitramfsVerdict": "cfs_core.interfaces.initramfs:InitramfsVerdict",
     "InstallPlan": "cfs_core.model.plan:InstallPlan",
@@ -392,6 +393,7 @@ __all__ = [
     "ImageReference",
     "ImageWriter",
     "Initramfs",
+    "InitramfsAddition",
     "InitramfsProvider",
     "InitramfsVerdict",
     "InstallPlan",

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 KERNEL = "vmlinuz"
 INITRD = "initrd"
 _EXTRA = ".extra.d"
+_INITRDS = re.compile(f"{INITRD}(?:-[1-9][0-9]?)?")
+
+
+def initrd_name(number: int) -> str:
+    """Return what the file of an entry's initrd is called: ``initrd`` for the first (0), then ``initrd-2``."""
+    return INITRD if number == 0 else f"{INITRD}-{number + 1}"
 
 
 class BootFiles:
@@ -43,7 +49,7 @@ class BootFiles:
         self.actions: list[Action] = []
 
     def place(self, entry: BootEntry) -> tuple[Location, ...]:
-        """Plan the files of *entry* and return where they will be: kernel and initrd, or the UKI.
+        """Plan the files of *entry* and return where they will be: kernel and initrds, or the UKI.
 
         Raises:
             BootError: the entry's artifacts are not of its kind.
@@ -63,9 +69,13 @@ class BootFiles:
         name = self._shared(artifacts) or self._free_name(entry.deployment_id, artifacts)
         directory = self._kernels / name
         wanted = [(directory / KERNEL, artifacts.kernel)]
-        if artifacts.initrd is not None:
-            wanted.append((directory / INITRD, artifacts.initrd))
+        wanted += [(directory / initrd_name(at), content) for at, content in enumerate(artifacts.initrds)]
         if self._digest(name) != artifacts.boot_digest:
+            self.actions += [
+                RemovePath(location=directory / file, why="initrd of an install that was not finished")
+                for file in self._initrds(name)
+                if directory / file not in {location for location, _ in wanted}
+            ]
             for location, content in wanted:
                 self._copy(location, content, f"boot file of {entry.title}")
             self._planned[name] = artifacts.boot_digest
@@ -110,9 +120,14 @@ class BootFiles:
             return None
         if self._digests[name] is None:
             directory = self._kernels / name
-            data = [read_file(self._target, directory / file) for file in (KERNEL, INITRD)]
+            data = [read_file(self._target, directory / file) for file in (KERNEL, *self._initrds(name))]
             self._digests[name] = hashlib.sha256(b"".join(part or b"" for part in data)).hexdigest()
         return self._digests[name]
+
+    def _initrds(self, name: str) -> list[str]:
+        """Return the initrds of a directory in the order in which they are unpacked."""
+        found = [file for file in list_names(self._target, self._kernels / name) if _INITRDS.fullmatch(file)]
+        return sorted(found, key=lambda file: (len(file), file))
 
     def _copy_unless_equal(self, location: Location, content: Content, why: str) -> None:
         if read_file(self._target, location) != read_all(content):

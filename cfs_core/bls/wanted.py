@@ -77,7 +77,7 @@ def refuse_added_arguments(entry: BootEntry, current: Sequence[str] = ()) -> Non
 def new_entry_text(
     entry: BootEntry, paths: Sequence[str], *, options_of: Callable[[BootEntry], str], uki_key: str = "uki"
 ) -> bytes:
-    """Return the entry file of a new *entry*, whose boot files the loader calls *paths*: kernel and initrd, or the UKI.
+    """Return the entry file of a new *entry*, whose boot files the loader calls *paths*: kernel and initrds, or UKI.
 
     *options_of* writes its arguments as the loader reads them; *uki_key* is the key by which it starts a UKI.
 

@@ -33,6 +33,11 @@ FORMATS = ("text", "json", "junit", "sarif")
 @click.option(
     "--filesystem", "filesystems", multiple=True, metavar="NAME", help="Judge with this root filesystem (repeatable)."
 )
+@click.option(
+    "--early-boot",
+    type=click.Choice(["auto", "never", "always"]),
+    help="Add early boot to the image's initramfs (default: where it has none).",
+)
 @click.option("--karg", "kargs", multiple=True, metavar="ARG", help="Add a kernel argument (repeatable).")
 @click.option(
     "--karg-delete", "karg_deletes", multiple=True, metavar="ARG", help="Take out KEY or KEY=VALUE (repeatable)."
@@ -78,4 +83,5 @@ def _choices(options: dict[str, Any]) -> Iterator[dict[str, object]]:
     """Yield every combination of what was asked for, as settings."""
     names = ("bootloader", "firmware", "filesystem")
     for values in product(*(options[f"{name}s"] or (None,) for name in names)):
-        yield {f"install.{name}": value for name, value in zip(names, values, strict=True)}
+        combined = {f"install.{name}": value for name, value in zip(names, values, strict=True)}
+        yield {**combined, "install.early-boot": options["early_boot"]}

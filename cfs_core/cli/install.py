@@ -79,6 +79,11 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
     metavar="DIR",
     help="Let systemd-boot enrol the Secure Boot keys of DIR, which `cfs secureboot keys` made.",
 )
+@click.option(
+    "--early-boot",
+    type=click.Choice(["auto", "never", "always"]),
+    help="Add early boot to the image's initramfs (default: where it has none).",
+)
 @click.option("--composefs-native", is_flag=True, help="Keep the system in composefs storage, sealed or not.")
 @click.option("--separate-boot", is_flag=True, help="Give /boot a partition of its own.")
 @click.option("--xbootldr", is_flag=True, help="Give boot files an extended boot loader partition (XBOOTLDR).")
@@ -206,7 +211,7 @@ def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
 
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     """Return the options that are settings, by the settings' names."""
-    names = ("bootloader", "filesystem", "firmware", "root_size", "esp_size")
+    names = ("bootloader", "filesystem", "firmware", "root_size", "esp_size", "early_boot")
     given: dict[str, object] = {f"install.{name.replace('_', '-')}": options[name] for name in names}
     given["install.storage"] = "composefs" if options["composefs_native"] else None
     keys = options["secure_boot_enroll"]

@@ -92,6 +92,13 @@ KEYS: Final[tuple[Key, ...]] = (
         image=True,
         choices=("uefi", "bios", "both", "u-boot"),
     ),
+    Key(
+        "install.early-boot",
+        Kind.CHOICE,
+        "auto",
+        "whether early boot is added to the image's initramfs: where it has none, never, or in any case",
+        choices=("auto", "never", "always"),
+    ),
     Key("install.hash", Kind.CHOICE, "sha512", "fs-verity hash of new repositories", choices=("sha256", "sha512")),
     Key("install.erofs", Kind.CHOICE, "v1", "EROFS layout of new repositories", choices=("v0", "v1", "v2")),
     Key("install.host-tools", Kind.FLAG, default=True, summary="whether plans may run tools of this host"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy import preflight
@@ -15,6 +15,7 @@ from cfs_core.deploy.choose import (
     choose_filesystem,
     choose_firmware,
 )
+from cfs_core.deploy.early_boot import EarlyBootQuestion, SettledEarlyBoot, settle_early_boot
 from cfs_core.deploy.loader import check_firmware, wanted_timeout
 from cfs_core.interfaces.bootloader import BootFacts
 from cfs_core.model.boot import Firmware, KernelArgument
@@ -85,7 +86,8 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
     own += [finding for finding in check_firmware(provider, facts.firmware) if finding.code not in told]
     own += judge_artifacts(artifacts, architecture, provider, facts.firmware)
     timeout, unable = wanted_timeout(image.settings, provider)
-    arguments, findings = _early_boot(own, artifacts, image, services)
+    early = _early_boot(own, facts, artifacts, image, services)
+    facts, findings = replace(facts, artifacts=early.artifacts), list(early.findings)
     verity = known.get(filesystem.value).verity
     if not verity and services.host.collect(families.STORAGE).get(image.storage_choice.value).needs_verity:
         findings.append(_no_verity(filesystem.value, image))
@@ -94,39 +96,41 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
     return Decisions(
         facts=facts,
         timeout_seconds=timeout,
-        artifacts=artifacts,
+        artifacts=early.artifacts,
         bootloader=made,
         bootloader_choice=loader,
         bootloader_owner=loaders.owner(loader.value),
         filesystem_choice=filesystem,
         verity=verity,
-        arguments=(*arguments, *(argument for _, argument in contributed)),
+        arguments=(*early.arguments, *(argument for _, argument in contributed)),
         findings=tuple(findings),
     )
 
 
 def _early_boot(
-    findings: list[Finding], artifacts: BootArtifacts, image: PreparedImage, services: Services
-) -> tuple[list[KernelArgument], list[Finding]]:
-    """Add what the initramfs is to the *findings* about loader and kernel; return the arguments that early boot needs.
+    findings: list[Finding], facts: BootFacts, artifacts: BootArtifacts, image: PreparedImage, services: Services
+) -> SettledEarlyBoot:
+    """Settle who mounts the root; the result has the *findings* about loader and kernel too.
 
     Raises:
         PreflightError: the loader cannot start this image: nothing that it would plan means anything then.
     """
     unplannable = any(finding.severity is Severity.ERROR for finding in findings)
     findings = [*findings, *judge_choice(image.artifacts, image.merged)]
-    absent = list(judge_initrd_presence(artifacts, image.merged))
-    unusable = absent or [finding for finding in findings if finding.code == "boot.initrd"]
-    verdict, problems = None, absent
-    if not unusable:
-        verdict, problems = preflight.examine_initramfs(services, artifacts, image.merged, image.storage_choice.value)
-    findings += problems
+    settled = SettledEarlyBoot(artifacts=artifacts, findings=tuple(judge_initrd_presence(artifacts, image.merged)))
+    if not settled.findings and not any(finding.code == "boot.initrd" for finding in findings):
+        asked = EarlyBootQuestion(
+            artifacts=artifacts,
+            image=image.merged,
+            storage=image.storage_choice.value,
+            filesystem=facts.root_filesystem,
+            wanted=str(image.settings.value("install.early-boot")),
+        )
+        settled = settle_early_boot(asked, services)
+    settled = replace(settled, findings=(*findings, *settled.findings))
     if unplannable:
-        preflight.refuse_errors(findings)
-    if verdict is None:
-        return [], findings
-    origin = f"initramfs ({verdict.handler})"
-    return [KernelArgument(text=text, origin=origin) for text in verdict.arguments], findings
+        preflight.refuse_errors(settled.findings)
+    return settled
 
 
 def _default_firmware(offered: frozenset[Firmware]) -> frozenset[Firmware]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cfs_core.bls import split_arguments
@@ -44,6 +45,13 @@ def find_artifacts(image: TreeReader) -> tuple[BootArtifacts, ...]:
             "to /usr/lib/modules/VERSION/vmlinuz with initramfs.img beside it",
         )
     return (*_ukis(image), *_kernels(image))
+
+
+def with_initrd(artifacts: BootArtifacts, content: Content) -> BootArtifacts:
+    """Return *artifacts* of a kernel with one more initrd, which is unpacked last."""
+    extra = (*artifacts.extra_initrds, content)
+    digest = _digest(artifacts.kernel, artifacts.initrd, *extra)
+    return replace(artifacts, extra_initrds=extra, boot_digest=digest)
 
 
 def read_os_release(image: TreeReader) -> tuple[tuple[str, str], ...]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cfs_core.deploy.choose import choose_artifacts, choose_storage
 from cfs_core.deploy.deployment import plan_entry
+from cfs_core.deploy.early_boot import EarlyBootQuestion, settle_early_boot
 from cfs_core.deploy.preflight import error
 from cfs_core.deploy.request import DeploymentRequest
+from cfs_core.image.artifacts import find_artifacts
 from cfs_core.image.kernel_arguments import image_arguments
 from cfs_core.lifecycle.arguments import next_arguments
 from cfs_core.model.boot import BootEntry, EntryKind
 from cfs_core.model.disk import Partition, Volume
+from cfs_core.pluginhost import families
 
 if TYPE_CHECKING:
     from cfs_core.deploy.decide import Decisions
     from cfs_core.deploy.prepare import PreparedImage
+    from cfs_core.image.reader import ImageReader
     from cfs_core.lifecycle.session import Session
     from cfs_core.lifecycle.stored import StoredDeployment
     from cfs_core.model.boot import BootArtifacts, KernelArgument
@@ -60,6 +65,26 @@ def entry_of(identity: str, artifacts: BootArtifacts, arguments: tuple[str, ...]
         arguments=() if artifacts.kind is EntryKind.UKI else arguments,
         artifacts=artifacts,
     )
+
+
+def settled_artifacts(session: Session, merged: ImageReader) -> BootArtifacts:
+    """Return what an image boots from, with the initrd that `decide` added to it, made again from the image.
+
+    Raises:
+        ImageError: it has no kernel.
+        PluginError: nothing chooses a storage format.
+    """
+    artifacts = choose_artifacts(find_artifacts(merged), merged)
+    services, there = session.services, session.facts().root_filesystem
+    known = services.host.collect(families.FILESYSTEMS)
+    asked = EarlyBootQuestion(
+        artifacts=artifacts,
+        image=merged,
+        storage=choose_storage(services.settings, services.host.collect(families.STORAGE), {}).value,
+        filesystem=there if there in known else str(services.settings.value("install.filesystem")),
+        wanted=str(services.settings.value("install.early-boot")),
+    )
+    return settle_early_boot(asked, services).artifacts
 
 
 def running_arguments(session: Session) -> tuple[str, ...]:

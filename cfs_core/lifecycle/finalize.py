@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.choose import choose_architecture, choose_artifacts
+from cfs_core.deploy.choose import choose_architecture
 from cfs_core.errors import StateError
-from cfs_core.image.artifacts import find_artifacts
 from cfs_core.image.resolve import host_platform
 from cfs_core.lifecycle import menus
 from cfs_core.lifecycle.arguments import next_arguments
 from cfs_core.lifecycle.document import verity_optional
-from cfs_core.lifecycle.entry import entry_of, running_arguments
+from cfs_core.lifecycle.entry import entry_of, running_arguments, settled_artifacts
 from cfs_core.lifecycle.etc import MERGING, EtcPlan, plan_etc, refuse_conflicts, write_etc
 from cfs_core.lifecycle.etc_merge.rules import OnConflict
 from cfs_core.lifecycle.loader_update import LoaderUpdate, update_loader
@@ -99,7 +98,7 @@ def _planned(
     old, new = stored_status(repository, booted), stored_status(repository, staged)
     etc = plan_etc(session, old, new, session.storage(), on_conflict)
     merged = new.merged()
-    artifacts = choose_artifacts(find_artifacts(merged), merged)
+    artifacts = settled_artifacts(session, merged)
     details = read_details(session, identity)
     arguments = tuple(details["arguments"]) if "arguments" in details else _arguments(session, old, new)
     entry = entry_of(identity, artifacts, arguments)

@@ -10,7 +10,7 @@ from cfs_core.deploy.prepare import prepare
 from cfs_core.deploy.request import DeploymentRequest
 from cfs_core.errors import CfsError, StateError
 from cfs_core.lifecycle import menus
-from cfs_core.lifecycle.entry import entry_of, running_arguments
+from cfs_core.lifecycle.entry import entry_of, running_arguments, settled_artifacts
 from cfs_core.lifecycle.states import GONE, path_of, remove_tree
 from cfs_core.lifecycle.stored import stored_status
 from cfs_core.model.action import CopyObject, MakeDirectory, RemovePath, RenamePath
@@ -127,7 +127,7 @@ def _repair_boot(session: Session, problems: list[Problem]) -> list[Repaired]:
     booted = session.machine.booted
     with session.repository() as repository:
         if booted is not None and booted.boot_entry is None:
-            artifacts = stored_status(repository, booted).artifacts()
+            artifacts = settled_artifacts(session, stored_status(repository, booted).merged())
             entry = entry_of(booted.id, artifacts, running_arguments(session))
             others = session.machine.entries
             session.machine = replace(session.machine, loader=session.machine.loader or booted.origin.bootloader)

@@ -114,7 +114,7 @@ class UkiAddon:
 class BootArtifacts:
     """What an image offers to boot from. For BLS ``kernel`` and ``initrd``, for UKI ``uki``.
 
-    ``boot_digest`` is the hex SHA-256 over kernel bytes then initrd bytes (for a UKI its .linux and .initrd
+    ``boot_digest`` is the hex SHA-256 over kernel bytes then the bytes of all initrds (for a UKI its .linux and .initrd
     sections); two deployments with the same one can share kernel files (formats F.1). ``sealed_arguments`` are the
     words of the UKI's .cmdline.
     """
@@ -133,6 +133,9 @@ class BootArtifacts:
 
     initrd: Content | None = None
     """The initrd; None for a UKI, and where the image has none."""
+
+    extra_initrds: tuple[Content, ...] = ()
+    """What the kernel unpacks over the image's own initrd, in this order; not part of the image."""
 
     uki: Content | None = None
     """The UKI; None where kernel and initrd are apart."""
@@ -159,9 +162,14 @@ class BootArtifacts:
     """The CPU that the kernel is for, by its own header; None where it does not tell."""
 
     @property
+    def initrds(self) -> tuple[Content, ...]:
+        """The image's initrd, if it has one, and those that are unpacked over it."""
+        return (*([] if self.initrd is None else [self.initrd]), *self.extra_initrds)
+
+    @property
     def contents(self) -> tuple[Content, ...]:
-        """All files that one deployment needs on a boot volume: kernel and initrd, or UKI and addons."""
-        files = (self.kernel, self.initrd, self.uki, *(addon.content for addon in self.addons))
+        """All files that one deployment needs on a boot volume: kernel and initrds, or UKI and addons."""
+        files = (self.kernel, *self.initrds, self.uki, *(addon.content for addon in self.addons))
         return tuple(content for content in files if content is not None)
 
     def release(self, key: str) -> str | None:

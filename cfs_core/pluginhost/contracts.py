@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
-from cfs_core.interfaces.initramfs import InitramfsVerdict
+from cfs_core.interfaces.initramfs import InitramfsAddition, InitramfsVerdict
 from cfs_core.interfaces.policy import PolicyVerdict
 from cfs_core.interfaces.storage import Repository
 from cfs_core.interfaces.transport import ImageWriter
@@ -145,7 +145,10 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
         "reader": One(AbstractContextManager),
     },
     "Policy": {"judge": One(PolicyVerdict)},
-    "Initramfs": {"examine": One(InitramfsVerdict)},
+    "Initramfs": {
+        "examine": One(InitramfsVerdict),
+        "supplement": One((InitramfsAddition, InitramfsVerdict, types.NoneType)),
+    },
 }
 """Methods by interface, and what each returns."""
 

@@ -49,6 +49,7 @@ CODES = {
     "boot.host-tool": "A note: a program of this host makes a part of the loader.",
     "boot.init": "The system's first program is missing, cannot be executed, or its interpreter is missing.",
     "boot.initramfs": "Nothing in the initramfs can mount the root, or nothing would start it.",
+    "boot.early-boot": "A second initrd was added to the image's own, or could not be though it was asked for.",
     "boot.initramfs-unchecked": "No plugin that looks into an initramfs is installed, so nobody has.",
     "boot.initrd": "The initramfs is nothing that a kernel unpacks.",
     "boot.karg-composefs": "A kernel argument would mount another image than the one that is installed.",

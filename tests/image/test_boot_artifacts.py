@@ -10,7 +10,7 @@ import pytest
 from builders.pe import addon_bytes, pe_bytes, uki_bytes
 
 from cfs_core.errors import ImageError, LimitError
-from cfs_core.image.artifacts import find_artifacts, parse_os_release
+from cfs_core.image.artifacts import find_artifacts, parse_os_release, with_initrd
 from cfs_core.image.pe import SECTIONS_LIMIT, read_pe
 from cfs_core.image.reader import ImageReader
 from cfs_core.image.sealed import effective, parse_words, sealed_arguments, sealed_words
@@ -355,3 +355,12 @@ def test_other_programs_below_boot_are_no_ukis():
     }
     (found,) = find_artifacts(image(bls("6.12.1") | files))
     assert found.kind is EntryKind.BLS
+
+
+def test_an_added_initrd_is_one_of_the_boot_files_and_counts_in_the_digest():
+    (found,) = find_artifacts(image(bls("6.12")))
+    more = with_initrd(with_initrd(found, BytesContent(b"2")), BytesContent(b"3"))
+    assert [read_all(content) for content in more.initrds] == [b"I", b"2", b"3"]
+    assert [read_all(content) for content in more.contents] == [b"K", b"I", b"2", b"3"]
+    assert more.boot_digest == hashlib.sha256(b"KI23").hexdigest()
+    assert found.extra_initrds == ()

@@ -24,7 +24,7 @@ _ARCHITECTURES = frozenset({Architecture.AMD64})
 
 def esp_copies(artifacts: BootArtifacts, architecture: Architecture) -> tuple[int, ...]:
     """Return the bytes of each file that may have to be copied. Whether it must, only kernel arguments tell."""
-    contents = (artifacts.kernel, artifacts.initrd) if architecture in _ARCHITECTURES else ()
+    contents = (artifacts.kernel, *artifacts.initrds) if architecture in _ARCHITECTURES else ()
     return tuple(content.size for content in contents if content is not None)
 
 
@@ -49,9 +49,9 @@ class EfiKernels:
         if not self._usable or is_exact(entry.arguments) or not text.isascii():
             return None
         artifacts = entry.artifacts
-        contents = [artifacts.kernel if artifacts else None, artifacts.initrd if artifacts else None]
+        contents = [artifacts.kernel, *artifacts.initrds] if artifacts else []
         copies = []
-        for path, content in zip((linux, *initrds), [*contents, *([None] * len(initrds))], strict=False):
+        for path, content in zip((linux, *initrds), [*contents, *([None] * (1 + len(initrds)))], strict=False):
             source = self._place.entries.locate(path)
             copies.append((ESP_KERNELS.path + "/" + "/".join(source.path.split("/")[-2:]), content, source))
         uuid = filesystem_uuid(self._target, Volume.ESP)

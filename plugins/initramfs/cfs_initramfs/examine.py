@@ -5,40 +5,24 @@ from __future__ import annotations
 import re
 import tomllib
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import Initramfs, InitramfsVerdict
-from cfs_initramfs.cpio import read_initramfs
+from cfs_initramfs.contents import CONFIG, read_contents
 from cfs_initramfs.handlers import CFS, HANDLERS
-from cfs_initramfs.programs import INIT, Programs
+from cfs_initramfs.programs import INIT
 from cfs_initramfs.segments import UnknownCompressionError
+from cfs_initramfs.supplement import CannotAddError, Lack, make_addition, refuse_addition
 from cfs_initramfs.uki import initrd_section
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
-    from cfs_core.plugin import BootArtifacts, TreeReader
+    from cfs_core.plugin import BootArtifacts, InitramfsAddition, TreeReader
+    from cfs_initramfs.contents import Contents
     from cfs_initramfs.handlers import Handler
 
 STORAGE = "composefs"
-CONFIG = "usr/lib/composefs/setup-root-conf.toml"
 MODULES = {"erofs": "kernel/fs/erofs/erofs.ko", "overlay": "kernel/fs/overlayfs/overlay.ko"}
-MODULE_PATH = re.compile(r"(?:usr/)?lib/modules/([^/]+)/(.*\.ko)(?:\.(?:xz|zst|gz))?")
 MOUNTS = frozenset({"none", "root", "bind", "overlay", "transient", "volatile"})
-
-
-@dataclass(slots=True)
-class Contents:
-    """What matters of an initramfs. ``modules`` are (kernel version, path below it), without compression suffixes."""
-
-    handlers: dict[str, bytes] = field(default_factory=dict)
-    hooks: set[str] = field(default_factory=set)
-    modules: set[tuple[str, str]] = field(default_factory=set)
-    versions: set[str] = field(default_factory=set)
-    config: bytes | None = None
-    programs: Programs = field(default_factory=Programs)
-    compressions: set[str] = field(default_factory=set)
 
 
 class EarlyBoot(Initramfs):
@@ -60,56 +44,59 @@ class EarlyBoot(Initramfs):
             return InitramfsVerdict(
                 supported=False, reason="the image has no initramfs", hint="build one into /usr/lib/modules/VERSION/"
             )
-        problems: list[InitramfsVerdict] = []
-        for handler in HANDLERS:
-            if handler.name not in contents.handlers:
-                continue
-            problem = _problem(handler, contents, artifacts, image)
-            if problem is None:
-                return InitramfsVerdict(supported=True, handler=handler.name, arguments=handler.arguments)
-            problems.append(problem)
-        return problems[0] if problems else InitramfsVerdict(supported=None)
+        return _verdict(contents, artifacts, image)
+
+    def supplement(
+        self, artifacts: BootArtifacts, image: TreeReader, storage_format: str, filesystem: str
+    ) -> InitramfsAddition | InitramfsVerdict | None:
+        """Offer script, hooks, and the modules and programs that the initramfs lacks; say what stands against it.
+
+        Raises:
+            ImageError: the initramfs is damaged or beyond a limit.
+        """
+        if storage_format != STORAGE:
+            return None
+        try:
+            contents = _read(artifacts)
+        except UnknownCompressionError as error:
+            return InitramfsVerdict(supported=False, reason=error.message, hint=error.hint)
+        if contents is None:
+            return InitramfsVerdict(supported=False, reason="there is no initramfs to add it to")
+        verdict = _verdict(contents, artifacts, image)
+        try:
+            refuse_addition(artifacts, verdict.handler if verdict.supported else None)
+            stopped = _start_problem(contents, artifacts, image)
+            if stopped is not None:
+                raise CannotAddError(*stopped)  # noqa: TRY301 - one of many reasons, all answered below
+            used = contents.compressions
+            readable = _unpacked_by(image, artifacts.kernel_version, used)
+            lack = Lack(contents=contents, artifacts=artifacts, image=image, filesystem=filesystem, readable=readable)
+            return make_addition(lack)
+        except CannotAddError as error:
+            return error.verdict
+
+
+def _verdict(contents: Contents, artifacts: BootArtifacts, image: TreeReader) -> InitramfsVerdict:
+    """Say which handler, if any, will mount the root."""
+    problems: list[InitramfsVerdict] = []
+    for handler in HANDLERS:
+        if handler.name not in contents.handlers:
+            continue
+        problem = _problem(handler, contents, artifacts, image)
+        if problem is None:
+            return InitramfsVerdict(supported=True, handler=handler.name, arguments=handler.arguments)
+        problems.append(problem)
+    return problems[0] if problems else InitramfsVerdict(supported=None)
 
 
 def _read(artifacts: BootArtifacts) -> Contents | None:
     """Read the initramfs once; None where there is none."""
     with ExitStack() as stack:
-        file: BinaryIO | None = None
-        if artifacts.initrd is not None:
-            file = stack.enter_context(artifacts.initrd.open())
-        elif artifacts.uki is not None:
-            file = initrd_section(artifacts.uki, stack.enter_context(artifacts.uki.open()))
-        return None if file is None else read_contents(file)
-
-
-def read_contents(file: BinaryIO) -> Contents:
-    """Read the initramfs *file*.
-
-    Raises:
-        ImageError: it is damaged, beyond a limit, or cannot be read here.
-    """
-    contents = Contents()
-    for entry in read_initramfs(file, _is_kept):
-        contents.programs.add(entry)
-        if entry.compression is not None:
-            contents.compressions.add(entry.compression)
-        module = MODULE_PATH.fullmatch(entry.name)
-        if module:
-            contents.modules.add((module.group(1), module.group(2)))
-            contents.versions.add(module.group(1))
-        elif entry.name == CONFIG:
-            contents.config = entry.data
-        else:
-            for handler in HANDLERS:
-                if handler.program.fullmatch(entry.name):
-                    contents.handlers[handler.name] = entry.data or b""
-                elif any(hook.fullmatch(entry.name) for hook in handler.hooks):
-                    contents.hooks.add(handler.name)
-    return contents
-
-
-def _is_kept(name: str) -> bool:
-    return name == CONFIG or CFS.program.fullmatch(name) is not None
+        files = [stack.enter_context(initrd.open()) for initrd in artifacts.initrds]
+        if not files and artifacts.uki is not None:
+            section = initrd_section(artifacts.uki, stack.enter_context(artifacts.uki.open()))
+            files = [] if section is None else [section]
+        return read_contents(*files) if files else None
 
 
 def _problem(
@@ -140,7 +127,8 @@ def _problem(
             f"rebuild the initramfs for {version}",
         )
     for name, path in MODULES.items():
-        if (version, path) not in contents.modules and not _is_builtin(image, version, path):
+        there = name in contents.added or (version, path) in contents.modules
+        if not there and not _is_builtin(image, version, path):
             return _refusal(
                 handler,
                 f"the initramfs has no module {name}, and kernel {version} does not have it built in",

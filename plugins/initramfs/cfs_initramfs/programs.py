@@ -44,7 +44,7 @@ class Programs:
             self.full = True
             return
         folder, _, name = entry.name.rpartition("/")
-        parent = self._resolve(folder)
+        parent = self.resolve(folder)
         if parent is None or stat.S_ISDIR(entry.mode):
             return
         path = f"{parent}/{name}".lstrip("/")
@@ -57,7 +57,7 @@ class Programs:
         """Return why the kernel, of *architecture*, would not start *path*; None if it would, or nobody can tell."""
         if self.full:
             return None
-        place = self._resolve(path)
+        place = self.resolve(path)
         found = self.files.get(place) if place is not None else None
         if not isinstance(found, Program):
             link = self.files.get(path.strip("/"))
@@ -75,7 +75,12 @@ class Programs:
         inner = self.problem(found.interpreter, architecture, depth + 1)
         return f"its interpreter {found.interpreter}: {inner}" if inner else None
 
-    def _resolve(self, path: str) -> str | None:
+    def program(self, path: str) -> Program | None:
+        """Return the program at *path*, which has no links in it."""
+        found = self.files.get(path)
+        return found if isinstance(found, Program) else None
+
+    def resolve(self, path: str) -> str | None:
         """Follow links; return the path without any, None where they go round in circles."""
         pending = [part for part in reversed(path.split("/")) if part not in {"", "."}]
         done: list[str] = []
