@@ -70,6 +70,7 @@ def check(app: App, /, reference: str, repo_path: Path | None, output: str, **op
         kargs=options["kargs"],
         karg_deletes=options["karg_deletes"],
         repo=repo_path,
+        dry_run=True,
     )
     judgements = judge(request, list(_choices(options)), app)
     app.progress.close()

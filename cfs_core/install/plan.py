@@ -19,7 +19,7 @@ from cfs_core.deploy.loader import check_filled
 from cfs_core.deploy.state import plan_origin
 from cfs_core.install.disk import PlannedDisk, plan_disk
 from cfs_core.install.foresee import foresee
-from cfs_core.model.action import CopyObject, WriteFile
+from cfs_core.model.action import CopyObject, PlacingAction, WriteFile
 from cfs_core.model.boot import BootMenu
 from cfs_core.model.digest import Digest
 from cfs_core.model.disk import Volume
@@ -77,10 +77,16 @@ def make_plan(request: PlanRequest, image: PreparedImage, services: Services) ->
     foreseen = (
         *foresee(request, disk, target, services),
         *judge_fstab(image.merged, disk.partitions, is_root),
-        *judge_programs(target.contents(Volume.ESP).values(), decisions.facts.architecture),
+        *judge_programs(_made(target), decisions.facts.architecture),
     )
     found = (*_findings(plan, decisions, disk, entry, services), *(_stamped(each, "cfs-core") for each in foreseen))
     return PreparedInstall(plan=replace(plan, findings=found), decisions=decisions, disk=disk, target=target)
+
+
+def _made(target: MemoryTarget) -> list[PlacingAction]:
+    """Return what is on the ESP, without what a command that does not run would have made."""
+    actions = target.contents(Volume.ESP).values()
+    return [each for each in actions if not (target.runs_nothing and isinstance(each, WriteFile) and each.data == b"")]
 
 
 def _fill_root(target: MemoryTarget, contents: PlannedContents, image: PreparedImage, services: Services) -> None:

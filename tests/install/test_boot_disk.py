@@ -25,7 +25,7 @@ def test_entries_are_added_and_the_real_one_stays_the_default(cfs, tmp_path):
     done = cfs("status", disk, "--format", "json")
     found = {
         entry["title"]: entry["default"]
-        for deployment in json.loads(done.stdout)["deployments"]
+        for deployment in json.loads(done.stdout)["cfs"]["deployments"]
         for entry in deployment["entries"]
     }
     assert found == {"cannot boot 0": False, "cannot boot 1": False, before.title: True}

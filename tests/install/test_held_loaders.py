@@ -151,7 +151,7 @@ def test_a_disk_whose_loader_nobody_reads_says_which(cfs, tmp_path):
     told = "was installed with the bootloader 'systemd-boot' of cfs-systemd-boot, which no installed plugin reads"
     done = cfs("--disable-plugin", "systemd-boot", "status", disk, "--format", "json")
     assert done.returncode == 12
-    assert [problem["message"] for problem in json.loads(done.stdout)["problems"]] == [told]
+    assert [problem["message"] for problem in json.loads(done.stdout)["cfs"]["problems"]] == [told]
     done = cfs("--disable-plugin", "systemd-boot", "repo", "fsck", "--disk", disk)
     assert done.returncode != 0
     assert told in done.stdout + done.stderr

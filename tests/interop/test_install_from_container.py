@@ -88,7 +88,7 @@ def test_a_dry_run_and_an_install_find_the_image(host):
     outside = [sys.executable, "-m", "cfs_core"]
     disk = str(host.folder / "out/disk.img")
     assert host.run(*outside, "repo", "fsck", "--disk", disk) == "clean"
-    (deployment,) = json.loads(host.run(*outside, "status", disk, "--format", "json"))["deployments"]
+    (deployment,) = json.loads(host.run(*outside, "status", disk, "--format", "json"))["cfs"]["deployments"]
     assert deployment["image"] == "docker://registry.example.com/os:1", "where updates come from"
 
 

@@ -13,6 +13,7 @@ from cfs_core.errors import ImageError
 from cfs_core.image.layers import open_layer
 from cfs_core.image.reader import ImageReader
 from cfs_core.image.resolve import resolve
+from cfs_core.interfaces.fetcher import Fetcher
 from cfs_core.plugin import FormatOptions, FormatVersion, HashAlgorithm
 from cfs_testkit.builders.oci import (
     COMPRESSIONS,
@@ -36,7 +37,7 @@ OPTIONS = FormatOptions(version=FormatVersion.V1, algorithm=HashAlgorithm.SHA256
 
 
 def ours(layout, image, scratch) -> bytes | None:
-    transport = LayoutTransport()
+    transport = Fetcher(LayoutTransport())
     try:
         found = resolve(transport, transport.parse(f"oci:{layout}:t"))
         with open_repository(scratch / "ours", algorithm="sha256") as repository:

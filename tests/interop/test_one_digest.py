@@ -18,6 +18,7 @@ import pytest
 from cfs_core.image.copy import copy_image
 from cfs_core.image.pull import merged_tree, pull_layers
 from cfs_core.image.resolve import resolve
+from cfs_core.interfaces.fetcher import Fetcher
 from cfs_storage_composefs.plugin import cfs_register_storage_formats
 from cfs_testkit.context import CountedProgress, plugin_context
 from cfs_testkit.images import build_image
@@ -91,7 +92,7 @@ class Ways:
     def open(self, text):
         scheme = text.partition(":")[0]
         scratch = Path(tempfile.mkdtemp(dir=self.folder))
-        transport = self.providers[scheme].factory(plugin_context(scratch, settings=self.settings.get(scheme)))
+        transport = Fetcher(self.providers[scheme].factory(plugin_context(scratch, settings=self.settings.get(scheme))))
         return transport, transport.parse(text)
 
     def identity(self, text):

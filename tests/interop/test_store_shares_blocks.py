@@ -60,7 +60,7 @@ def open_files():
 def test_large_files_share_their_blocks(btrfs, graph, tmp_path):
     before = open_files()
     identity = pull(graph, btrfs / "repo", tmp_path)
-    assert open_files() == before
+    assert open_files() <= before
     objects = {path.read_bytes(): path for path in (btrfs / "repo/objects").glob("*/*")}
     assert [shared(objects[data]) for data in LARGE.values()] == [True] * len(LARGE)
     assert pull(graph, tmp_path / "elsewhere", tmp_path) == identity

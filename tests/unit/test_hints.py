@@ -31,6 +31,7 @@ OF_OTHERS = {
     "podman": {"--privileged", "--device", "--volume", "--pid", "--security-opt", "--format"},
     "skopeo": {"--format", "--dest-compress-format"},
     "gpg": {"--export"},
+    "ukify": {"--cmdline"},
 }
 """Options in hints that are another program's, by the program, which the hint names."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.bls import read_file
-from cfs_core.plugin import Architecture, Location, Volume, find_pe
+from cfs_core.plugin import Architecture, BytesContent, ImageError, Location, Volume, read_pe
 
 if TYPE_CHECKING:
     from cfs_core.plugin import Content, TargetView, TreeReader
@@ -26,6 +26,8 @@ class LoaderBinary:
     content: Content
     machine: Architecture | None
     version: int | None
+    damage: str | None = None
+    """What is wrong with it as a PE file."""
 
 
 def candidates(architecture: Architecture) -> tuple[str, ...]:
@@ -40,9 +42,12 @@ def find(image: TreeReader, architecture: Architecture) -> LoaderBinary | None:
         content = image.content(path)
         if content is not None and content.size <= LOADER_LIMIT:
             data = image.read(path, limit=LOADER_LIMIT) or b""
-            program = find_pe(data)
-            machine = program.architecture if program is not None else None
-            return LoaderBinary(path=path, content=content, machine=machine, version=version(data))
+            machine, damage = None, None
+            try:
+                machine = read_pe(BytesContent(data)).architecture
+            except ImageError as cause:
+                damage = cause.message
+            return LoaderBinary(path=path, content=content, machine=machine, version=version(data), damage=damage)
     return None
 
 

@@ -74,6 +74,7 @@ class SystemdBoot(Bootloader):
             findings.append(_error("boot.loader-damaged", message, "reinstall its package in the image"))
         elif loader.machine is not facts.architecture:
             message = f"{loader.path} of the image is not an EFI program for {facts.architecture}"
+            message += f": {loader.damage}" if loader.damage else ""
             findings.append(_error("boot.loader-damaged", message, "reinstall its package in the image"))
         return findings
 

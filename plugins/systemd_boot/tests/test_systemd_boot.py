@@ -30,6 +30,7 @@ from cfs_core.testing import MemoryTarget
 from cfs_systemd_boot import plugin
 from cfs_systemd_boot.bootloader import SystemdBoot
 from cfs_systemd_boot.order import Shown, in_order
+from cfs_testkit.context import plugin_context
 from cfs_testkit.disks import files_of, put
 from cfs_testkit.trees import image_of
 
@@ -156,12 +157,12 @@ def entry_files(disk):
     return {path.rpartition("/")[2]: data for path, data in on(disk).items() if path.startswith(ENTRIES + "/")}
 
 
-def test_the_provider_says_what_it_can():
+def test_the_provider_says_what_it_can(tmp_path):
     (provider,) = plugin.cfs_register_bootloaders()
     assert provider.name == "systemd-boot"
     assert provider.firmware == {Firmware.UEFI}
     assert any(fnmatch.fnmatch("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", p) for p in provider.marker_paths)
-    assert isinstance(provider.factory(None), SystemdBoot)
+    assert isinstance(provider.factory(plugin_context(tmp_path)), SystemdBoot)
 
 
 def test_install_puts_the_loader_in_both_places():

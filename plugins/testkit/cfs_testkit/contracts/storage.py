@@ -233,7 +233,7 @@ class StorageContract(Contract):
         if change == "mode":
             node = lookup(other, b"/usr/bin/tool")
             assert node is not None
-            node.mode = 0o755
+            node.mode = 0o700
         assert repository.image_ids(tree, bootable=False) != repository.image_ids(other, bootable=False)
 
     def test_a_directory_has_the_identity_of_its_archive(
