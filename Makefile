@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 JUDGES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cfs-judges
 PROJECTS := $(patsubst %/pyproject.toml,%,$(wildcard cfs_core/pyproject.toml plugins/*/pyproject.toml plugins/*/*/pyproject.toml))
 
-.PHONY: help demo test test-quick lint matrix lowest bench docs man surface dist clean host-demo host-test venv
+.PHONY: help demo test campaign test-quick lint matrix lowest bench docs man surface dist clean host-demo host-test venv
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,8 +17,12 @@ demo: host-demo $(BIN)/cfs  ## Build a small Debian image, install it to a disk 
 
 test: export CFS_JUDGES := $(abspath $(JUDGES))/bin
 test: host-test venv lint lowest  ## Everything: unit tests, judges, virtual machines
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -rR -m "not vm"
-	$(BIN)/python -m pytest -q -rR -m vm
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -rR -m "not vm and not campaign"
+	$(BIN)/python -m pytest -q -rR -m "vm and not campaign"
+
+campaign: export CFS_JUDGES := $(abspath $(JUDGES))/bin
+campaign: host-test venv  ## What takes too long for every change: whole upgrades in machines, Secure Boot, stock images, packages
+	$(BIN)/python -m pytest -q -rR -m campaign
 
 test-quick: venv  ## Unit tests only, in seconds
 	$(BIN)/python -m pytest -q -n 2 -m "not vm and not slow and not judge"

@@ -17,6 +17,7 @@ from builders.debian import CHECKOUT, copy_of_the_checkout, make_tree
 from builders.outsiders import core_and_default_plugins
 
 pytestmark = [
+    pytest.mark.campaign,
     pytest.mark.slow,
     pytest.mark.timeout(2400),
     pytest.mark.skipif(not shutil.which("buildah"), reason="buildah is not installed"),

@@ -17,7 +17,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 import hatch_build
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.campaign, pytest.mark.slow, pytest.mark.timeout(3000)]
 
 TO_BUILD = (
     *("build-essential", "debhelper", "dh-python", "fakeroot", "lintian", "pybuild-plugin-pyproject", "python3-all"),

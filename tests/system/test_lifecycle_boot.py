@@ -11,7 +11,7 @@ from builders import guests
 
 from cfs_host.place import NAMES, UNITS, WANTED, packaged
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(5400)]
+pytestmark = [pytest.mark.campaign, pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(5400)]
 
 STICK = "/run/images"
 

@@ -14,7 +14,7 @@ from cfs_core.system.command import HostCommands
 from cfs_seal.pe_signatures import attach, mapped
 from cfs_seal.signing import load_signers, sign_file
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.campaign, pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 REFUSED = ("Access denied", "Security Violation", "Security violation", "Access Denied")
 

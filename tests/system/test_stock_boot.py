@@ -11,6 +11,7 @@ import pytest
 from builders import debian
 
 pytestmark = [
+    pytest.mark.campaign,
     pytest.mark.vm,
     pytest.mark.slow,
     pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="QEMU is not installed (qemu-system-x86)"),
