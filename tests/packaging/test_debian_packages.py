@@ -29,27 +29,27 @@ TO_RUN = (
     *("python3-xxhash", "python3-yaml", "python3-zstandard"),
 )
 STEPS = r"""
-mkdir -p /work/out
-cd /work/cfs
-dpkg-buildpackage -us -uc >/work/out/build.log 2>&1 || { echo build >/work/out/failed; exit 0; }
-cd /work
-lintian --allow-root --fail-on error --fail-on warning cfs_*.changes >/work/out/lintian.log 2>&1 ||
-    { echo lintian >/work/out/failed; exit 0; }
+mkdir -p /made/out
+cd /made/cfs
+dpkg-buildpackage -us -uc >/made/out/build.log 2>&1 || { echo build >/made/out/failed; exit 0; }
+cd /made
+lintian --allow-root --fail-on error --fail-on warning cfs_*.changes >/made/out/lintian.log 2>&1 ||
+    { echo lintian >/made/out/failed; exit 0; }
 for package in *.deb; do
     dpkg-deb --field "$package" Package Depends Recommends | sed "s/^/$package: /"
     dpkg-deb --contents "$package" | sed "s/^/$package: /"
-done >/work/out/packages
+done >/made/out/packages
 # the tree has what they depend on: nothing is fetched, and what is missing is an error
-dpkg --install cfs_*.deb cfs-*.deb >/work/out/install.log 2>&1 || { echo install >/work/out/failed; exit 0; }
-chown -R nobody /work/oci /work/out
-as() { setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs env HOME=/work/out "$@"; }
+dpkg --install cfs_*.deb cfs-*.deb >/made/out/install.log 2>&1 || { echo install >/made/out/failed; exit 0; }
+chown -R nobody /made/oci /made/out
+as() { setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs env HOME=/made/out "$@"; }
 {
-    cd /work/out
+    cd /made/out
     as cfs --version && as cfs plugins list --format json >list.json &&
-    as cfs install to-disk --source-imgref oci:/work/oci:latest --yes --format json disk.img >result.json &&
+    as cfs install to-disk --source-imgref oci:/made/oci:latest --yes --format json disk.img >result.json &&
     as cfs repo fsck --disk disk.img
-} >/work/out/use.log 2>&1 || { echo use >/work/out/failed; exit 0; }
-rm -rf /work/out/.cache
+} >/made/out/use.log 2>&1 || { echo use >/made/out/failed; exit 0; }
+rm -rf /made/out/.cache
 """
 
 
@@ -59,15 +59,15 @@ def out():
     with tempfile.TemporaryDirectory(prefix="cfs-debian-", dir="/var/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        work = folder / "work"
+        work = folder / "made"
         copy_of_the_checkout(work / "cfs")
         bootable.layout(work / "oci", latest=bootable.image())
         (work / "steps").write_text(STEPS)
         make_tree(
             "-", TO_BUILD + TO_RUN,
             f"--customize-hook=copy-in {work} /",
-            '--customize-hook=chroot "$1" sh /work/steps',
-            f"--customize-hook=sync-out /work/out {folder}",
+            '--customize-hook=chroot "$1" sh /made/steps',
+            f"--customize-hook=sync-out /made/out {folder}",
             seconds=2700,
         )  # fmt: skip
         failed = folder / "failed"
