@@ -23,6 +23,8 @@ def boot_menus(services: Services, path: Path) -> tuple[DiskMenu, ...]:
         DiskError: the layout that is configured cannot read it.
     """
     registry = services.host.collect(families.BOOTLOADERS)
+    if not list(registry) or not list(services.host.collect(families.LAYOUTS)):
+        return ()  # nobody here reads disks
     with opened_disk(services, path) as disk:
 
         def read(name: str) -> BootMenu | None:

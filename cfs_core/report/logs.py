@@ -92,7 +92,11 @@ class Logs:
         renderer: Any = (
             structlog.processors.JSONRenderer()
             if self._as_json
-            else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
+            else structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                sort_keys=False,
+                exception_formatter=structlog.dev.plain_traceback,  # already text, from which secrets are removed
+            )
         )
         return structlog.wrap_logger(
             structlog.PrintLogger(sys.stderr),

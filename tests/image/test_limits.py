@@ -93,6 +93,7 @@ def test_all_entries_together():
 
 
 def test_from_the_environment_to_the_error(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("cfs_storage_composefs")
     from cfs_core.cli.main import run
 
     write_layout(tmp_path / "l", {"t": Image([layer({f"usr/{number}": "" for number in range(20)})])})
@@ -103,6 +104,7 @@ def test_from_the_environment_to_the_error(tmp_path, monkeypatch, capsys):
 
 
 def test_contradictions_are_refused_or_applied(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("cfs_storage_composefs")
     from cfs_core.cli.main import run
 
     layers = [layer({"usr/d/a": "lower"}, "none"), layer({"usr/d/a": "upper", "usr/d/.wh.a": ""}, "none")]

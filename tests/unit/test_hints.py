@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -16,6 +17,10 @@ from cfs_core.config.keys import BY_NAME, Kind
 from cfs_core.errors import CfsError
 
 ROOT = Path(__file__).parents[2]
+ALL = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("cfs_host", "cfs_initramfs", "cfs_prove", "cfs_seal")),
+    reason="plugins whose commands hints name are not installed",
+)
 SOURCES = [
     path
     for folder in ("cfs_core", "plugins", "docs/examples")
@@ -116,6 +121,7 @@ def test_there_are_hints_to_check():
     assert sum("--" in text for *_, text in HINTS) > 30
 
 
+@ALL
 def test_options_in_hints_exist(commands):
     known = {name for command in commands.values() for option in command.params for name in option.opts}
     wrong = [
@@ -127,6 +133,7 @@ def test_options_in_hints_exist(commands):
     assert wrong == []
 
 
+@ALL
 def test_commands_in_hints_exist(commands):
     wrong = []
     for path, line, text in HINTS:
