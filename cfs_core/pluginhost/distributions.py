@@ -14,6 +14,7 @@ DISTRIBUTIONS: Final = {
     "ext4": "cfs-disk",
     "gpt": "cfs-disk",
     "grub": "cfs-grub",
+    "host install": "cfs-host",
     "initramfs install": "cfs-initramfs",
     "oci": "cfs-transport-oci-dir",
     "oci-archive": "cfs-transport-oci-dir",

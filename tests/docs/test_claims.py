@@ -23,6 +23,7 @@ POINTERS = (
     "Benchmarks: `make bench`",
     "The documentation is in",
     "Tests passed with the lowest",
+    "Or start with one of the three",
     "Licence:",
 )
 """How sentences begin that tell readers where to look, and claim nothing."""
