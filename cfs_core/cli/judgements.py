@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import click
 
 from cfs_core import __version__
-from cfs_core.cli.output import say, show_json
+from cfs_core.cli.output import on_terminal, say, show_json
 from cfs_core.cli.plan_text import COLORS
 from cfs_core.model.plan import Severity
 
@@ -42,7 +42,9 @@ def _show_text(reference: str, judgements: Sequence[Judgement]) -> None:
         if judgement.kernel:
             say(f"  kernel {judgement.kernel_version or 'unknown'} ({judgement.kernel})")
         for finding in judgement.findings:
-            word = click.style(finding.severity.value, fg=COLORS[finding.severity])
+            word = finding.severity.value
+            if on_terminal():
+                word = click.style(word, fg=COLORS[finding.severity])
             say(f"  {word}: {finding.message} [{finding.code}]")
             if finding.hint:
                 say(f"    hint: {finding.hint}")

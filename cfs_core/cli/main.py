@@ -182,7 +182,7 @@ def _delivered() -> bool:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status (see docs/reference/errors)."""
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and shells that start work in the background
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # what nohup wants
             signal.signal(number, _interrupt)
     with safe_terminals(), App(os.environ) as app:
         try:

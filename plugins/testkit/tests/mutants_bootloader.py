@@ -109,11 +109,13 @@ MUTANTS = (
         "refuses what it could start",
         "accepts_an_image_that_fits",
         (B, "        found = []\n", '        found = [_error("boot.bad", "bad", "hint")]\n'),
+        also=("firmware_finds_the_loader",),
     ),
     mutant(
         "does not look for its files",
         "finds_that_the_loader_is_missing",
         (B, "if facts.image is not None and _loader(facts) is None:", "if False:"),
+        also=("firmware_finds_the_loader",),
     ),
     mutant(
         "says not what to do",
@@ -185,6 +187,7 @@ MUTANTS = (
             "        del facts\n",
             '        if not target.names(Location(Volume.ESP, "/EFI/BOOT")):\n            raise BootError("not installed")\n',
         ),
+        also=("needs_hold_what_is_put_there",),
     ),
     mutant(
         "loses titles",
@@ -196,6 +199,7 @@ MUTANTS = (
         "an_entry_has_its_boot_files",
         (B, 'for key in ("kernel", "initrd") if key in fields', 'for key in ("kernel",) if key in fields'),
         also=(
+            "letter_case_is_nothing_on_fat",
             "boot_files_that_another_entry_shares_stay",
             "after_every_action_the_default_is_complete",
             "after_every_action_the_default_is_the_old_or_the_new_one",
@@ -205,6 +209,10 @@ MUTANTS = (
         "takes backslashes away",
         "arguments_are_not_interpreted",
         (B, '"options": " ".join(entry.arguments),', '"options": " ".join(entry.arguments).replace("\\\\", ""),'),
+        also=(
+            "every_letter_of_an_argument_arrives",
+            "every_pair_of_letters_arrives",
+        ),
     ),
     mutant(
         "puts any title into its menu",

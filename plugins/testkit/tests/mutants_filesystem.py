@@ -53,7 +53,11 @@ MUTANTS = (
     mutant(
         "does not say that it is full",
         "too_small_is_disk_full",
-        (F, 'raise DiskFullError("too small", needed=len(whole), available=region.size)', 'raise DiskError("failed")'),
+        (
+            F,
+            'raise DiskFullError("too small", facts={"needed": len(whole), "available": region.size})',
+            'raise DiskError("failed")',
+        ),
     ),
     mutant(
         "hides why its source failed",
