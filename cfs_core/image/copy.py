@@ -64,65 +64,15 @@ def copy_image(
     return top.digest
 
 
-class _Copier:
-    def __init__(
-        self,
-        source: Fetcher,
-        reference: ImageReference,
-        destination: Fetcher,
-        writer: ImageWriter,
-        progress: Progress,
-    ) -> None:
-        self._source = source
-        self._reference = reference
-        self._destination = destination
-        self._writer = writer
-        self._progress = progress
-        self._done: set[Digest] = set()
-
-    def manifest(self, descriptor: Descriptor, raw: bytes, *, depth: int) -> None:
-        """Copy what a manifest or index names, then itself."""
-        if descriptor.digest in self._done:
-            return
-        self._done.add(descriptor.digest)
-        blobs, manifests = _parts(descriptor, raw)
-        if manifests and depth >= INDEX_DEPTH:
-            msg = f"{self._reference} nests indexes deeper than {INDEX_DEPTH} levels"
-            raise LimitError(msg, facts={"limit": INDEX_DEPTH})
-        for part in manifests:
-            pinned = dataclasses.replace(self._reference, tag=None, digest=part.digest)
-            _, inner = self._source.fetch_manifest(pinned, expected=part.digest)
-            self.manifest(part, inner, depth=depth + 1)
-        self._blobs([blob for blob in blobs if blob.digest not in self._done])
-        self._destination.retrying(lambda: self._writer.put_manifest(descriptor, raw, top=depth == 0))
-
-    def _blobs(self, blobs: list[Descriptor]) -> None:
-        unique = {blob.digest: blob for blob in blobs}
-        self._done |= set(unique)
-        jobs = [functools.partial(self._blob, one) for one in sorted(unique.values(), key=lambda blob: -blob.size)]
-        run_parallel(jobs, PARALLEL, [self._source.stop, self._destination.stop], done=lambda _: None)
-
-    def _blob(self, descriptor: Descriptor) -> None:
-        copier = BlobCopier(self._source, self._reference, self._destination, self._writer, self._progress)
-        copier.copy(descriptor)
-
-
+@dataclasses.dataclass(frozen=True, slots=True)
 class BlobCopier:
     """Copies single blobs of an image, each where the destination has it not."""
 
-    def __init__(
-        self,
-        source: Fetcher,
-        reference: ImageReference,
-        destination: Fetcher,
-        writer: ImageWriter,
-        progress: Progress,
-    ) -> None:
-        self._source = source
-        self._reference = reference
-        self._destination = destination
-        self._writer = writer
-        self._progress = progress
+    source: Fetcher
+    reference: ImageReference
+    destination: Fetcher
+    writer: ImageWriter
+    progress: Progress
 
     def copy(self, descriptor: Descriptor) -> None:
         """Copy one blob. Called from any thread.
@@ -130,20 +80,49 @@ class BlobCopier:
         Raises:
             TransportError, VerificationError: it is not there then.
         """
-        if self._destination.retrying(lambda: self._writer.has_blob(descriptor)):
+        if self.destination.retrying(lambda: self.writer.has_blob(descriptor)):
             return
-        self._destination.retrying(lambda: self._put(descriptor))
+        self.destination.retrying(lambda: self._put(descriptor))
 
     def _put(self, descriptor: Descriptor) -> None:
-        with Pump(lambda: self._source.iter_blob(self._reference, descriptor), self._source.stop) as pump:
-            chunks = _Read(pump, descriptor, self._progress)
+        with Pump(lambda: self.source.iter_blob(self.reference, descriptor), self.source.stop) as pump:
+            chunks = _Read(pump, descriptor, self.progress)
             try:
-                self._writer.put_blob(descriptor, chunks)
+                self.writer.put_blob(descriptor, chunks)
             except TransportError as error:
                 # the source has spent its own tries already
                 raise chunks.error or error from None
             finally:
                 chunks.close()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Copier(BlobCopier):
+    """Copies an image: what its manifests name, each once, and then they."""
+
+    done: set[Digest] = dataclasses.field(default_factory=set)
+
+    def manifest(self, descriptor: Descriptor, raw: bytes, *, depth: int) -> None:
+        """Copy what a manifest or index names, then itself."""
+        if descriptor.digest in self.done:
+            return
+        self.done.add(descriptor.digest)
+        blobs, manifests = _parts(descriptor, raw)
+        if manifests and depth >= INDEX_DEPTH:
+            msg = f"{self.reference} nests indexes deeper than {INDEX_DEPTH} levels"
+            raise LimitError(msg, facts={"limit": INDEX_DEPTH})
+        for part in manifests:
+            pinned = dataclasses.replace(self.reference, tag=None, digest=part.digest)
+            _, inner = self.source.fetch_manifest(pinned, expected=part.digest)
+            self.manifest(part, inner, depth=depth + 1)
+        self._blobs([blob for blob in blobs if blob.digest not in self.done])
+        self.destination.retrying(lambda: self.writer.put_manifest(descriptor, raw, top=depth == 0))
+
+    def _blobs(self, blobs: list[Descriptor]) -> None:
+        unique = {blob.digest: blob for blob in blobs}
+        self.done.update(unique)
+        jobs = [functools.partial(self.copy, one) for one in sorted(unique.values(), key=lambda blob: -blob.size)]
+        run_parallel(jobs, PARALLEL, [self.source.stop, self.destination.stop], done=lambda _: None)
 
 
 class _Read:
