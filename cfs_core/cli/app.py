@@ -218,8 +218,7 @@ class App(contextlib.AbstractContextManager["App"]):
         from cfs_core.cli.output import CommandOutput
         from cfs_core.examine.menus import boot_menus
 
-        settings = self.settings.section("command", name)
-        context = self.context(name, settings=settings)
+        context = self._context_of(families.COMMANDS, name)
         return CommandContext(
             **{field.name: getattr(context, field.name) for field in dataclasses.fields(context)},
             output=CommandOutput(lambda: self.output_format),
@@ -233,18 +232,28 @@ class App(contextlib.AbstractContextManager["App"]):
         *,
         settings: Settings | None = None,
         seed: str | None = None,
-        more: Mapping[str, object] | None = None,
     ) -> Any:  # noqa: ANN401 - typed by the callers below
-        """Make the chosen provider of a family, with its table of *settings* and *more* on top of it.
+        """Make the chosen provider of a family, with its table of *settings*.
 
         Raises:
             PluginError: see `PluginHost.make`.
             ConfigError: its table has a name that it does not declare, or a value of another kind.
         """
+        return self.host.make(family, name, self._context_of(family, name, settings=settings, seed=seed))
+
+    def _context_of(
+        self,
+        family: Family[Any],
+        name: str,
+        *,
+        settings: Settings | None = None,
+        seed: str | None = None,
+        more: Mapping[str, object] | None = None,
+    ) -> PluginContext:
         from cfs_core.deploy.provider_settings import settings_of
 
         section = settings_of(settings or self.settings, family, self.host.collect(family).get(name))
-        return self.host.make(family, name, self.context(name, settings={**section, **(more or {})}, seed=seed))
+        return self.context(name, settings={**section, **(more or {})}, seed=seed)
 
     def add_options(self, options: Mapping[str, object]) -> None:
         """Put options of a command, by the names of the settings that they are, above all other settings."""
@@ -252,7 +261,7 @@ class App(contextlib.AbstractContextManager["App"]):
 
         self._settings = self.settings.with_layer(command_line(options))
 
-    def transport(self, text: str, **settings: object) -> tuple[Fetcher, ImageReference]:
+    def transport(self, text: str) -> tuple[Fetcher, ImageReference]:
         """Return the transport for a reference, and the reference in its grammar.
 
         Raises:
@@ -276,11 +285,8 @@ class App(contextlib.AbstractContextManager["App"]):
             msg += f"; not working: {lost}" if lost else ""
             raise UsageError(msg, hint="install a plugin, for example `pip install cfs-transport-oci-dir`")
         name = owners[scheme]
-        more = dict(settings)
-        if self.authfile is not None:
-            more["authfile"] = str(self.authfile)
-        section = {**self.settings.section("transport", name), **more}
-        context = self.context(name, settings=section)
+        more = {"authfile": str(self.authfile)} if self.authfile is not None else {}
+        context = self._context_of(families.TRANSPORTS, name, more=more)
         fetcher = Fetcher(self.host.make(families.TRANSPORTS, name, context), context.retrier)
         self.stack.callback(fetcher.close)
         return fetcher, fetcher.parse(text)

@@ -10,7 +10,7 @@ from builders.distributions import Site
 
 HEAD = """
 import click
-from cfs_core.plugin import CommandContext, CommandProvider, DiskError, OutputFormat, hookimpl
+from cfs_core.plugin import CommandContext, CommandProvider, DiskError, OutputFormat, ProviderSetting, hookimpl
 from pathlib import Path
 CFS_PLUGIN_API = (2, 0)
 """
@@ -43,7 +43,8 @@ def make(context):
 
 @hookimpl
 def cfs_register_commands():
-    return [CommandProvider(name="look", summary="looks", factory=make, has_result=True)]
+    return [CommandProvider(name="look", summary="looks", factory=make, has_result=True,
+        settings=(ProviderSetting(name="depth", kind="number", summary="depth"),))]
 """
 
 

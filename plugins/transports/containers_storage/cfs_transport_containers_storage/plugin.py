@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import TransportProvider, hookimpl
+from cfs_core.plugin import ProviderSetting, TransportProvider, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,4 +38,9 @@ def cfs_register_transports() -> Iterable[TransportProvider]:
         factory=_make,
         schemes=("containers-storage",),
         running_image=_running_image,
+        settings=(
+            ProviderSetting(name="storage-conf", kind="text", summary="path of storage.conf"),
+            ProviderSetting(name="root", kind="text", summary="directory of the store"),
+            ProviderSetting(name="driver", kind="text", summary="overlay or vfs; what is found there by default"),
+        ),
     )

@@ -346,3 +346,11 @@ def test_the_context_of_the_kit_makes_it(tmp_path):
     transport = provider.factory(plugin_context(tmp_path, settings={"root": str(tmp_path)}))
     with pytest.raises(NotFoundError):
         transport.read_manifest(transport.parse("containers-storage:x"), ())
+
+
+def test_the_settings_that_are_declared_are_those_that_are_read():
+    from cfs_transport_containers_storage.places import _KNOWN
+    from cfs_transport_containers_storage.plugin import cfs_register_transports
+
+    (provider,) = cfs_register_transports()
+    assert {setting.name for setting in provider.settings} | {"authfile"} == _KNOWN

@@ -36,5 +36,6 @@ def cfs_register_transports() -> Iterable[TransportProvider]:
             ProviderSetting(name="registries-conf", kind="text", summary="path of registries.conf"),
             ProviderSetting(name="connect-timeout", kind="number", summary="seconds for a connection", default=15),
             ProviderSetting(name="read-timeout", kind="number", summary="longest silence in seconds", default=30),
+            ProviderSetting(name="minimum-rate", kind="number", summary="bytes per second, 0 for any", default=1024),
         ),
     )

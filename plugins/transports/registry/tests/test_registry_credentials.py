@@ -269,3 +269,11 @@ def test_what_helpers_and_files_hold_is_not_shown(places, content, script):
         places.user("quay.io/a")
     shown = "".join(traceback.format_exception(caught.value))
     assert "hidden-s3cret" not in f"{shown} {caught.value.hint} {caught.value.facts} {places.log.records}"
+
+
+def test_the_settings_that_are_declared_are_those_that_are_read():
+    from cfs_transport_registry.plugin import cfs_register_transports
+    from cfs_transport_registry.settings import _KNOWN
+
+    (provider,) = cfs_register_transports()
+    assert {setting.name for setting in provider.settings} == _KNOWN
