@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from cfs_core.hookspecs import hookimpl
     from cfs_core.image.artifacts import parse_os_release
+    from cfs_core.image.initrd import CPIO_MAGICS, INITRD_COMPRESSIONS
     from cfs_core.image.pe import PeFile, find_pe, read_pe
     from cfs_core.interfaces.bootloader import BootFacts, Bootloader, LoaderConsole
     from cfs_core.interfaces.command import CommandContext, CommandProvider, DiskMenu, Output, OutputFormat
@@ -147,6 +148,7 @@ if TYPE_CHECKING:
     from cfs_core.system.command import host_commands
     from cfs_core.system.environment import directory_of
     from cfs_core.system.foreign_text import clean_address, clean_text, printable, without_secrets
+    from cfs_core.system.image_root import ImageRoot
     from cfs_core.system.regular import open_regular
     from cfs_core.system.scratch import scratch_directory
     from cfs_core.system.strict_json import JsonFields, parse_json
@@ -168,6 +170,7 @@ _HOMES: Final = {
     "BootloaderProvider": "cfs_core.interfaces.provider:BootloaderProvider",
     "BytesContent": "cfs_core.model.content:BytesContent",
     "CONFIG_LIMIT": "cfs_core.interfaces.fetcher:CONFIG_LIMIT",
+    "CPIO_MAGICS": "cfs_core.image.initrd:CPIO_MAGICS",
     "CannotResumeError": "cfs_core.interfaces.transport:CannotResumeError",
     "Capability": "cfs_core.interfaces.provider:Capability",
     "CfsError": "cfs_core.errors:CfsError",
@@ -210,9 +213,11 @@ _HOMES: Final = {
     "HashAlgorithm": "cfs_core.model.digest:HashAlgorithm",
     "HostError": "cfs_core.errors:HostError",
     "ImageConfig": "cfs_core.model.manifest:ImageConfig",
+    "INITRD_COMPRESSIONS": "cfs_core.image.initrd:INITRD_COMPRESSIONS",
     "ImageError": "cfs_core.errors:ImageError",
     "ImageId": "cfs_core.model.deployment:ImageId",
     "ImageReference": "cfs_core.model.reference:ImageReference",
+    "ImageRoot": "cfs_core.system.image_root:ImageRoot",
     "ImageWriter": "cfs_core.interfaces.transport:ImageWriter",
     "Initramfs": "cfs_core.interfaces.initramfs:Initramfs",
     "InitramfsAddition": "cfs_core.interfaces.initramfs:InitramfsAddition",
@@ -331,6 +336,8 @@ _HOMES: Final = {
 __all__ = [
     "API_VERSION",
     "CONFIG_LIMIT",
+    "CPIO_MAGICS",
+    "INITRD_COMPRESSIONS",
     "MANIFEST_LIMIT",
     "MANIFEST_MEDIA_TYPES",
     "Action",
@@ -391,6 +398,7 @@ __all__ = [
     "ImageError",
     "ImageId",
     "ImageReference",
+    "ImageRoot",
     "ImageWriter",
     "Initramfs",
     "InitramfsAddition",

@@ -10,8 +10,10 @@ from cfs_core.image.kernel import described
 if TYPE_CHECKING:
     from cfs_core.model.content import Content
 
-CPIO = (b"070701", b"070702")
-COMPRESSIONS = {
+CPIO_MAGICS = (b"070701", b"070702")
+"""What a member of a cpio archive begins with, that the kernel unpacks: newc, without and with a checksum."""
+
+INITRD_COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
     b"\x1f\x9e": "gzip",
     b"\xfd7zXZ\x00": "xz",
@@ -21,6 +23,8 @@ COMPRESSIONS = {
     b"\x02\x21\x4c\x18": "lz4",
     b"\x89LZO": "lzo",
 }
+"""What a compressed initramfs begins with, and the kernel's name for it."""
+
 _HEAD = 4096
 
 
@@ -34,9 +38,9 @@ def initrd_compression(content: Content) -> str | None:
     """
     with content.open() as file:
         head = file.read(_HEAD)
-    if head.startswith(CPIO):
+    if head.startswith(CPIO_MAGICS):
         return None
-    for magic, name in COMPRESSIONS.items():
+    for magic, name in INITRD_COMPRESSIONS.items():
         if head.startswith(magic):
             return name
     msg = f"it is neither a cpio archive nor compressed in a way that kernels know: {described(head)}"

@@ -6,8 +6,8 @@ import stat
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import ImageError, LimitError
-from cfs_initramfs.segments import CPIO_MAGIC, InflatedStream, RawStream, compression
+from cfs_core.plugin import CPIO_MAGICS, ImageError, LimitError
+from cfs_initramfs.segments import InflatedStream, RawStream, compression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,7 +103,7 @@ def _archive(stream: Stream, keep: Callable[[str], bool], budget: _Budget, first
     while True:
         header = first + _exactly(stream, HEADER - len(first))
         first = b""
-        if header[:6] not in CPIO_MAGIC:
+        if header[:6] not in CPIO_MAGICS:
             message = f"the initramfs is damaged: {header[:6]!r} where a cpio header belongs"
             raise ImageError(message, hint="build the initramfs again")
         fields = _fields(header)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import enum
 import os
-import tempfile
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import ImageError, RefusedError
+from cfs_core.plugin import ImageError, ImageRoot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -84,50 +83,12 @@ def place(root: Path, generators: Sequence[Generator] = ()) -> tuple[str, ...]:
         ImageError: no generator is installed in *root*.
         RefusedError: *root* is no directory, or a path in it leads out of it or cannot be written.
     """
-    if not root.is_dir():
-        message = f"{root} is not a directory"
-        raise RefusedError(message, hint="name the directory that becomes the image's root")
+    image = ImageRoot(root)
     chosen = tuple(generators) or found_generators(root)
     if not chosen:
         message = f"no dracut, mkinitcpio or initramfs-tools in {root}"
         raise ImageError(message, hint="install one of them in the image, or name it with --for")
     wanted = (*COMMON, *(item for generator in chosen for item in HOOKS[generator]))
     for item in wanted:
-        _write(root, item)
+        image.write(item.destination, packaged(item.source), item.mode)
     return tuple(sorted(item.destination for item in wanted))
-
-
-def _write(root: Path, item: Placed) -> None:
-    path = root / item.destination
-    try:
-        _make_parents(root, path.parent)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".cfs-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(packaged(item.source))
-                os.fchmod(file.fileno(), item.mode)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)  # noqa: PTH105 - the same call, without building a Path of the temporary name
-        except BaseException:
-            os.unlink(temporary)  # noqa: PTH108 - as above
-            raise
-    except OSError as error:
-        message = f"cannot write {path}: {error.strerror}"
-        raise RefusedError(message, hint="run as the user who owns the image's files") from error
-
-
-def _make_parents(root: Path, directory: Path) -> None:
-    """Create *directory* below *root*; a symbolic link on the way must not lead outside."""
-    inside = root.resolve()
-    for parent in _upwards(root, directory):
-        if not parent.exists() and not parent.is_symlink():
-            parent.mkdir(mode=0o755)
-        if not parent.resolve().is_relative_to(inside):
-            message = f"{parent} leads out of {root}"
-            raise RefusedError(message, hint="an absolute link in the image; make it relative")
-
-
-def _upwards(root: Path, directory: Path) -> Iterable[Path]:
-    names = directory.relative_to(root).parts
-    return [root.joinpath(*names[: count + 1]) for count in range(len(names))]

@@ -7,7 +7,7 @@ import lzma
 import zlib
 from typing import TYPE_CHECKING, Protocol
 
-from cfs_core.plugin import ImageError
+from cfs_core.plugin import CPIO_MAGICS, INITRD_COMPRESSIONS, ImageError
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -16,18 +16,6 @@ CHUNK = 64 * 1024
 ZSTD_CHUNK = 1024  # one byte of a zstd frame can stand for many: small bites keep the result small
 DECODER_MEMORY = 192 * 1024 * 1024
 LZ4_BLOCK = 8 * 1024 * 1024
-
-CPIO_MAGIC = (b"070701", b"070702")
-KINDS = {
-    b"\x1f\x8b": "gzip",
-    b"\x1f\x9e": "gzip",
-    b"\xfd7zXZ\x00": "xz",
-    b"]\x00\x00": "lzma",
-    b"BZh": "bzip2",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\x02\x21\x4c\x18": "lz4",
-    b"\x89LZO": "lzo",
-}
 
 
 class UnknownCompressionError(ImageError):
@@ -262,9 +250,9 @@ def compression(head: bytes) -> str | None:
     Raises:
         UnknownCompressionError: neither an archive nor a compression that can be read here.
     """
-    if head[:6] in CPIO_MAGIC:
+    if head[:6] in CPIO_MAGICS:
         return None
-    for magic, kind in KINDS.items():
+    for magic, kind in INITRD_COMPRESSIONS.items():
         if head.startswith(magic):
             if kind == "lzo":
                 break
