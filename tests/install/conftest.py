@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cfs_core.cli.main import run
+
 SHARED = frozenset({"--karg", "--karg-delete", "--bootloader", "--firmware", "--filesystem", "--architecture"})
 """Options that `install to-disk` and `image check` have in common."""
 
@@ -107,6 +109,22 @@ def cfs(tmp_path):
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     return commands
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Run cfs in this process; return its exit status, what it printed, and what it complained of."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    def call(*args):
+        status = run([*map(str, args)])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
 
 
 def commands_path(tool):

@@ -7,12 +7,10 @@ import hashlib
 import json
 import mmap
 
-import pytest
 from builders import bootable
 from builders.pe import uki_bytes
 from grub_files import program as grub
 
-from cfs_core.cli.main import run
 from cfs_testkit.builders.oci import File, Image, layer
 from cfs_testkit.initrds import cpio
 from cfs_testkit.programs import kernel, program
@@ -33,22 +31,6 @@ STOCK = cpio(
     }
 )
 """An initramfs as initramfs-tools builds it, without anything that knows composefs."""
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
-    """Run cfs in this process; return its exit status, what it printed, and what it complained of."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setattr("tempfile.tempdir", None)
-
-    def call(*args):
-        status = run([*map(str, args)])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
 
 
 def source(tmp_path, initrd=STOCK, **files):

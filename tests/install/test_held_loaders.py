@@ -189,19 +189,16 @@ def site(tmp_path):
     return made
 
 
-def test_a_loader_that_puts_nothing_where_firmware_looks_is_refused_by_name(site, tmp_path):
+def plan(site, tmp_path, *options):
+    """Have an install with the sloppy loader planned; *options* are those of `cfs` itself."""
     source = bootable.layout(tmp_path / "oci", latest=bootable.image()) + ":latest"
-    words = (
-        "install",
-        "to-disk",
-        "--source-imgref",
-        source,
-        "--bootloader",
-        "bad",
-        "--dry-run",
-        str(tmp_path / "disk.img"),
-    )
-    done = site.cfs(*words, XDG_CACHE_HOME=str(tmp_path / "cache"), CFS_DISABLE_PLUGINS="")
+    words = ("install", "to-disk", "--source-imgref", source, "--bootloader", "bad", "--dry-run")
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "CFS_DISABLE_PLUGINS": ""}
+    return site.cfs(*options, *words, str(tmp_path / "disk.img"), **environ)
+
+
+def test_a_loader_that_puts_nothing_where_firmware_looks_is_refused_by_name(site, tmp_path):
+    done = plan(site, tmp_path)
     assert (done.returncode, done.stdout) == (4, "")
     assert "the bootloader 'bad' of bad (outsider 3.14) planned what does not start" in done.stderr
     assert "check the host" not in done.stderr
@@ -218,18 +215,7 @@ def test_settings_of_a_provider_are_those_it_declares(site, tmp_path):
     assert "no bootloader has that name" in done.stderr
     for text, told in (("slow = 1", "is not a setting of the bootloader 'bad'"), ("fast = 1", "must be true or false")):
         file.write_text(f"[bootloader.bad]\n{text}\n")
-        source = bootable.layout(tmp_path / f"oci-{text[:4]}", latest=bootable.image()) + ":latest"
-        words = (
-            "install",
-            "to-disk",
-            "--source-imgref",
-            source,
-            "--bootloader",
-            "bad",
-            "--dry-run",
-            str(tmp_path / "disk.img"),
-        )
-        done = site.cfs("--config", str(file), *words, XDG_CACHE_HOME=str(tmp_path / "cache"), CFS_DISABLE_PLUGINS="")
+        done = plan(site, tmp_path, "--config", str(file))
         assert done.returncode == 3
         assert told in done.stderr
         assert str(file) in done.stderr

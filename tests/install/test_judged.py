@@ -15,7 +15,6 @@ from builders import bootable
 from builders.pe import pe_bytes, uki_bytes
 from grub_files import program as grub
 
-from cfs_core.cli.main import run
 from cfs_testkit.builders.oci import File, Image, Link, layer
 from cfs_testkit.programs import kernel, optional_header, program
 
@@ -156,22 +155,6 @@ TAKEN = {
         {"usr/lib/bootc/kargs.d/20.toml": 'kargs = ["rootflags=commit=30,noatime"]\n'}, None, ""
     ),
 }  # fmt: skip
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
-    """Run cfs in this process; return its exit status, what it printed, and what it complained of."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setattr("tempfile.tempdir", None)
-
-    def call(*args):
-        status = run([*map(str, args)])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
 
 
 def layout(tmp_path, files, architecture="amd64", **choices):
