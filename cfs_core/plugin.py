@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         ImageWriter,
         RunningImage,
         Transport,
+        skip_bytes,
     )
     from cfs_core.model.action import (
         Action,
@@ -329,6 +330,7 @@ _HOMES: Final = {
     "read_all": "cfs_core.model.content:read_all",
     "read_pe": "cfs_core.image.pe:read_pe",
     "scratch_directory": "cfs_core.system.scratch:scratch_directory",
+    "skip_bytes": "cfs_core.interfaces.transport:skip_bytes",
     "split_scheme": "cfs_core.model.reference:split_scheme",
     "walk": "cfs_core.model.tree:walk",
 }
@@ -506,6 +508,7 @@ __all__ = [
     "read_all",
     "read_pe",
     "scratch_directory",
+    "skip_bytes",
     "split_scheme",
     "walk",
     "without_secrets",

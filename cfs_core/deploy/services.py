@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cfs_core.config.settings import Settings
@@ -58,3 +59,15 @@ class Services(Protocol):
 
     def default_repository(self) -> Path:
         """Return where images are kept."""
+
+
+def each_made(services: Services, family: Family[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield name and provider, made with its settings, of every one of a family that can be made, one after the other.
+
+    For those who look which of them is meant: a plugin that fails is told of, and passed over.
+    """
+    registry = services.host.collect(family)
+    for provider in registry:
+        made = services.host.attempt(registry.owner(provider.name), "factory", services.make, family, provider.name)
+        if made is not None:
+            yield provider.name, made

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy.kernel_line import check_entry
 from cfs_core.deploy.loader import unread_message
+from cfs_core.deploy.services import each_made
 from cfs_core.errors import CfsError, ImageError
 from cfs_core.examine.programs import examine_kernel, examine_loaders
 from cfs_core.image.pe import read_pe
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cfs_core.deploy.services import Services
-    from cfs_core.interfaces.filesystem import Filesystem
     from cfs_core.interfaces.provider import BootloaderProvider
     from cfs_core.interfaces.storage import FileReader, StorageFormat
     from cfs_core.model.boot import BootEntry, BootMenu
@@ -42,7 +42,7 @@ def opened_disk(services: Services, path: Path) -> Iterator[DiskImage]:
         DiskError: that layout cannot read it.
     """
     layout = services.make(families.LAYOUTS, str(services.settings.value("install.layout")))
-    with open_disk(path, layout, _filesystems(services)) as disk:
+    with open_disk(path, layout, dict(each_made(services, families.FILESYSTEMS))) as disk:
         yield disk
 
 
@@ -89,25 +89,8 @@ def examine_entry(disk: DiskImage, entry: BootEntry, loader: BootloaderProvider)
 
 def _storage_on(services: Services, root: FileReader) -> StorageFormat | None:
     """Return the storage format of the repository that is there; None if no installed one knows it."""
-    registry = services.host.collect(families.STORAGE)
-    for provider in registry:
-        storage = services.host.attempt(registry.owner(provider.name), "factory", services.storage, provider.name)
-        if storage is not None and storage.recognises(root, REPOSITORY.path):
-            return storage
-    return None
-
-
-def _filesystems(services: Services) -> dict[str, Filesystem]:
-    """Make every filesystem that can be made: which ones the disk has is not known yet."""
-    registry = services.host.collect(families.FILESYSTEMS)
-    made: dict[str, Filesystem] = {}
-    for provider in registry:
-        filesystem = services.host.attempt(
-            registry.owner(provider.name), "factory", services.make, families.FILESYSTEMS, provider.name
-        )
-        if filesystem is not None:
-            made[provider.name] = filesystem
-    return made
+    storages: Iterator[StorageFormat] = (storage for _, storage in each_made(services, families.STORAGE))
+    return next((storage for storage in storages if storage.recognises(root, REPOSITORY.path)), None)
 
 
 def _check_boot_files(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cfs_core.errors import LimitError, TransportError, TruncatedError, VerificationError
 from cfs_core.interfaces.retry import Retrier
-from cfs_core.interfaces.transport import MANIFEST_LIMIT, CannotResumeError
+from cfs_core.interfaces.transport import MANIFEST_LIMIT, CannotResumeError, skip_bytes
 from cfs_core.model.digest import Digest
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Fetcher:
                     yield from chunks
             except CannotResumeError:
                 with self.transport.open_blob(reference, descriptor, 0) as chunks:
-                    yield from _skip(chunks, offset)
+                    yield from skip_bytes(chunks, offset)
         except OSError as error:
             msg = f"blob {descriptor.digest} of {reference} cannot be read: {error}"
             raise TransportError(msg) from error
@@ -172,12 +172,3 @@ class Fetcher:
     ) -> AbstractContextManager[Iterable[bytes]] | None:
         """Return the layer as stored uncompressed, or None; the caller checks *diff_id* over it."""
         return self.transport.open_uncompressed_layer(reference, descriptor, diff_id)
-
-
-def _skip(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
-    for chunk in chunks:
-        if count >= len(chunk):
-            count -= len(chunk)
-            continue
-        yield chunk[count:] if count else chunk
-        count = 0

@@ -11,7 +11,7 @@ from cfs_core.interfaces.retry import RetryPolicy
 from cfs_core.model.reference import ImageReference, split_scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from cfs_core.model.digest import Digest
@@ -147,3 +147,13 @@ class CannotResumeError(TransportError):
     """The source only delivers a blob from its start."""
 
     code = "transport.cannot-resume"
+
+
+def skip_bytes(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
+    """Yield what *chunks* bring after their first *count* bytes: for sources that only begin at the start."""
+    for chunk in chunks:
+        if count >= len(chunk):
+            count -= len(chunk)
+            continue
+        yield chunk[count:] if count else chunk
+        count = 0

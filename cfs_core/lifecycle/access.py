@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from cfs_core.deploy.services import each_made
 from cfs_core.errors import StateError
 from cfs_core.lifecycle.machine import read_machine
 from cfs_core.lifecycle.running import RunningSystem, read_running
@@ -116,12 +117,4 @@ def machine_on(disk: Path, services: Services) -> Iterator[Machine]:
 
 def all_bootloaders(services: Services) -> dict[str, Bootloader]:
     """Make every bootloader that can be made: which one is in charge is not known yet."""
-    registry = services.host.collect(families.BOOTLOADERS)
-    made: dict[str, Bootloader] = {}
-    for provider in registry:
-        loader = services.host.attempt(
-            registry.owner(provider.name), "factory", services.make, families.BOOTLOADERS, provider.name
-        )
-        if loader is not None:
-            made[provider.name] = loader
-    return made
+    return dict(each_made(services, families.BOOTLOADERS))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.bounds import Bounds
+from cfs_core.deploy.services import each_made
 from cfs_core.errors import StateError
 from cfs_core.image.resolve import host_platform
 from cfs_core.interfaces.bootloader import BootFacts
@@ -167,12 +168,9 @@ class Session:
         Raises:
             StateError: no storage format that is installed knows it.
         """
-        registry = self.services.host.collect(families.STORAGE)
-        for provider in registry:
-            storage = self.services.host.attempt(
-                registry.owner(provider.name), "factory", self.services.storage, provider.name
-            )
-            if storage is not None and storage.is_repository(self.places.repository):
+        storage: StorageFormat
+        for _, storage in each_made(self.services, families.STORAGE):
+            if storage.is_repository(self.places.repository):
                 return storage
         msg = f"{self.places.repository} is no repository of a storage format that is installed"
         raise StateError(msg, hint="install the plugin of that format: cfs plugins list")

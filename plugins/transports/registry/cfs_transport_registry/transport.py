@@ -18,6 +18,7 @@ from cfs_core.plugin import (
     TransportError,
     VerificationError,
     clean_text,
+    skip_bytes,
 )
 from cfs_transport_registry.clients import Clients
 from cfs_transport_registry.credentials import CredentialStore
@@ -144,7 +145,7 @@ class RegistryTransport(Transport):
         )
         with response:
             chunks = read_chunks(response, client.host, self._minimum_rate)
-            yield _skip(chunks, offset) if response.status_code == _OK and offset else chunks
+            yield skip_bytes(chunks, offset) if response.status_code == _OK and offset else chunks
 
 
 def _telling(errors: Mapping[Endpoint, TransportError], known: Endpoint | None) -> TransportError:
@@ -198,14 +199,6 @@ def _refuse_encoding(response: requests.Response, host: str, what: str) -> None:
     msg = f"{host} sends {what} with the Content-Encoding {clean_text(encoding, limit=40)!r}, which nobody asked for"
     hint = "a proxy in between, or the registry's web server, compresses what it sends; have that switched off"
     raise ServerError(msg, hint=hint, facts={"host": host})
-
-
-def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
-    """Drop *count* bytes: the registry ignored the range and begins at the start."""
-    for chunk in chunks:
-        if count < len(chunk):
-            yield chunk[count:] if count else chunk
-        count = max(0, count - len(chunk))
 
 
 def _check_stated_digest(response: requests.Response, raw: bytes, host: str) -> None:
