@@ -86,7 +86,8 @@ def test_a_disk_that_no_virtual_machine_starts_is_not_proven_by_another():
 
 
 def test_options_that_were_not_given_set_nothing():
-    options = dict.fromkeys(("bootloader", "filesystem", "firmware", "root_size", "esp_size"), None)
+    options = dict.fromkeys(("bootloader", "filesystem", "firmware", "root_size", "esp_size", "early_boot"), None)
+    options["secure_boot_enroll"] = None
     assert set(_settings({**options, "composefs_native": False}).values()) == {None}
 
 

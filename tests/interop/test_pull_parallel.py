@@ -112,6 +112,7 @@ CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+from cfs_core.plugin import Fetcher
 from cfs_testkit.context import plugin_context
 from cfs_storage_composefs.plugin import cfs_register_storage_formats
 from cfs_transport_registry.settings import Settings
@@ -119,7 +120,8 @@ from cfs_transport_registry.transport import RegistryTransport
 from test_pull_parallel import pull
 root = Path(sys.argv[2])
 settings = Settings(tls_verify=False, registries_conf=root / "registries.conf", root=root)
-transport = RegistryTransport(plugin_context(root), settings)
+context = plugin_context(root)
+transport = Fetcher(RegistryTransport(context, settings), context.retrier)
 (provider,) = cfs_register_storage_formats()
 print("begin", flush=True)
 committed, count = pull(transport, provider.factory(plugin_context(root)), root / "repo", sys.argv[3], 3)
