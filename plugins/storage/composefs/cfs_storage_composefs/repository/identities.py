@@ -20,6 +20,7 @@ from cfs_storage_composefs.errors import DamagedError, MissingError, storage_err
 from cfs_storage_composefs.fsverity import digest_bytes
 from cfs_storage_composefs.objects.names import INLINE_LIMIT
 from cfs_storage_composefs.repository.catalog import Catalog
+from cfs_storage_composefs.repository.syncing import SharedSync
 from cfs_storage_composefs.repository.writers import Writers
 from cfs_storage_composefs.streams import oci as streams
 from cfs_storage_composefs.streams.importer import LayerImport
@@ -63,6 +64,7 @@ class ComposefsIdentifier(Identifier):
         )
         self._catalog = Catalog(directory, self._store, self.options)
         self._writers = Writers(directory, objects, self._catalog)
+        self._shared_sync = SharedSync(self._sync)
 
     def close(self) -> None:
         """Release the lock and temporary files."""
@@ -166,7 +168,7 @@ class ComposefsIdentifier(Identifier):
     def _publish(self, diff_id: Digest, stream: bytes) -> None:
         """Give a layer its name, once everything it needs is on the disk."""
         with storage_errors(self._where):
-            self._sync()
+            self._shared_sync()
             # Another process may have stored the same layer meanwhile. Compressed by another libzstd its stream has
             # another digest, and streams of configs that exist refer to that one: the first stays.
             if not self.has_layer(diff_id):
