@@ -1,9 +1,11 @@
 """Pulling from an OCI directory into a new repository: ``cfs image pull``, and ``cfsctl oci pull`` where installed.
 
     python benchmarks/bench_pull.py [--megabytes 1000] [--compression gzip|zstd|none] [--double] [--scratch DIR]
+                                   [--layers 4] [--processors 1,2,all] [--runs 1]
 
-The image is made of files of this machine's /usr (below 2 MB each: as many per MB as distributions have), in four
-layers. ``--double`` pulls one twice as large, too. Both programs start with an empty directory on the same filesystem
+The image is made of files of this machine's /usr (below 2 MB each: as many per MB as distributions have), in
+``--layers`` layers. ``--processors`` limits both programs to that many, one after the other, in ``--runs`` runs in turn.
+``--double`` pulls one twice as large, too. Both programs start with an empty directory on the same filesystem
 and end with everything synced, plain and bootable image made. Times are of whole processes, children that they waited
 for included; memory is the peak of the largest of them. Memory grows with the number of files (the tree and its
 image), not with their size.
@@ -18,6 +20,7 @@ import io
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -33,7 +36,6 @@ import zstandard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LAYERS = 4
 CHUNK = 1 << 20
 LARGEST = 2_000_000
 OCI = "application/vnd.oci.image"
@@ -175,7 +177,7 @@ def base_layer() -> bytes:
     return out.getvalue()
 
 
-def make_image(directory: Path, megabytes: int, kind: str) -> tuple[int, int]:
+def make_image(directory: Path, megabytes: int, kind: str, layers: int) -> tuple[int, int]:
     """Make the layout; return files and bytes of its layers before compression."""
     layout = Layout(directory)
     seen = {"usr"}
@@ -185,7 +187,7 @@ def make_image(directory: Path, megabytes: int, kind: str) -> tuple[int, int]:
     tar.unlink()
     pending: list[str] = []
     count = total = size = 0
-    share = megabytes * 1_000_000 // LAYERS
+    share = megabytes * 1_000_000 // layers
 
     def flush() -> None:
         nonlocal total
@@ -208,11 +210,13 @@ def make_image(directory: Path, megabytes: int, kind: str) -> tuple[int, int]:
     return count, total
 
 
-def contenders(layout: Path, scratch: Path) -> Iterator[tuple[str, list[str]]]:
+def contenders(layout: Path, scratch: Path, runs: int) -> Iterator[tuple[str, list[str]]]:
     """Yield names and commands; repositories are made before the clock starts."""
     source = f"oci:{layout}:bench"
     cfs = [str(Path(sys.executable).with_name("cfs"))]
-    for number in range(2):
+    for number in range(runs):
+        for old in scratch.glob("cfs*"):
+            shutil.rmtree(old)
         yield "cfs image pull", [*cfs, "image", "pull", source, "--repo", str(scratch / f"cfs{number}")]
         if cfsctl := shutil.which("cfsctl"):
             repository = str(scratch / f"cfsctl{number}")
@@ -227,21 +231,44 @@ def main() -> None:
     parser.add_argument("--compression", choices=("gzip", "zstd", "none"), default="gzip")
     parser.add_argument("--double", action="store_true")
     parser.add_argument("--scratch", type=Path)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--processors", default="all", help="numbers, or all, with commas between")
+    parser.add_argument("--runs", type=int, default=2)
     arguments = parser.parse_args()
     sizes = [arguments.megabytes, arguments.megabytes * 2] if arguments.double else [arguments.megabytes]
     with tempfile.TemporaryDirectory(prefix="bench-pull-", dir=arguments.scratch) as below:
         for megabytes in sizes:
             scratch = Path(below) / str(megabytes)
             scratch.mkdir()
-            files, total = make_image(scratch / "layout", megabytes, arguments.compression)
-            print(f"{files} files, {total / 1e6:.0f} MB in {LAYERS + 1} layers, {arguments.compression}")
-            for name, argv in contenders(scratch / "layout", scratch):
-                run = measured(argv)
-                print(
-                    f"  {name:16} {run.seconds:7.2f} s  {run.cpu_seconds:7.2f} s CPU  "
-                    f"{total / 1e6 / run.seconds:6.0f} MB/s  peak {run.peak_megabytes:5.0f} MB"
-                    + (f"  FAILED ({run.status})" if run.status else "")
-                )
+            files, total = make_image(scratch / "layout", megabytes, arguments.compression, arguments.layers)
+            print(f"{files} files, {total / 1e6:.0f} MB in {arguments.layers + 1} layers, {arguments.compression}")
+            for processors in arguments.processors.split(","):
+                race(scratch, processors, arguments.runs, total)
+
+
+def race(scratch: Path, processors: str, runs: int, total: int) -> None:
+    """Run both programs in turn on that many processors, and print each run and the medians; *total* is in bytes."""
+    mine = sorted(os.sched_getaffinity(0))
+    chosen = mine if processors == "all" else mine[: int(processors)]
+    found: dict[str, list[Run]] = {}
+    os.sched_setaffinity(0, chosen)
+    try:
+        for name, argv in contenders(scratch / "layout", scratch, runs):
+            run = measured(argv)
+            found.setdefault(name, []).append(run)
+            print(
+                f"  {len(chosen):3} processors  {name:16} {run.seconds:7.2f} s  {run.cpu_seconds:7.2f} s CPU  "
+                f"{total / 1e6 / run.seconds:6.0f} MB/s  peak {run.peak_megabytes:5.0f} MB"
+                + (f"  FAILED ({run.status})" if run.status else ""),
+                flush=True,
+            )
+    finally:
+        os.sched_setaffinity(0, mine)
+    medians = {name: statistics.median(run.seconds for run in each) for name, each in found.items()}
+    print(f"  {len(chosen):3} processors, medians: " + ", ".join(f"{name} {s:.2f} s" for name, s in medians.items()))
+    if len(medians) > 1:
+        ours, theirs = medians.values()
+        print(f"  {len(chosen):3} processors, ratio: {ours / theirs:.2f}")
 
 
 if __name__ == "__main__":
