@@ -12,7 +12,7 @@ from cfs_core.cli.output import ResultGroup, say, show_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.lifecycle.trial import TrialResult
 
 WAIT = 300

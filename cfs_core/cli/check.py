@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 FORMATS = ("text", "json", "junit", "sarif")
 

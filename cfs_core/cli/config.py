@@ -9,7 +9,7 @@ import click
 from cfs_core.cli.output import ResultGroup, format_option, plain, show_json, table
 
 if TYPE_CHECKING:
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 
 @click.group(cls=ResultGroup)

@@ -13,7 +13,7 @@ from cfs_core.report.progress import human_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 _WIDTH = 16
 

@@ -13,7 +13,7 @@ from cfs_core.report.progress import counted
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 FOUND = 9
 """Exit status where something is wrong and stays so, as `cfs repo fsck` has it."""

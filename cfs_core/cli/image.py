@@ -30,7 +30,7 @@ from cfs_core.model.manifest import Platform
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.interfaces.storage import Repository
     from cfs_core.model.tree import Directory
 

@@ -25,7 +25,7 @@ from cfs_core.errors import RefusedError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.install.plan import PreparedInstall
     from cfs_core.install.request import InstallRequest
@@ -142,7 +142,7 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
 
     if options["prove"]:
         _prover(ctx)
-        app.output_format = output
+        app.configure(output_format=output)
     result = run_install(request, app, show=show)
     app.progress.close()
     if result is None:

@@ -12,7 +12,7 @@ from cfs_core.cli.output import ResultCommand, ResultGroup, say, show_json
 from cfs_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 
 @click.group(cls=ResultGroup)

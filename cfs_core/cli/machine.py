@@ -13,7 +13,7 @@ from cfs_core.errors import RefusedError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.lifecycle.changes import ChangeResult
 
 F = TypeVar("F", bound="Callable[..., Any]")

@@ -189,7 +189,7 @@ def progress_fd_option(command: F) -> F:
         if not writable:
             msg = f"--progress-fd {value}: no such descriptor is open for writing"
             raise UsageError(msg, hint="open one in the shell, for example with 3>progress.jsonl --progress-fd 3")
-        context.obj.progress_descriptor = value
+        context.obj.configure(progress_descriptor=value)
 
     return click.option(
         "--progress-fd",
@@ -231,7 +231,7 @@ def authfile_option(command: F) -> F:
 
     def keep(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
         if value is not None:
-            context.obj.authfile = value
+            context.obj.configure(authfile=value)
 
     return click.option(
         "--authfile",

@@ -12,13 +12,13 @@ from cfs_core.cli.output import ResultGroup, format_option, say, show_json, tabl
 from cfs_core.plugin import API_VERSION
 from cfs_core.pluginhost import families
 from cfs_core.pluginhost.distributions import DEFAULTS
-from cfs_core.pluginhost.load import scheme_owners
 from cfs_core.pluginhost.registry import Trouble
+from cfs_core.pluginhost.schemes import scheme_owners
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.interfaces.provider import TransportProvider
     from cfs_core.pluginhost.registry import Registry
 
@@ -106,7 +106,7 @@ def doctor(app: App, output: str) -> int:
     Example:
       cfs plugins doctor
     """
-    app.warn_of_plugins = False  # they are the result
+    app.configure(warn_of_plugins=False)  # they are the result
     registries = {family: app.host.collect(family) for family in families.ALL}
     troubles = list({str(trouble): trouble for trouble in app.host.trouble}.values())
     troubles += _contested(registries[families.TRANSPORTS])

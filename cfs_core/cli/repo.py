@@ -16,7 +16,7 @@ from cfs_core.report.progress import counted, human_bytes
 from cfs_core.system.atomic import make_parent
 
 if TYPE_CHECKING:
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.model.deployment import Problem
 
 

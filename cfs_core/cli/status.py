@@ -14,7 +14,7 @@ from cfs_core.errors import StateError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.lifecycle.machine import Machine
     from cfs_core.lifecycle.status import DeploymentStatus, EntryStatus
 

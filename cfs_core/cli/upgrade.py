@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.lifecycle.upgrade import UpgradeRequest, UpgradeResult
 
 F = TypeVar("F", bound="Callable[..., Any]")

@@ -1,4 +1,4 @@
-"""What an install needs of the run it is in. The command line provides it; a program can provide its own."""
+"""What verbs need of the run they are in: `cfs_core.app` has it all; a program or a test can provide less."""
 
 from __future__ import annotations
 

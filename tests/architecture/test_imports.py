@@ -28,7 +28,7 @@ LAYERS = [
     {"config", "pluginhost", "report"},
     {"deploy"},
     {"examine"},
-    {"install", "lifecycle", "sealing"},
+    {"app", "install", "lifecycle", "sealing"},
     {"testing"},
     {"cli", "__main__"},
 ]

@@ -148,7 +148,7 @@ def run(machine, *words):
     from cfs_core.cli.main import cli
 
     with machine.app() as app:
-        app.show_progress = False
+        app.configure(show_progress=False)
         name, *rest = map(str, words)
         extra = [name] if name not in {"deployments", "kargs", "boot"} else [name, rest.pop(0)]
         argv = ["--no-progress", *extra, "--root", str(machine.root), *rest]

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cfs_core.cli.app import App
+from cfs_core.app.app import App
 from cfs_core.deploy.prepare import prepare
 from cfs_core.install.plan import make_plan
 from cfs_core.install.request import InstallRequest

@@ -10,7 +10,7 @@ import sys
 import click
 import pytest
 
-from cfs_core.cli.app import App
+from cfs_core.app.app import App
 from cfs_core.cli.main import cli
 
 
