@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cfs_core.cli.machine import machine_options
-from cfs_core.cli.output import ResultCommand, authfile_option, say, show_json
+from cfs_core.cli.output import ResultCommand, authfile_option, say, show_found, show_json
+from cfs_core.documents.machine import examined
 from cfs_core.report.progress import counted
 
 if TYPE_CHECKING:
@@ -42,15 +43,14 @@ def fsck(app: App, root: Path, output: str, *, repair: bool) -> int:
         done = repair_machine(opened, problems) if repair and problems else ()
     app.progress.close()
     if output == "json":
-        show_json({"clean": not problems, "problems": problems, "repaired": done})
+        show_json(examined(problems, done))
     elif repair:
         for each in done:
             word = "mended" if each.done else "not mended"
             say(f"{word}: {each.problem.where}: {each.problem.message} ({each.what}) [{each.problem.code}]")
         say("clean" if not problems else counted(sum(not each.done for each in done), "problem") + " left")
     else:
-        for problem in problems:
-            say(f"{problem.code}: {problem.where}: {problem.message}")
+        show_found(problems)
         say(counted(len(problems), "problem") if problems else "clean")
     wrong = any(not each.done for each in done) if repair else bool(problems)
     return FOUND if wrong else 0

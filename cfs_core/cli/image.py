@@ -22,6 +22,7 @@ from cfs_core.cli.output import (
     show_json,
     table,
 )
+from cfs_core.documents import images as documents
 from cfs_core.errors import StorageError, UsageError
 from cfs_core.model.deployment import FormatOptions, FormatVersion
 from cfs_core.model.digest import HashAlgorithm
@@ -212,7 +213,7 @@ def pull(
         committed = repository.commit(tree, resolved, name=name or tag_of(reference))
     app.progress.close()
     if output == "json":
-        show_json({"image": committed, "layers_fetched": fetched, "verified": judged.verified})
+        show_json(documents.pulled(committed, fetched, judged.verified))
     else:
         say(f"{committed.manifest_digest}  {committed.id}")
 
@@ -231,7 +232,7 @@ def list_images(app: App, repo_path: Path | None, output: str) -> None:
     with open_repository(app, repo_path) as repository:
         found = repository.images()
     if output == "json":
-        show_json(found)
+        show_json([documents.listed(each) for each in found])
         return
     rows = [(item.name, str(item.manifest_digest)[:19], (item.id or "-")[:16], item.architecture) for item in found]
     table(rows, ("NAME", "MANIFEST", "IMAGE ID", "ARCHITECTURE"))
@@ -248,11 +249,9 @@ def inspect(app: App, name: str, repo_path: Path | None) -> None:
     Example:
       cfs image inspect debian
     """
-    import json
-
     with open_repository(app, repo_path) as repository:
         stored, manifest, config = repository.resolved(name)
-    show_json({"image": stored, "manifest": json.loads(manifest), "config": json.loads(config)})
+    show_json(documents.inspected(stored, manifest, config))
 
 
 @image.command("ls")

@@ -20,6 +20,7 @@ from cfs_core.cli.output import (
     say,
     show_json,
 )
+from cfs_core.documents.install import installed
 from cfs_core.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _fill_in_source(app: App, options: dict[str, Any]) -> None:
 
 def _show_result(result: InstallResult, output: str) -> None:
     if output == "json":
-        show_json({"result": "installed", **{name: getattr(result, name) for name in result.__slots__}})
+        show_json(installed(result))
         return
     took = f"{result.took_seconds:.1f} s"
     say(f"installed {result.image_id:.16}… to {result.disk} in {took}; read back and verified")

@@ -18,6 +18,7 @@ from cfs_core.cli.machine import (
     soft_reboot_option,
 )
 from cfs_core.cli.output import ResultCommand, authfile_option, say, show_json
+from cfs_core.documents import machine as documents
 from cfs_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def finalize(app: App, /, root: Path, output: str, etc_conflicts: str | None) ->
     with session(root, app, "finalize", wait_seconds=WAIT) as opened:
         result = run(opened, OnConflict(etc_conflicts) if etc_conflicts else None)
     if output == "json":
-        show_json(result)
+        show_json(documents.finalized(result))
     else:
         about = f" {result.image_id:.16}…" if result.image_id else ""
         say(f"{result.result}{about}{f': {result.why}' if result.why else ''}")
@@ -211,7 +212,7 @@ def _check(app: App, root: Path, request: UpgradeRequest, output: str) -> int:
         found = check(opened, app, request)
     app.progress.close()
     if output == "json":
-        show_json(found)
+        show_json(documents.update_found(found))
     else:
         version = f" ({found.version})" if found.version else ""
         say(f"update: {found.image} {found.manifest_digest}{version}" if found.update else f"no update: {found.why}")
@@ -255,7 +256,7 @@ def _finalize_now(app: App, root: Path) -> None:
 
 def _show(result: UpgradeResult, output: str, *, at_shutdown: bool) -> None:
     if output == "json":
-        show_json({**{name: getattr(result, name) for name in result.__slots__}, "finalized_at_shutdown": at_shutdown})
+        show_json(documents.upgraded(result, at_shutdown=at_shutdown))
         return
     version = f" ({result.version})" if result.version else ""
     if result.result == "nothing":

@@ -19,7 +19,7 @@ from cfs_core.deploy.early_boot import EarlyBootQuestion, SettledEarlyBoot, sett
 from cfs_core.deploy.loader import check_firmware, wanted_timeout
 from cfs_core.interfaces.bootloader import BootFacts
 from cfs_core.model.boot import Firmware, KernelArgument
-from cfs_core.model.plan import Severity
+from cfs_core.model.plan import Finding, Severity
 from cfs_core.pluginhost import families
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from cfs_core.deploy.services import Services
     from cfs_core.interfaces.bootloader import Bootloader
     from cfs_core.model.boot import BootArtifacts
-    from cfs_core.model.plan import Finding
     from cfs_core.pluginhost.registry import PluginId
 
 
@@ -79,7 +78,7 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
     )
     made: Bootloader = services.make(families.BOOTLOADERS, loader.value, settings=image.settings, seed=request.seed)
     provider = loaders.get(loader.value)
-    own = preflight.stamped(made.check(facts), loaders.owner(loader.value))
+    own = list(made.check(facts))
     if request.loader_is_there:
         own = preflight.without_loader(own)
     told = {finding.code for finding in own}
@@ -140,5 +139,5 @@ def _default_firmware(offered: frozenset[Firmware]) -> frozenset[Firmware]:
 def _no_verity(filesystem: str, image: PreparedImage) -> Finding:
     message = f"{filesystem} has no fs-verity"
     if image.seal is not None and not image.seal.verity_optional:
-        return preflight.error("disk.no-verity", f"{message}, which a sealed image requires", "use --filesystem ext4")
-    return preflight.warning("disk.no-verity", f"{message}: the system will start, but its files are not verified")
+        return Finding.error("disk.no-verity", f"{message}, which a sealed image requires", "use --filesystem ext4")
+    return Finding.warning("disk.no-verity", f"{message}: the system will start, but its files are not verified")

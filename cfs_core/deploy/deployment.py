@@ -9,7 +9,6 @@ from cfs_core.config.settings import Rank
 from cfs_core.deploy.bootable.init import judge_init
 from cfs_core.deploy.bootable.tree import judge_tree
 from cfs_core.deploy.kernel_line import check_root, check_seal, check_sealed
-from cfs_core.deploy.preflight import warning
 from cfs_core.deploy.state import DeploymentState, label_of, plan_state
 from cfs_core.image.kernel_arguments import collect_arguments, image_arguments
 from cfs_core.image.reader import ImageReader
@@ -17,6 +16,7 @@ from cfs_core.image.sealed import parse_words, sealed_arguments
 from cfs_core.model.action import Attributes, CopyObject, MakeDirectory, MakeSymlink, WriteFile
 from cfs_core.model.boot import BootEntry, EntryKind, KernelArgument
 from cfs_core.model.places import REPOSITORY, ROOT
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from cfs_core.deploy.request import DeploymentRequest
     from cfs_core.model.action import Action
     from cfs_core.model.disk import Partition
-    from cfs_core.model.plan import Finding
     from cfs_core.model.tree import Xattrs
 
 
@@ -108,7 +107,7 @@ def _ignored_advice(image: PreparedImage) -> list[Finding]:
     """Say what of the image's settings has no effect: whoever wrote them relies on it."""
     advised = [layer for layer in image.settings.layers if layer.rank is Rank.IMAGE]
     hint = "leave it out of the image, or see `cfs config show` for the settings there are"
-    return [warning("image.setting-ignored", text, hint) for layer in advised for text in layer.warnings]
+    return [Finding.warning("image.setting-ignored", text, hint) for layer in advised for text in layer.warnings]
 
 
 def _sealed_arguments(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy import preflight
 from cfs_core.deploy.bootable.fstab import judge_fstab
 from cfs_core.deploy.bootable.programs import judge_programs
 from cfs_core.deploy.bounds import Bounds
@@ -160,7 +159,7 @@ def _stamped(finding: Finding, origin: str) -> Finding:
 def _plugin_faults(services: Services) -> list[Finding]:
     """A check or a kernel argument that was lost to a fault is not harmless."""
     return [
-        preflight.error("plugin.fault", str(trouble), "fix the plugin, or switch it off with --disable-plugin")
+        Finding.error("plugin.fault", str(trouble), "fix the plugin, or switch it off with --disable-plugin")
         for trouble in services.host.trouble
         if trouble.fatal and trouble.hook in {"cfs_check_plan", "cfs_kernel_arguments"}
     ]

@@ -29,7 +29,7 @@ LAYERS = [
     {"deploy"},
     {"examine"},
     {"app", "install", "lifecycle", "sealing"},
-    {"testing"},
+    {"documents", "testing"},
     {"cli", "__main__"},
 ]
 """Rooms of core; one imports only from those above it in this list."""
@@ -239,6 +239,21 @@ def test_only_the_command_line_prints_or_exits():
                 if called in {"print", "exit", "quit", "sys.exit", "os._exit", "click.echo"}:
                     wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {called}")
     assert wrong == []
+
+
+def test_the_command_line_makes_no_run_and_defines_no_document():
+    """What a run has is made by `cfs_core.app`; the keys of public JSON are chosen by `cfs_core.documents`."""
+    made, defined = [], []
+    for path in sources(CORE / "cli"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                where = f"{path.relative_to(ROOT)}:{node.lineno} {node.func.id}"
+                if node.func.id in {"HostCommands", "Logs", "PluginContext", "PluginHost", "load_settings"}:
+                    made.append(where)
+                is_call = node.args and isinstance(node.args[0], ast.Call | ast.Name | ast.ListComp | ast.Subscript)
+                if node.func.id == "show_json" and not is_call:
+                    defined.append(where)
+    assert (made, defined) == ([], [])
 
 
 def test_files_stay_short():

@@ -13,7 +13,7 @@ from cfs_storage_composefs.errors import LockedError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cfs_core.plugin import Content, Directory, FileReader, PluginContext, Problem, TreeReader
+    from cfs_core.plugin import Content, Directory, FileReader, Finding, PluginContext, TreeReader
     from cfs_storage_composefs.repository.repository import ComposefsRepository
     from cfs_storage_composefs.repository.scratch import ScratchIdentifier
 
@@ -139,7 +139,7 @@ class ComposefsFormat(StorageFormat):
         """Look for ``meta.json``, or for objects where it is lost."""
         return files.kind(root) == "directory" and bool({METADATA, "objects"}.intersection(files.names(root)))
 
-    def check_files(self, files: FileReader, root: str) -> Iterable[Problem]:
+    def check_files(self, files: FileReader, root: str) -> Iterable[Finding]:
         """Check the repository at *root* of a filesystem that is not mounted, file by file, and yield what is wrong."""
         from cfs_storage_composefs.repository.check import check_repository
 
