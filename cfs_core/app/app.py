@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
     from cfs_core.config.settings import Settings
     from cfs_core.interfaces.command import Output
-    from cfs_core.interfaces.fetcher import Fetcher
+    from cfs_core.interfaces.fetcher import ImageLocation
     from cfs_core.interfaces.storage import StorageFormat
     from cfs_core.model.event import Event
-    from cfs_core.model.reference import ImageReference
     from cfs_core.pluginhost.families import Family
     from cfs_core.pluginhost.load import PluginHost
     from cfs_core.pluginhost.registry import PluginId
@@ -256,14 +255,14 @@ class App(contextlib.AbstractContextManager["App"]):
 
         self._settings = self.settings.with_layer(command_line(options))
 
-    def transport(self, text: str) -> tuple[Fetcher, ImageReference]:
-        """Return the transport for a reference, and the reference in its grammar.
+    def locate(self, text: str) -> ImageLocation:
+        """Parse a reference, in the grammar of the transport that its scheme chooses.
 
         Raises:
             UsageError: no scheme, or one that no plugin has.
             PluginError: two plugins claim the scheme, or the plugin failed.
         """
-        from cfs_core.interfaces.fetcher import Fetcher
+        from cfs_core.interfaces.fetcher import Fetcher, ImageLocation
         from cfs_core.model.reference import split_scheme
         from cfs_core.pluginhost.schemes import owner_of
 
@@ -273,7 +272,7 @@ class App(contextlib.AbstractContextManager["App"]):
         context = self._context_of(families.TRANSPORTS, name, more=more)
         fetcher = Fetcher(self.host.make(families.TRANSPORTS, name, context), context.retrier)
         self.stack.callback(fetcher.close)
-        return fetcher, fetcher.parse(text)
+        return ImageLocation(fetcher, fetcher.parse(text))
 
     def storage(self, name: str | None = None) -> StorageFormat:
         """Return a storage format: the one called *name*, of ``install.storage``, composefs, or the only one.

@@ -65,7 +65,7 @@ def check(app: App, /, reference: str, repo_path: Path | None, output: str, **op
     from cfs_core.install.request import PlanRequest
 
     request = PlanRequest(
-        source=reference,
+        source=app.locate(reference),
         architecture=options["architecture"],
         kargs=options["kargs"],
         karg_deletes=options["karg_deletes"],

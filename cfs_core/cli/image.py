@@ -85,11 +85,10 @@ def _tree(app: App, source: str, choices: dict[str, Any]) -> Iterator[tuple[Dire
         keep_user_xattrs=choices["keep_user_xattrs"],
     )
     with open_tree(
-        Source(source),
+        Source.parse(source, app.locate),
         asked[0] if asked else None,
         storage=app.storage(),
         options=options,
-        transport=app.transport,
         platform=wanted_platform(choices["architecture"]),
         progress=app.progress,
         emit=app.emit,
@@ -205,7 +204,7 @@ def pull(
     from cfs_core.image.pull import tag_of
     from cfs_core.image.resolve import resolve
 
-    transport, parsed = app.transport(reference)
+    transport, parsed = app.locate(reference)
     resolved = resolve(transport, parsed, wanted_platform(architecture))
     judged = judge(resolved, transport, app)
     with open_repository(app, repo_path, create=True) as repository:
@@ -342,8 +341,8 @@ def copy(app: App, source: str, destination: str, architecture: str | None) -> N
     from cfs_core.deploy import pull as ways
     from cfs_core.deploy.judge import judged_for_copy
 
-    origin, reference = app.transport(source)
-    target, name = app.transport(destination)
+    origin, reference = app.locate(source)
+    target, name = app.locate(destination)
     platform = wanted_platform(architecture)
     judged = judged_for_copy(reference, origin, app, platform)
     say(ways.copy(judged, target, name, app))

@@ -76,7 +76,7 @@ def upgrade(app: App, /, root: Path, output: str, **options: Any) -> int:  # noq
     """
     _contradictions(options)
     target = _with_tag(app, root, options["tag"]) if options["tag"] else None
-    request = _request(options, target=target)
+    request = _request(app, options, target=target)
     if options["check"]:
         return _check(app, root, request, output)
     return _stage(app, root, request, output, options)
@@ -96,10 +96,12 @@ def switch(app: App, /, target: str, root: Path, output: str, **options: Any) ->
     Example:
       cfs switch docker://quay.io/example/os:stable
     """
+    from cfs_core.deploy.target_reference import target_reference
+
     transport = options["transport"]
     if transport is not None and transport != "registry":
         target = f"{transport}:{target}"
-    return _stage(app, root, _request(options, target=target), output, options)
+    return _stage(app, root, _request(app, options, target=target_reference(target, "TARGET")), output, options)
 
 
 @click.command(cls=ResultCommand)
@@ -174,14 +176,14 @@ def _contradictions(options: Mapping[str, Any]) -> None:
                 raise UsageError(msg.replace("--content-from", "--from"), hint="leave one of them out")
 
 
-def _request(options: Mapping[str, Any], *, target: str | None) -> UpgradeRequest:
+def _request(app: App, options: Mapping[str, Any], *, target: str | None) -> UpgradeRequest:
     from cfs_core.lifecycle.etc_merge.rules import OnConflict
     from cfs_core.lifecycle.upgrade import UpgradeRequest
 
-    conflicts = options["etc_conflicts"]
+    conflicts, elsewhere = options["etc_conflicts"], options.get("content_from")
     return UpgradeRequest(
         target=target,
-        content_from=options.get("content_from"),
+        content_from=app.locate(elsewhere) if elsewhere else None,
         download_only=bool(options.get("download_only")),
         dry_run=options["dry_run"],
         allow_weaker=options["allow_weaker"],
@@ -192,6 +194,7 @@ def _request(options: Mapping[str, Any], *, target: str | None) -> UpgradeReques
 
 def _with_tag(app: App, root: Path, tag: str) -> str:
     """Return the image that is followed, with another tag."""
+    from cfs_core.deploy.target_reference import target_reference
     from cfs_core.lifecycle.session import session
     from cfs_core.lifecycle.upgrade import UpgradeRequest, followed_reference
 
@@ -201,7 +204,7 @@ def _with_tag(app: App, root: Path, tag: str) -> str:
     head, colon, last = name.rpartition(":")
     if colon and "/" not in last:
         name = head
-    return f"{name}:{tag}"
+    return target_reference(f"{name}:{tag}", "--tag")
 
 
 def _check(app: App, root: Path, request: UpgradeRequest, output: str) -> int:

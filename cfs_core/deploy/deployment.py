@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cfs_core.deploy.decide import Decisions
     from cfs_core.deploy.prepare import PreparedImage
-    from cfs_core.deploy.request import DeploymentRequest
+    from cfs_core.deploy.request import ArgumentRequest, DeploymentRequest
     from cfs_core.model.action import Action
     from cfs_core.model.disk import Partition
     from cfs_core.model.tree import Xattrs
@@ -80,7 +80,7 @@ def plan_contents(request: DeploymentRequest, image: PreparedImage, decisions: D
     )
 
 
-def plan_entry(request: DeploymentRequest, image: PreparedImage, decisions: Decisions, root: Partition) -> PlannedEntry:
+def plan_entry(request: ArgumentRequest, image: PreparedImage, decisions: Decisions, root: Partition) -> PlannedEntry:
     """Bring the kernel arguments of all origins together, and make the menu entry that finds *root*."""
     sealed = decisions.artifacts.kind is EntryKind.UKI
     build = _sealed_arguments if sealed else _collected_arguments
@@ -111,7 +111,7 @@ def _ignored_advice(image: PreparedImage) -> list[Finding]:
 
 
 def _sealed_arguments(
-    request: DeploymentRequest, image: PreparedImage, decisions: Decisions, _root: Partition
+    request: ArgumentRequest, image: PreparedImage, decisions: Decisions, _root: Partition
 ) -> tuple[list[KernelArgument], list[Finding]]:
     """Take the command line of the UKI; say what cannot be added to it."""
     artifacts = decisions.artifacts
@@ -128,7 +128,7 @@ def _sealed_arguments(
 
 
 def _collected_arguments(
-    request: DeploymentRequest, image: PreparedImage, decisions: Decisions, root: Partition
+    request: ArgumentRequest, image: PreparedImage, decisions: Decisions, root: Partition
 ) -> tuple[list[KernelArgument], list[Finding]]:
     root_argument = KernelArgument(text=f"root=UUID={root.fs_uuid}", origin="disk layout")
     needed = image.repository.kernel_arguments(image.committed, verity=decisions.verity)
@@ -150,7 +150,7 @@ def _collected_arguments(
     return list(collected.arguments), list(collected.findings)
 
 
-def _asked(request: DeploymentRequest) -> list[KernelArgument]:
+def _asked(request: ArgumentRequest) -> list[KernelArgument]:
     return [KernelArgument(text=text, origin="--karg") for text in request.kargs]
 
 

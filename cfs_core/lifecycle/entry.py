@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cfs_core.deploy.choose import choose_artifacts, choose_storage
 from cfs_core.deploy.deployment import plan_entry
 from cfs_core.deploy.early_boot import EarlyBootQuestion, settle_early_boot
-from cfs_core.deploy.request import DeploymentRequest
+from cfs_core.deploy.request import ArgumentRequest
 from cfs_core.image.artifacts import find_artifacts
 from cfs_core.image.kernel_arguments import image_arguments
 from cfs_core.lifecycle.arguments import next_arguments
@@ -37,9 +37,8 @@ def new_entry(
     """
     artifacts = decisions.artifacts
     if artifacts.kind is EntryKind.UKI:
-        request = DeploymentRequest(source=str(image.resolved.reference))
         root = session.target.partition(Volume.ROOT) or _UNKNOWN_ROOT
-        planned = plan_entry(request, image, decisions, root)
+        planned = plan_entry(ArgumentRequest(), image, decisions, root)
         return planned.entry, planned.findings
     needed = [*image.repository.kernel_arguments(image.committed, verity=decisions.verity), *decisions.arguments]
     asked = image_arguments(image.merged, image.resolved.config.labels, decisions.facts.architecture)

@@ -213,13 +213,12 @@ def _fetch(session: Session, deployment: DeploymentStatus) -> str | None:
     """Fetch what the repository lacks of a deployment's image; return why that did not work."""
     if deployment.image is None or deployment.manifest_digest is None:
         return f"the origin file of {deployment.id:.16}… does not say where it came from"
-    request = DeploymentRequest(
-        source=pinned(deployment.image, deployment.manifest_digest), repo=session.places.repository, by_digest=True
-    )
     try:
+        source = session.services.locate(pinned(deployment.image, deployment.manifest_digest))
+        request = DeploymentRequest(source=source, repo=session.places.repository, by_digest=True)
         with prepare(request, session.services) as image:
             if image.committed.id != deployment.id:
-                msg = f"{request.source} makes another deployment"
+                msg = f"{source.reference} makes another deployment"
                 raise StateError(msg, hint="run `cfs upgrade`")
     except CfsError as error:
         return error.message
