@@ -14,7 +14,9 @@ from cfs_core.cli.output import (
     NamedPath,
     ResultGroup,
     authfile_option,
+    erofs_option,
     format_option,
+    hash_option,
     on_terminal,
     platform_option,
     repo_option,
@@ -48,10 +50,8 @@ def identity_options(command: F) -> F:
     for option in reversed(
         [
             # Not what settings say of new repositories: one command line is to print one digest, on every machine.
-            click.option("--format", "version", type=click.Choice(["v0", "v1", "v2"]), default="v1", show_default=True),
-            click.option(
-                "--hash", "algorithm", type=click.Choice(["sha256", "sha512"]), default="sha512", show_default=True
-            ),
+            erofs_option,
+            hash_option,
             click.option("--bootable", is_flag=True, help="The form that is deployed: /boot emptied, files labelled."),
             click.option("--canonical", is_flag=True, help="The form of an OCI image: root metadata from /usr."),
             click.option("--as-is", is_flag=True, help="No change at all (default for dump files)."),
@@ -115,7 +115,7 @@ def digest(app: App, /, source: str, **choices: Any) -> None:  # noqa: ANN401 - 
     \b
     Examples:
       cfs image digest oci:./debian:latest --bootable
-      cfs image digest dir:/usr --hash sha256 --format v0
+      cfs image digest dir:/usr --hash sha256 --erofs v0
     """
     with _tree(app, source, choices) as (tree, options):
         say(app.storage().write_image(tree, _Nowhere(), options))  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def erofs(app: App, /, source: str, out: Path, **choices: Any) -> None:  # noqa:
 
     \b
     Example:
-      cfs image erofs oci:./debian:latest debian.erofs --format v1
+      cfs image erofs oci:./debian:latest debian.erofs --erofs v1
     """
     from cfs_core.system.atomic import atomic_file
 

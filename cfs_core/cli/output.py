@@ -215,6 +215,30 @@ def format_option(command: F) -> F:
     return option(command)
 
 
+def erofs_option(command: F) -> F:
+    """Add ``--erofs VERSION``, which is ``version``."""
+    return click.option(
+        "--erofs",
+        "version",
+        type=click.Choice(["v0", "v1", "v2"]),
+        default="v1",
+        show_default=True,
+        help="Version of EROFS images.",
+    )(command)
+
+
+def hash_option(command: F) -> F:
+    """Add ``--hash ALGORITHM``, which is ``algorithm``."""
+    return click.option(
+        "--hash",
+        "algorithm",
+        type=click.Choice(["sha256", "sha512"]),
+        default="sha512",
+        show_default=True,
+        help="Hash of fs-verity.",
+    )(command)
+
+
 def repo_option(command: F) -> F:
     """Add ``--repo PATH``."""
     option = click.option("--repo", "repo_path", type=NamedPath(path_type=Path), help="Repository to use.")

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from cfs_core.cli.image import open_repository
-from cfs_core.cli.output import ResultGroup, format_option, repo_option, say, show_found, show_json
+from cfs_core.cli.output import (
+    ResultGroup,
+    erofs_option,
+    format_option,
+    hash_option,
+    repo_option,
+    say,
+    show_found,
+    show_json,
+)
 from cfs_core.documents import images as documents
 from cfs_core.errors import UsageError
 from cfs_core.model.deployment import FormatOptions, FormatVersion
@@ -28,8 +37,8 @@ def repo() -> None:
 
 @repo.command()
 @repo_option
-@click.option("--hash", "algorithm", type=click.Choice(["sha256", "sha512"]), default="sha512", show_default=True)
-@click.option("--erofs", "version", type=click.Choice(["v0", "v1", "v2"]), default="v1", show_default=True)
+@hash_option
+@erofs_option
 @click.pass_obj
 def init(app: App, repo_path: Path | None, algorithm: str, version: str) -> None:
     """Make an empty repository.
