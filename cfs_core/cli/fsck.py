@@ -35,11 +35,11 @@ def fsck(app: App, root: Path, output: str, *, repair: bool) -> int:
     Example:
       cfs fsck --repair
     """
-    from cfs_core.lifecycle.fsck import check_machine, repair_machine
+    from cfs_core.lifecycle.fsck import examine_machine, repair_machine
     from cfs_core.lifecycle.session import session
 
     with session(root, app, "fsck", writable=repair) as opened:
-        problems = tuple(check_machine(opened))
+        problems = tuple(examine_machine(opened))
         done = repair_machine(opened, problems) if repair and problems else ()
     app.progress.close()
     if output == "json":

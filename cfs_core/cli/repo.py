@@ -79,9 +79,9 @@ def fsck(app: App, repo_path: Path | None, disk: Path | None, output: str) -> in
         raise UsageError(msg, hint="--disk checks the repository on a disk, --repo one of this host")
     problems: list[Finding] = []
     if disk is not None:
-        from cfs_core.examine.disk import check_disk
+        from cfs_core.examine.disk import examine_disk
 
-        problems = list(check_disk(app, disk))
+        problems = list(examine_disk(app, disk))
     else:
         with open_repository(app, repo_path) as repository:
             problems = list(repository.fsck())

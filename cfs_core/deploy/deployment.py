@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.config.settings import Rank
-from cfs_core.deploy.bootable.init import judge_init
-from cfs_core.deploy.bootable.tree import judge_tree
-from cfs_core.deploy.kernel_line import check_root, check_seal, check_sealed
+from cfs_core.deploy.bootable.init import examine_init
+from cfs_core.deploy.bootable.tree import examine_tree
+from cfs_core.deploy.kernel_line import examine_root, examine_seal, examine_sealed_arguments
 from cfs_core.deploy.state import DeploymentState, label_of, plan_state
 from cfs_core.image.kernel_arguments import collect_arguments, image_arguments
 from cfs_core.image.reader import ImageReader
@@ -85,9 +85,9 @@ def plan_entry(request: ArgumentRequest, image: PreparedImage, decisions: Decisi
     sealed = decisions.artifacts.kind is EntryKind.UKI
     build = _sealed_arguments if sealed else _collected_arguments
     arguments, findings = build(request, image, decisions, root)
-    findings += check_root(arguments, root, sealed=sealed)
+    findings += examine_root(arguments, root, sealed=sealed)
     deployed = ImageReader(image.deployed, image.repository.content)
-    findings += (*judge_tree(deployed), *judge_init(deployed, arguments, decisions.facts.architecture))
+    findings += (*examine_tree(deployed), *examine_init(deployed, arguments, decisions.facts.architecture))
     release = dict(decisions.artifacts.os_release)
     entry = BootEntry(
         deployment_id=image.committed.id,
@@ -119,11 +119,13 @@ def _sealed_arguments(
     from_image = image_arguments(image.merged, image.resolved.config.labels, decisions.facts.architecture)
     advised = [*from_image, *_configured(image, advice=True), *decisions.arguments]
     demanded = [*_asked(request), *_configured(image, advice=False)]
-    findings = list(check_sealed(arguments, demanded=demanded, advised=advised, deleted=request.karg_deletes))
+    findings = list(
+        examine_sealed_arguments(arguments, demanded=demanded, advised=advised, deleted=request.karg_deletes)
+    )
     needed = image.repository.kernel_arguments(image.committed, verity=decisions.verity)
     if any(parse_words(argument.text for argument in needed)):
         words = [argument.text for argument in arguments]
-        findings += check_seal(words, image.committed.id, artifacts.uki_name or "the UKI")
+        findings += examine_seal(words, image.committed.id, artifacts.uki_name or "the UKI")
     return arguments, findings
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.bootable.rootflags import judge_rootflags
+from cfs_core.deploy.bootable.rootflags import examine_rootflags
 from cfs_core.errors import CfsError
 from cfs_core.image.kernel_arguments import matches, unquoted
 from cfs_core.image.sealed import command_line, effective, parse_words
@@ -31,7 +31,7 @@ _DEVICE = re.compile(r"/dev/(?:[shv]d[a-z]+|xvd[a-z]+|(?:nvme\d+n|mmcblk|loop)\d
 _BY_LINK = re.compile(r"/dev/disk/by-(uuid|partuuid|label|partlabel)/(.*)\Z", re.DOTALL)
 
 
-def check_seal(words: Sequence[str], image_id: str, where: str) -> Iterator[Finding]:
+def examine_seal(words: Sequence[str], image_id: str, where: str) -> Iterator[Finding]:
     """Compare the identity that the initramfs will take from *words*, the command line of UKI *where*, with *image_id*.
 
     Raises:
@@ -51,7 +51,7 @@ def check_seal(words: Sequence[str], image_id: str, where: str) -> Iterator[Find
         yield Finding.warning("boot.uki-verity-optional", message, "leave out the ? behind composefs= to require it")
 
 
-def check_root(arguments: Sequence[KernelArgument], root: Partition, *, sealed: bool) -> Iterator[Finding]:
+def examine_root(arguments: Sequence[KernelArgument], root: Partition, *, sealed: bool) -> Iterator[Finding]:
     """Compare ``root=``, ``rootfstype=`` and ``rootflags=`` with the root partition; of each the last one counts.
 
     A device name depends on the machine. It is a warning where the command line is *sealed*, and there is no other
@@ -77,7 +77,7 @@ def check_root(arguments: Sequence[KernelArgument], root: Partition, *, sealed: 
             yield Finding.error("boot.karg-root", message, "leave it out")
     flags = last.get("rootflags")
     if flags is not None and root.filesystem is not None:
-        yield from judge_rootflags(flags, root.filesystem)
+        yield from examine_rootflags(flags, root.filesystem)
 
 
 def is_root(value: str, root: Partition) -> bool | None:
@@ -97,7 +97,7 @@ def is_root(value: str, root: Partition) -> bool | None:
     return value.lower() == expected.lower() if kind.endswith("UUID") else value == expected
 
 
-def check_sealed(
+def examine_sealed_arguments(
     words: Sequence[KernelArgument],
     *,
     demanded: Sequence[KernelArgument],
@@ -145,7 +145,7 @@ def sealed_on(disk: DiskImage, uki: Location) -> tuple[KernelArgument, ...]:
     )
 
 
-def check_entry(disk: DiskImage, entry: BootEntry) -> Iterator[Finding]:
+def examine_sealed_entry(disk: DiskImage, entry: BootEntry) -> Iterator[Finding]:
     """Yield what keeps an entry of cfs from finding its root, on a finished disk: the UKI that is there decides."""
     root = disk.partition(Volume.ROOT)
     if entry.kind is not EntryKind.UKI or entry.foreign or root is None or not disk.exists(REPOSITORY):
@@ -155,10 +155,10 @@ def check_entry(disk: DiskImage, entry: BootEntry) -> Iterator[Finding]:
     for where in entry.files[:1]:
         try:
             arguments = sealed_on(disk, where)
-            findings = list(check_seal([argument.text for argument in arguments], entry.deployment_id, str(where)))
+            findings = list(examine_seal([argument.text for argument in arguments], entry.deployment_id, str(where)))
         except CfsError as cause:
             yield Finding.error("boot.uki-damaged", cause.message, where=str(where))
             return
-        for finding in (*findings, *check_root(arguments, root, sealed=True)):
+        for finding in (*findings, *examine_root(arguments, root, sealed=True)):
             if finding.severity is Severity.ERROR:
                 yield replace(finding, where=str(where))

@@ -37,7 +37,7 @@ class CapabilityError(BootError):
     code = "boot.loader-unable"
 
 
-def check_firmware(provider: BootloaderProvider, firmware: frozenset[Firmware]) -> Iterator[Finding]:
+def examine_firmware(provider: BootloaderProvider, firmware: frozenset[Firmware]) -> Iterator[Finding]:
     """Compare *firmware*, all of it, with what the provider declares."""
     missing = firmware - provider.firmware
     if missing:

@@ -99,7 +99,7 @@ def examine_initramfs(
     return None, [Finding.error("boot.initramfs", message, hint)]
 
 
-def check_space(needs: Iterable[tuple[Path, int, str]]) -> Iterator[Finding]:
+def examine_space(needs: Iterable[tuple[Path, int, str]]) -> Iterator[Finding]:
     """Compare what will really be written with what the host has left.
 
     *needs* are (directory, bytes, what for); what is on one filesystem adds up.

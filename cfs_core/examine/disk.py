@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.kernel_line import check_entry
+from cfs_core.deploy.kernel_line import examine_sealed_entry
 from cfs_core.deploy.loader import unread_message
 from cfs_core.deploy.services import each_made
 from cfs_core.errors import CfsError, ImageError
@@ -46,7 +46,7 @@ def opened_disk(services: Services, path: Path) -> Iterator[DiskImage]:
         yield disk
 
 
-def check_disk(services: Services, path: Path) -> Iterator[Finding]:
+def examine_disk(services: Services, path: Path) -> Iterator[Finding]:
     """Yield what is wrong with the disk image at *path*, byte for byte where content has a digest.
 
     Raises:
@@ -57,8 +57,8 @@ def check_disk(services: Services, path: Path) -> Iterator[Finding]:
         storage = _storage_on(services, root) if root is not None else None
         yield from examine_volumes(disk, storage)
         if root is not None:
-            yield from _check_boot_files(disk, root, storage, services.host.collect(families.BOOTLOADERS))
-        yield from _check_menus(services, disk)
+            yield from _examine_boot_files(disk, root, storage, services.host.collect(families.BOOTLOADERS))
+        yield from _examine_menus(services, disk)
 
 
 def examine_volumes(disk: DiskImage, storage: StorageFormat | None) -> Iterator[Finding]:
@@ -81,7 +81,7 @@ def examine_entry(disk: DiskImage, entry: BootEntry, loader: BootloaderProvider)
         if not disk.exists(location):
             message = f"is named by the boot entry {entry.title!r} and missing"
             yield Finding.error("boot.menu", message, where=str(location))
-    found = list(check_entry(disk, entry))
+    found = list(examine_sealed_entry(disk, entry))
     yield from found
     if not any(problem.code == "boot.uki-damaged" for problem in found):
         yield from examine_kernel(disk, entry, loader)
@@ -93,13 +93,13 @@ def _storage_on(services: Services, root: FileReader) -> StorageFormat | None:
     return next((storage for storage in storages if storage.recognises(root, REPOSITORY.path)), None)
 
 
-def _check_boot_files(
+def _examine_boot_files(
     disk: DiskImage, root: FileReader, storage: StorageFormat | None, loaders: Container[str]
 ) -> Iterator[Finding]:
     """Compare loader, kernels and entries with what each deployment's origin file says was installed.
 
     A file that is gone was renamed or replaced by an update, or taken away with its deployment's entry; what the menu
-    still needs is `_check_menus`' business.
+    still needs is `_examine_menus`' business.
     """
     deployments = root.names(DEPLOYMENTS.path) if root.kind(DEPLOYMENTS.path) == "directory" else ()
     for name in deployments:
@@ -142,7 +142,7 @@ def _is_loader_update(disk: DiskImage, location: Location, root: FileReader, sto
     return not sections & {".linux", ".cmdline"} and storage.has_file(root, REPOSITORY.path, content)
 
 
-def _check_menus(services: Services, disk: DiskImage) -> Iterator[Finding]:
+def _examine_menus(services: Services, disk: DiskImage) -> Iterator[Finding]:
     """Every file that a boot menu names must be there."""
 
     def read_menu(name: str) -> BootMenu:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.preflight import check_space
+from cfs_core.deploy.preflight import examine_space
 from cfs_core.errors import CfsError
 from cfs_core.model.disk import Volume
 from cfs_core.model.plan import Finding
@@ -54,7 +54,7 @@ def _room(request: PlanRequest, disk: PlannedDisk, target: MemoryTarget, service
     root = disk.filesystems[Volume.ROOT]
     tools = any(finding.code.startswith("disk.tool-") for finding in disk.findings)
     scratch = 0 if tools else root.scratch_needed(target.contents(Volume.ROOT))
-    yield from check_space(
+    yield from examine_space(
         [
             (request.directory, room_on_host(target, disk.filesystems), "for the disk image"),
             (services.scratch, scratch, "for temporary files"),

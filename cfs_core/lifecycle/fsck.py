@@ -41,7 +41,7 @@ class Repaired:
     what: str
 
 
-def check_machine(session: Session) -> Iterator[Finding]:
+def examine_machine(session: Session) -> Iterator[Finding]:
     """Yield what is wrong with repository, boot files, menu and state of the machine; nothing is changed.
 
     Raises:
@@ -51,8 +51,8 @@ def check_machine(session: Session) -> Iterator[Finding]:
         yield from repository.fsck()
         yield from session.machine.status.problems
         for deployment in session.machine.status.deployments:
-            yield from _check_boot_files(session, repository, deployment)
-    yield from _check_menu(session)
+            yield from _examine_boot_files(session, repository, deployment)
+    yield from _examine_menu(session)
 
 
 def repair_machine(session: Session, problems: Iterable[Finding]) -> tuple[Repaired, ...]:
@@ -87,7 +87,7 @@ def _files(entry: BootEntry, artifacts: BootArtifacts) -> Iterator[tuple[Locatio
     yield from zip(entry.files, present, strict=False)
 
 
-def _check_boot_files(session: Session, repository: Repository, deployment: DeploymentStatus) -> Iterator[Finding]:
+def _examine_boot_files(session: Session, repository: Repository, deployment: DeploymentStatus) -> Iterator[Finding]:
     entry = deployment.boot_entry
     if entry is None:
         return
@@ -108,7 +108,7 @@ def _same(session: Session, location: Location, content: Content) -> bool:
         return Digest.of(session.target.read(location)) == Digest.of_stream(source)
 
 
-def _check_menu(session: Session) -> Iterator[Finding]:
+def _examine_menu(session: Session) -> Iterator[Finding]:
     machine = session.machine
     booted = machine.booted
     if booted is not None and booted.boot_entry is None:
@@ -158,8 +158,8 @@ def _still_wrong(session: Session) -> Iterator[Finding]:
     yield from session.machine.status.problems
     with session.repository() as repository:
         for deployment in session.machine.status.deployments:
-            yield from _check_boot_files(session, repository, deployment)
-    yield from _check_menu(session)
+            yield from _examine_boot_files(session, repository, deployment)
+    yield from _examine_menu(session)
 
 
 # --- the repository -------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> St
     for loader, menu in menus.items():
         for position, entry in enumerate(menu.entries, 1):
             status = _entry(loader, menu, entry, position)
-            problems += _check_files(target, entry)
+            problems += _examine_files(target, entry)
             if entry.foreign:
                 foreign.append(status)
                 continue
@@ -105,7 +105,7 @@ def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> St
             first = known.boot_entry or entry
             ordered[identity] = replace(known, entries=(*known.entries, status), boot_entry=first)
     deployments = tuple({**ordered, **{name: each for name, each in found.items() if name not in ordered}}.values())
-    problems += _check(deployments, frozenset(found), menus, bootloaders)
+    problems += _examine(deployments, frozenset(found), menus, bootloaders)
     notes = tuple(_unstarted(deployments)) if any(menu.entries for menu in menus.values()) else ()
     return Status(deployments=deployments, foreign=tuple(foreign), problems=tuple(problems), notes=notes, menus=menus)
 
@@ -180,7 +180,7 @@ def _entry(loader: str, menu: BootMenu, entry: BootEntry, position: int) -> Entr
     )
 
 
-def _check_files(target: TargetView, entry: BootEntry) -> Iterator[Finding]:
+def _examine_files(target: TargetView, entry: BootEntry) -> Iterator[Finding]:
     for location in entry.files:
         if location.volume in target.volumes() and not target.exists(location):
             message = f"is named by the boot entry {entry.title!r} and missing"
@@ -194,7 +194,7 @@ def _unstarted(deployments: tuple[DeploymentStatus, ...]) -> Iterator[Finding]:
             yield Finding.note("state.unstarted", "is started by no boot entry", where=f"{each.id:.16}")
 
 
-def _check(
+def _examine(
     deployments: tuple[DeploymentStatus, ...],
     present: frozenset[str],
     menus: Mapping[str, BootMenu],
@@ -209,11 +209,11 @@ def _check(
             yield Finding.error("boot.menu", "has no entries, or its volume is not here", where="boot menu")
         return
     for each in deployments:
-        yield from _check_deployment(each, deployed=each.id in present)
-    yield from _check_choices(menus)
+        yield from _examine_deployment(each, deployed=each.id in present)
+    yield from _examine_choices(menus)
 
 
-def _check_deployment(each: DeploymentStatus, *, deployed: bool) -> Iterator[Finding]:
+def _examine_deployment(each: DeploymentStatus, *, deployed: bool) -> Iterator[Finding]:
     if not deployed:
         names = ", ".join(entry.name for entry in each.entries)
         message = f"has a boot entry ({names}) and is not deployed"
@@ -224,7 +224,7 @@ def _check_deployment(each: DeploymentStatus, *, deployed: bool) -> Iterator[Fin
             yield Finding.error("state.layout", message, where=entry.name)
 
 
-def _check_choices(menus: Mapping[str, BootMenu]) -> Iterator[Finding]:
+def _examine_choices(menus: Mapping[str, BootMenu]) -> Iterator[Finding]:
     for loader, menu in menus.items():
         offered = {entry.deployment_id for entry in menu.entries}
         for what, goal in (("default", menu.default), ("choice for the next boot", menu.once)):

@@ -38,27 +38,27 @@ class Fitness:
 
 def examine(image: OpenedImage, artifacts: BootArtifacts, arguments: Iterable[KernelArgument]) -> Fitness:
     """Look whether *image* boots sealed, with this kernel and *arguments* on its command line."""
-    findings = [*_check_architecture(image, artifacts)]
+    findings = [*_examine_architecture(image, artifacts)]
     if artifacts.initrd is None and artifacts.uki is None:
         message = f"kernel {artifacts.kernel_version} has no initramfs, which is what mounts the sealed root"
         hint = f"make one in the image: /usr/lib/modules/{artifacts.kernel_version}/initramfs.img"
         findings.append(Finding.error("boot.initramfs", message, hint))
         return Fitness(findings=tuple(findings))
     verdict, problems = examine_initramfs(image.services, artifacts, image.reader, STORAGE)
-    findings += [*problems, *check_arguments(arguments), *_check_fstab(image.reader), *_check_filesystem(image)]
+    findings += [*problems, *examine_arguments(arguments), *_examine_fstab(image.reader), *_examine_filesystem(image)]
     needed = verdict.arguments if verdict is not None else ()
     handler = verdict.handler if verdict is not None else None
     return Fitness(findings=tuple(findings), arguments=needed, handler=handler)
 
 
-def _check_architecture(image: OpenedImage, artifacts: BootArtifacts) -> Iterator[Finding]:
+def _examine_architecture(image: OpenedImage, artifacts: BootArtifacts) -> Iterator[Finding]:
     found = artifacts.architecture
     if found is not None and found is not image.architecture:
         message = f"the image says it is for {image.architecture.value}, but its kernel is for {found.value}"
         yield Finding.error("image.architecture", message, "fix the image's platform, or put the right kernel into it")
 
 
-def check_arguments(arguments: Iterable[KernelArgument]) -> Iterator[Finding]:
+def examine_arguments(arguments: Iterable[KernelArgument]) -> Iterator[Finding]:
     """Say which arguments are fatal in a sealed command line, which no machine can change."""
     for argument in map(unquoted, arguments):
         key, _, value = argument.text.partition("=")
@@ -74,7 +74,7 @@ def check_arguments(arguments: Iterable[KernelArgument]) -> Iterator[Finding]:
             yield Finding.error("boot.karg-volatile", message, "leave it out; the initramfs has a setting for that")
 
 
-def _check_fstab(image: TreeReader) -> Iterator[Finding]:
+def _examine_fstab(image: TreeReader) -> Iterator[Finding]:
     raw = image.read(FSTAB, limit=_FSTAB_LIMIT) or b""
     for line in raw.decode("utf-8", "replace").splitlines():
         fields = line.split("#", 1)[0].split()
@@ -83,7 +83,7 @@ def _check_fstab(image: TreeReader) -> Iterator[Finding]:
             yield Finding.error("boot.fstab-root", message, f"take the line of / out of {FSTAB} in the image")
 
 
-def _check_filesystem(image: OpenedImage) -> Iterator[Finding]:
+def _examine_filesystem(image: OpenedImage) -> Iterator[Finding]:
     asked = image.settings().get("install.filesystem")
     known = image.services.host.collect(families.FILESYSTEMS)
     name = str(asked.value)

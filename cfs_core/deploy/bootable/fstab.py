@@ -23,7 +23,7 @@ _PATIENT = frozenset({"noauto", "nofail", "x-systemd.automount"})
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
-def judge_fstab(
+def examine_fstab(
     image: TreeReader, partitions: Sequence[Partition], is_partition: Callable[[str, Partition], bool | None]
 ) -> Iterator[Finding]:
     """Warn of mounts that the system waits for in vain; *is_partition* compares a device's name with a partition."""

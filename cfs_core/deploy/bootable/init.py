@@ -33,7 +33,7 @@ _HEAD = 4096
 _LINE = 256
 
 
-def judge_init(
+def examine_init(
     image: ImageReader, arguments: Sequence[KernelArgument], architecture: Architecture
 ) -> Iterator[Finding]:
     """Look at the program that ``init=`` names, or at those that are started where it names none."""

@@ -29,21 +29,21 @@ WORDS = {
 }
 
 
-def judge_artifacts(
+def examine_artifacts(
     artifacts: BootArtifacts, architecture: Architecture, loader: BootloaderProvider, firmware: Iterable[Firmware]
 ) -> Iterator[Finding]:
     """Say what keeps *loader* on *firmware* from starting what was chosen of an image for *architecture*."""
     if artifacts.kind is EntryKind.UKI:
-        yield from _judge_uki(artifacts, architecture)
+        yield from _examine_uki(artifacts, architecture)
     elif artifacts.kernel is not None:
-        yield from _judge_kernel(artifacts, artifacts.kernel, loader, firmware)
+        yield from _examine_kernel(artifacts, artifacts.kernel, loader, firmware)
     found = artifacts.architecture
     if found is not None and found is not architecture:
         message = f"the image says it is for {architecture.value}, but its kernel is for {found.value}"
         yield Finding.error("image.architecture", message, "fix the image's platform, or put the right kernel into it")
 
 
-def _judge_kernel(
+def _examine_kernel(
     artifacts: BootArtifacts, kernel: Content, loader: BootloaderProvider, firmware: Iterable[Firmware]
 ) -> Iterator[Finding]:
     where = artifacts.path
@@ -59,7 +59,7 @@ def _judge_kernel(
         )
         yield Finding.error("boot.kernel-form", f"{where} of the image: {reason}", hint)
     if artifacts.initrd is not None:
-        yield from _judge_initrd(artifacts.initrd, f"{where.rpartition('/')[0]}/initramfs.img of the image")
+        yield from _examine_initrd(artifacts.initrd, f"{where.rpartition('/')[0]}/initramfs.img of the image")
 
 
 def unstartable(forms: frozenset[KernelForm], loader: BootloaderProvider, firmware: Iterable[Firmware]) -> str | None:
@@ -82,7 +82,7 @@ def _again(where: str) -> str:
     return f"install the kernel's package again in the image, or copy its kernel to {where}"
 
 
-def _judge_initrd(initrd: Content, where: str) -> Iterator[Finding]:
+def _examine_initrd(initrd: Content, where: str) -> Iterator[Finding]:
     try:
         initrd_compression(initrd)
     except ImageError as cause:
@@ -92,7 +92,7 @@ def _judge_initrd(initrd: Content, where: str) -> Iterator[Finding]:
         )
 
 
-def _judge_uki(artifacts: BootArtifacts, architecture: Architecture) -> Iterator[Finding]:
+def _examine_uki(artifacts: BootArtifacts, architecture: Architecture) -> Iterator[Finding]:
     hint = "build it again with ukify"
     if artifacts.uki is None:
         return
@@ -106,7 +106,7 @@ def _judge_uki(artifacts: BootArtifacts, architecture: Architecture) -> Iterator
         yield Finding.error("boot.uki", f"{artifacts.path} of the image cannot be started: {cause.message}", hint)
         return
     if initrd is not None:
-        yield from _judge_initrd(initrd, f"the initramfs in {artifacts.path} of the image")
+        yield from _examine_initrd(initrd, f"the initramfs in {artifacts.path} of the image")
     for addon in artifacts.addons:
         try:
             found = read_program(addon.content).architecture
@@ -119,7 +119,7 @@ def _judge_uki(artifacts: BootArtifacts, architecture: Architecture) -> Iterator
             yield Finding.error("image.architecture", message, hint)
 
 
-def judge_initrd_presence(artifacts: BootArtifacts, image: TreeReader) -> Iterator[Finding]:
+def examine_initrd_presence(artifacts: BootArtifacts, image: TreeReader) -> Iterator[Finding]:
     """Say where an initramfs is looked for, and what is there under other names, if a kernel has none."""
     if artifacts.kind is not EntryKind.BLS or artifacts.initrd is not None:
         return
@@ -131,7 +131,7 @@ def judge_initrd_presence(artifacts: BootArtifacts, image: TreeReader) -> Iterat
     yield Finding.error("boot.initramfs", message, hint)
 
 
-def judge_choice(artifacts: Sequence[BootArtifacts], image: TreeReader) -> Iterator[Finding]:
+def examine_choice(artifacts: Sequence[BootArtifacts], image: TreeReader) -> Iterator[Finding]:
     """Say which kernels are left out for the chosen one, the first of *artifacts*, and why."""
     chosen, *others = artifacts
     newest = kernel_order(chosen.kernel_version)

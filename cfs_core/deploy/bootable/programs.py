@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _HINT = "reinstall the package of the loader in the image, or choose another --bootloader"
 
 
-def judge_programs(actions: Iterable[PlacingAction], architecture: Architecture) -> Iterator[Finding]:
+def examine_programs(actions: Iterable[PlacingAction], architecture: Architecture) -> Iterator[Finding]:
     """Say which ``*.efi`` of *actions*, what a plan puts onto the ESP, no firmware would start.
 
     The file that firmware starts by itself must be for *architecture*; others may be for other machines.

@@ -40,7 +40,7 @@ _OPTIONS = {
 }
 
 
-def judge_rootflags(argument: KernelArgument, filesystem: str) -> Iterator[Finding]:
+def examine_rootflags(argument: KernelArgument, filesystem: str) -> Iterator[Finding]:
     """Yield an error for each option of *argument* that another filesystem knows, and *filesystem* does not."""
     known = {name: frozenset(text.split()) | frozenset(_SHARED.split()) for name, text in _OPTIONS.items()}
     if filesystem not in known:

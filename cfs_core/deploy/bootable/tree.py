@@ -51,7 +51,7 @@ def check_mount_points(root: Directory) -> None:
     raise ImageError(msg, hint=f"in the image: RUN {' && '.join(commands)}", facts={"missing": missing, "wrong": wrong})
 
 
-def judge_tree(image: TreeReader) -> Iterator[Finding]:
+def examine_tree(image: TreeReader) -> Iterator[Finding]:
     """Say what switching to the root refuses, and what one image must not give to every machine."""
     if not any(image.content(path) is not None for path in OS_RELEASE):
         message = (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from cfs_core.plugin import EntryKind, Finding, FormatOptions, FormatVersion, HashAlgorithm, Severity, read_all
 from cfs_core.sealing import (
-    check_arguments,
     differences,
     effective,
+    examine_arguments,
     open_image,
     parse_words,
     sealed_arguments,
@@ -113,7 +113,7 @@ class _Checker:
         form, computed, different = self._digest(seal)
         files = self._files(uki)
         arguments = sealed_arguments(uki) if uki is not None else ()
-        self._findings += check_arguments(arguments)
+        self._findings += examine_arguments(arguments)
         self._findings += [*self._kernel(uki), *self._leftovers()]
         return CheckReport(
             manifest_digest=self._image.manifest_digest,
