@@ -173,9 +173,10 @@ def open_repository(app: App, path: Path | None, *, create: bool = False) -> Ite
         msg = f"there is no repository at {where}"
         raise StorageError(msg, hint="make one with `cfs repo init`, or pull an image")
     from cfs_core.deploy import pull as ways
+    from cfs_core.deploy.storage import storage_at
     from cfs_core.deploy.trust import check_trust
 
-    storage = app.storage()
+    storage = storage_at(app, where) or app.storage()
     if not create:
         check_trust(app.settings, where)
     with ways.open_repository(app, storage, where) if create else storage.open(where) as repository:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cfs_core.deploy.kernel_line import examine_sealed_entry
 from cfs_core.deploy.loader import unread_message
 from cfs_core.deploy.services import each_made
+from cfs_core.deploy.storage import storage_of
 from cfs_core.errors import CfsError, ImageError
 from cfs_core.examine.programs import examine_kernel, examine_loaders
 from cfs_core.image.pe import read_pe
@@ -54,7 +55,7 @@ def examine_disk(services: Services, path: Path) -> Iterator[Finding]:
     """
     with opened_disk(services, path) as disk:
         root = disk.reader(Volume.ROOT)
-        storage = _storage_on(services, root) if root is not None else None
+        storage = storage_of(services, root, REPOSITORY.path) if root is not None else None
         yield from examine_volumes(disk, storage)
         if root is not None:
             yield from _examine_boot_files(disk, root, storage, services.host.collect(families.BOOTLOADERS))
@@ -85,12 +86,6 @@ def examine_entry(disk: DiskImage, entry: BootEntry, loader: BootloaderProvider)
     yield from found
     if not any(problem.code == "boot.uki-damaged" for problem in found):
         yield from examine_kernel(disk, entry, loader)
-
-
-def _storage_on(services: Services, root: FileReader) -> StorageFormat | None:
-    """Return the storage format of the repository that is there; None if no installed one knows it."""
-    storages: Iterator[StorageFormat] = (storage for _, storage in each_made(services, families.STORAGE))
-    return next((storage for storage in storages if storage.recognises(root, REPOSITORY.path)), None)
 
 
 def _examine_boot_files(
