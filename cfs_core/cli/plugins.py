@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfs_core.cli.output import ResultGroup, format_option, say, show_json, table
-from cfs_core.plugin import API_VERSION
+from cfs_core.plugin import API_VERSION, HashAlgorithm
 from cfs_core.pluginhost import families
 from cfs_core.pluginhost.distributions import DEFAULTS
 from cfs_core.pluginhost.load import scheme_owners
 from cfs_core.pluginhost.registry import Trouble
+from cfs_core.system import block_hashing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from cfs_core.cli.app import App
     from cfs_core.interfaces.provider import TransportProvider
@@ -100,7 +102,7 @@ def doctor(app: App, output: str) -> int:
 
     Exit status 4 if a plugin is broken. What an install needs and no plugin offers is said too, but is nothing wrong
     with those that are there. What a plugin does wrong only when it is used (in an event, a check of a plan, a method)
-    is a warning at the end of that run.
+    is a warning at the end of that run. What hashes files on this machine, and how fast, is measured.
 
     \b
     Example:
@@ -113,6 +115,7 @@ def doctor(app: App, output: str) -> int:
     broken = {trouble.plugin for trouble in troubles if trouble.fatal}
     missing = [family.name for family, registry in registries.items() if family in NEEDED and not registry.providers]
     healthy = not broken
+    choices = {algorithm: block_hashing.measured(algorithm) for algorithm in HashAlgorithm}
     if output == "json":
         records = [
             {
@@ -125,19 +128,36 @@ def doctor(app: App, output: str) -> int:
             }
             for trouble in troubles
         ]
-        show_json({"healthy": healthy, "plugins": app.host.plugins, "troubles": records, "missing": missing})
+        hashing = {algorithm.value: dataclasses.asdict(choice) for algorithm, choice in choices.items()}
+        for choice in hashing.values():
+            del choice["hash_blocks"]
+        result = {"healthy": healthy, "plugins": app.host.plugins, "troubles": records, "missing": missing}
+        show_json({**result, "hashing": hashing})
     else:
         for owner in app.host.plugins:
             if owner not in broken:
                 say(f"ok       {owner}")
         for trouble in troubles:
             say(f"{'broken ' if trouble.fatal else 'warning'}  {trouble}")
+        for line in _hashing(choices):
+            say(line)
         for name in missing:
             say(f"missing  no plugin offers a {name}; an install needs one")
         if missing:
             say(f"hint: `pip install {DEFAULTS}` brings all that an install needs")
     # As `PluginError`: what a run that needed the plugin would end with.
     return 0 if healthy else 4
+
+
+def _hashing(choices: Mapping[HashAlgorithm, block_hashing.Choice]) -> Iterator[str]:
+    """Yield what hashes the blocks of fs-verity on this machine, how fast, and what does not."""
+    for algorithm, choice in choices.items():
+        rates = ", ".join(f"{name} {rate / 1e6:,.0f} MB/s" for name, rate in choice.rates.items())
+        yield f"hashing  {algorithm.value} by {choice.name} ({rates})"
+    for name, reason in {
+        name: reason for choice in choices.values() for name, reason in choice.refused.items()
+    }.items():
+        yield f"unused   hasher {name}: {reason}"
 
 
 def _contested(transports: Registry[TransportProvider]) -> Iterator[Trouble]:
