@@ -137,10 +137,10 @@ def doctor(app: App, output: str) -> int:
         for owner in app.host.plugins:
             if owner not in broken:
                 say(f"ok       {owner}")
-        for trouble in troubles:
-            say(f"{'broken ' if trouble.fatal else 'warning'}  {trouble}")
         for line in _hashing(choices):
             say(line)
+        for trouble in troubles:
+            say(f"{'broken ' if trouble.fatal else 'warning'}  {trouble}")
         for name in missing:
             say(f"missing  no plugin offers a {name}; an install needs one")
         if missing:
