@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from cfs_core.image.artifacts import parse_os_release
     from cfs_core.image.initrd import CPIO_MAGICS, INITRD_COMPRESSIONS
     from cfs_core.image.pe import PeFile, find_pe, read_pe
+    from cfs_core.interfaces.block_hashing import hash_blocks
     from cfs_core.interfaces.bootloader import BootFacts, Bootloader, LoaderConsole
     from cfs_core.interfaces.command import CommandContext, CommandProvider, DiskMenu, Output, OutputFormat
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
@@ -147,7 +148,6 @@ if TYPE_CHECKING:
         lookup,
         walk,
     )
-    from cfs_core.system.block_hashing import hash_blocks
     from cfs_core.system.command import host_commands
     from cfs_core.system.environment import directory_of
     from cfs_core.system.foreign_text import clean_address, clean_text, printable, without_secrets
@@ -318,7 +318,7 @@ _HOMES: Final = {
     "decompress": "cfs_core.archive.decompress:decompress",
     "find_pe": "cfs_core.image.pe:find_pe",
     "hookimpl": "cfs_core.hookspecs:hookimpl",
-    "hash_blocks": "cfs_core.system.block_hashing:hash_blocks",
+    "hash_blocks": "cfs_core.interfaces.block_hashing:hash_blocks",
     "host_commands": "cfs_core.system.command:host_commands",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.system.strict_json:parse_json",

@@ -105,7 +105,7 @@ class App(contextlib.AbstractContextManager["App"]):
 
     def _offer_hashers(self, host: PluginHost) -> None:
         """Let blocks be hashed by what plugins offer; nothing is asked or made before the first ones are."""
-        from cfs_core.system import block_hashing
+        from cfs_core.interfaces import block_hashing
 
         def offers() -> Iterator[block_hashing.Offer]:
             for name in host.collect(families.HASHERS).providers:

@@ -10,12 +10,12 @@ import click
 
 from cfs_core.cli.output import ResultGroup, format_option, say, show_json, table
 from cfs_core.documents import plugins as documents
+from cfs_core.interfaces import block_hashing
 from cfs_core.plugin import HashAlgorithm
 from cfs_core.pluginhost import families
 from cfs_core.pluginhost.distributions import DEFAULTS
 from cfs_core.pluginhost.registry import Trouble
 from cfs_core.pluginhost.schemes import scheme_owners
-from cfs_core.system import block_hashing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cfs_core.config.settings import Setting
+    from cfs_core.interfaces.block_hashing import Choice
     from cfs_core.model.digest import HashAlgorithm
     from cfs_core.pluginhost.registry import PluginId, Registry, Trouble
-    from cfs_core.system.block_hashing import Choice
 
 
 def providers(registries: Mapping[str, Registry[Any]]) -> Iterator[dict[str, object]]:

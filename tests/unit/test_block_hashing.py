@@ -11,9 +11,9 @@ from builders.distributions import Site
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cfs_core.interfaces import block_hashing
+from cfs_core.interfaces.block_hashing import BLOCK, Offer
 from cfs_core.plugin import BlockHasher, HashAlgorithm, HostError, hash_blocks
-from cfs_core.system import block_hashing
-from cfs_core.system.block_hashing import BLOCK, Offer
 
 SHA512 = HashAlgorithm.SHA512
 

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from cfs_accel_ipsec_mb.hasher import LIBRARY, make
+from cfs_core.interfaces import block_hashing
 from cfs_core.plugin import HashAlgorithm, HostError, hash_blocks
-from cfs_core.system import block_hashing
 from cfs_testkit.context import plugin_context
 from cfs_testkit.contracts import HasherContract
 
