@@ -266,9 +266,9 @@ class App(contextlib.AbstractContextManager["App"]):
 
     def add_options(self, options: Mapping[str, object]) -> None:
         """Put options of a command, by the names of the settings that they are, above all other settings."""
-        from cfs_core.config.settings import command_line
+        from cfs_core.config.settings import options_layer
 
-        self._settings = self.settings.with_layer(command_line(options))
+        self._settings = self.settings.with_layer(options_layer(options))
 
     def locate(self, text: str) -> ImageLocation:
         """Parse a reference, in the grammar of the transport that its scheme chooses.

@@ -207,7 +207,7 @@ def _environment(environ: Mapping[str, str]) -> Layer:
     return Layer("environment", values, Rank.ENVIRONMENT)
 
 
-def command_line(values: Mapping[str, object]) -> Layer:
+def options_layer(values: Mapping[str, object]) -> Layer:
     """Make the top layer from options; None means not given."""
     given = {
         name: checked(BY_NAME[name], value, "command line")

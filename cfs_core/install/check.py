@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.config.settings import command_line
+from cfs_core.config.settings import options_layer
 from cfs_core.deploy.preflight import PreflightError, refuse_errors
 from cfs_core.deploy.prepare import prepare
 from cfs_core.errors import BootError, CfsError, DiskError, ImageError, PluginError, VerificationError
@@ -64,7 +64,7 @@ def check(request: PlanRequest, choices: Sequence[Mapping[str, object]], service
 
 
 def _judge(request: PlanRequest, image: PreparedImage, choice: Mapping[str, object], services: Services) -> Judgement:
-    settings = image.settings.with_layer(command_line(choice))
+    settings = image.settings.with_layer(options_layer(choice))
     try:
         made = _judgement(make_plan(request, replace(image, settings=settings), services))
     except _OF_THE_IMAGE as cause:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.config.settings import command_line
+from cfs_core.config.settings import options_layer
 from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
@@ -333,7 +333,7 @@ def _fixed(session: Session, services: Services) -> Any:  # noqa: ANN401 - a lay
     """Return what the machine decides, whatever an image advises: its loader, root filesystem, firmware."""
     facts = session.facts()
     known = services.host.collect(families.FILESYSTEMS)
-    return command_line(
+    return options_layer(
         {
             "install.bootloader": session.machine.require_loader(),
             "install.firmware": next(iter(facts.firmware)).value,

@@ -197,7 +197,7 @@ def begins_like_qcow2(disk: Path) -> bool:
         return file.read(len(QCOW2_MAGIC)) == QCOW2_MAGIC
 
 
-def command_line(
+def qemu_argv(
     emulator: Emulator,
     disk: Path,
     files: MachineFiles,

@@ -189,7 +189,7 @@ def _run(setup: _Setup, accelerator: Accelerator) -> Observed:
         )
         if setup.uefi is not None:
             shutil.copyfile(setup.uefi.variables, files.variables)
-        words = machine.command_line(
+        words = machine.qemu_argv(
             setup.emulator,
             setup.disk,
             files,
