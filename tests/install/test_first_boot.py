@@ -174,7 +174,10 @@ def test_settings_files_say_it_for_many_machines(installed, tmp_path, monkeypatc
 def test_homes_are_where_the_image_has_them(installed):
     etc, _ = installed("--user", "anna:!", home=Link("var/home"))
     assert ":/home/anna:" in etc.read("passwd")
-    assert etc.read("tmpfiles.d/cfs-homes.conf") == "C /home/anna 0700 anna anna - /etc/skel\n"
+    assert etc.read("tmpfiles.d/cfs-homes.conf").splitlines() == [
+        "d /var/home 0755 root root -",
+        "C /var/home/anna 0700 anna anna - /etc/skel",
+    ]
 
 
 EARLY = {

@@ -245,7 +245,7 @@ def test_what_is_added_runs_between_mkinitcpios_own_hooks(trixie, busybox, tmp_p
         console=tmp_path / "console",
     )  # fmt: skip
     print(seen.console)
-    order = [line.partition("running ")[2] for line in seen.console.splitlines() if line.startswith(":: running")]
+    order = re.findall(r":: running (\w+ \[\w+\])", seen.console)  # behind what the firmware left on the line
     assert order == ["run_earlyhook [udev]", "run_earlyhook [cfs]", "run_hook [udev]", "run_latehook [cfs]"]
     assert seen.finished
     root = seen.mount("/")

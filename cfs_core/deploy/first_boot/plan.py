@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cfs_core.model.plan import Finding
 
 _SETUP_ROOT = "/usr/lib/composefs/setup-root-conf.toml"
+_HOMES = "/var/home"
 _NOT_SHOWN = "(not shown)"
 
 
@@ -109,9 +110,14 @@ def _line(user: UserAccount, accounts: Accounts, homes: str) -> FirstBootLine:
 
 def _homes(image: ImageReader) -> str:
     """Return where homes can be made in a running system, whose root is read-only: below /var, by what name ever."""
-    home = image.root.entries.get(b"home")
-    target = getattr(home, "target", b"")
-    return "/home" if os.path.normpath(b"/" + target).startswith(b"/var/") else "/var/home"
+    return "/home" if _linked(image) else _HOMES
+
+
+def _linked(image: ImageReader) -> str | None:
+    """Return the directory below /var that /home is a link to."""
+    target = os.fsdecode(getattr(image.root.entries.get(b"home"), "target", b""))
+    path = os.path.normpath(f"/{target}")
+    return path if path.startswith("/var/") else None
 
 
 def _make_homes(users: Sequence[UserAccount], homes: str, image: ImageReader, files: FileWriter) -> Iterator[Finding]:
@@ -122,9 +128,11 @@ def _make_homes(users: Sequence[UserAccount], homes: str, image: ImageReader, fi
         yield warning("first-boot.home", f"nothing in the image makes {names}: it has no systemd-tmpfiles", hint)
         return
     skeleton = image.names("/etc/skel")
-    text = f"d {homes} 0755 root root -\n" if homes == "/var/home" else ""
+    # Rules are carried out in the order of their paths, and /home comes before what it is a link to.
+    place = _linked(image) or homes
+    text = f"d {place} 0755 root root -\n"
     for user in users:
-        where = f"{homes}/{user.name} 0700 {user.name} {user.name} -"
+        where = f"{place}/{user.name} 0700 {user.name} {user.name} -"
         text += f"C {where} /etc/skel\n" if skeleton else f"d {where}\n"
     files.write("/tmpfiles.d/cfs-homes.conf", text.encode())  # noqa: S108 - a configuration directory
 
