@@ -122,7 +122,6 @@ if TYPE_CHECKING:
         FormatVersion,
         GcReport,
         ImageId,
-        Problem,
         StoredImage,
     )
     from cfs_core.model.digest import Digest, HashAlgorithm
@@ -261,7 +260,6 @@ _HOMES: Final = {
     "Policy": "cfs_core.interfaces.policy:Policy",
     "PolicyProvider": "cfs_core.interfaces.provider:PolicyProvider",
     "PolicyVerdict": "cfs_core.interfaces.policy:PolicyVerdict",
-    "Problem": "cfs_core.model.deployment:Problem",
     "Progress": "cfs_core.interfaces.context:Progress",
     "Provider": "cfs_core.interfaces.provider:Provider",
     "ProviderSetting": "cfs_core.interfaces.provider:ProviderSetting",
@@ -441,7 +439,6 @@ __all__ = [
     "Policy",
     "PolicyProvider",
     "PolicyVerdict",
-    "Problem",
     "Progress",
     "Provider",
     "ProviderSetting",

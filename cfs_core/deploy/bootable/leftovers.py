@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.preflight import warning
+from cfs_core.model.plan import Finding
 from cfs_core.model.tree import Directory, RegularFile, walk
 from cfs_core.report.progress import human_bytes
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfs_core.image.reader import ImageReader
-    from cfs_core.model.plan import Finding
 
 _SSH = "/etc/ssh"
 _SEEDS = ("/var/lib/systemd/random-seed", "/var/lib/urandom/random-seed", "/var/lib/random-seed", "/var/lib/seedrng")
@@ -32,23 +31,23 @@ _CACHES = {
 _SMALL_CACHE = 1 << 20
 
 
-def judge_leftovers(image: ImageReader) -> Iterator[Finding]:
+def examine_leftovers(image: ImageReader) -> Iterator[Finding]:
     """Warn of files that do not belong into an image."""
     keys = [name for name in image.names(_SSH) if name.startswith("ssh_host_") and name.endswith("_key")]
     if keys:
         message = f"{_SSH} of the image has private keys of a host ({', '.join(keys)}), which every machine will have"
         hint = f"in the image: RUN rm {_SSH}/ssh_host_*; a service that calls `ssh-keygen -A` makes them at boot"
-        yield warning("image.host-keys", message, hint)
+        yield Finding.warning("image.host-keys", message, hint)
     seeds = [path for path in _SEEDS if _bytes_below(image, path)]
     if seeds:
         message = f"{seeds[0]} of the image is a seed of random numbers, which every machine would start from"
-        yield warning("image.random-seed", message, f"in the image: RUN rm -r {seeds[0]}")
+        yield Finding.warning("image.random-seed", message, f"in the image: RUN rm -r {seeds[0]}")
     logs = sum(_bytes_below(image, path) for path in _LOGS)
     if logs:
         message = (
             f"/var/log of the image has {human_bytes(logs)} of logs, which are of the build and not of the machine"
         )
-        yield warning("image.logs", message, "in the image, last: RUN find /var/log -type f -delete")
+        yield Finding.warning("image.logs", message, "in the image, last: RUN find /var/log -type f -delete")
     sizes = {path: _bytes_below(image, path) for path in _CACHES}
     large = {path: size for path, size in sizes.items() if size >= _SMALL_CACHE}
     if large:
@@ -56,7 +55,7 @@ def judge_leftovers(image: ImageReader) -> Iterator[Finding]:
         message = f"the image has caches of a package manager: {listed}"
         commands = " && ".join(dict.fromkeys(_CACHES[path] for path in large))
         hint = f"in the image, in the same RUN that installs: {commands}"
-        yield warning("image.package-cache", message, hint)
+        yield Finding.warning("image.package-cache", message, hint)
 
 
 def _bytes_below(image: ImageReader, path: str) -> int:

@@ -6,14 +6,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.preflight import error
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfs_core.deploy.first_boot.request import UserAccount
     from cfs_core.interfaces.storage import TreeReader
-    from cfs_core.model.plan import Finding
 
 FILES = ("passwd", "shadow", "group", "gshadow")
 FIRST_ID, LAST_ID = 1000, 59_999
@@ -69,7 +68,9 @@ class Accounts:
         problem = self._problem(user)
         number = self._free()
         if problem is not None or number is None:
-            yield problem or error("first-boot.user", "no number of a user is free", "remove users from the image")
+            yield problem or Finding.error(
+                "first-boot.user", "no number of a user is free", "remove users from the image"
+            )
             return
         self.lines["passwd"].append([user.name, "x", str(number), str(number), "", home, shell])
         self.lines["shadow"].append(_shadow(user.name, user.password_hash))
@@ -89,12 +90,16 @@ class Accounts:
         for kind, file in (("user", "passwd"), ("group", "group")):
             if self.find(file, user.name) is not None or user.name in self.announced:
                 message = f"{option}: the image has a {kind} {user.name}"
-                return error("first-boot.user", message, "choose another name, or change that account in the image")
+                return Finding.error(
+                    "first-boot.user", message, "choose another name, or change that account in the image"
+                )
         there = {line[0] for line in self.lines["group"]}
         missing = [group for group in user.groups if group not in there]
         if missing:
             message = f"{option}: the image has no group {' and no group '.join(missing)} in /etc/group"
-            return error("first-boot.group", message, "leave it out, or add it in the image: groupadd --system NAME")
+            return Finding.error(
+                "first-boot.group", message, "leave it out, or add it in the image: groupadd --system NAME"
+            )
         return None
 
     def number(self, user: str) -> int:
@@ -139,6 +144,6 @@ def _shadow(name: str, password_hash: str) -> list[str]:
 
 def _no_accounts(option: str) -> Finding:
     message = f"{option}: the image does not keep accounts in /etc/passwd, /etc/shadow and /etc/group"
-    return error(
+    return Finding.error(
         "first-boot.accounts", message, "install the package with these files in the image (base-passwd, passwd)"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cfs_core.deploy.first_boot.accounts import read_accounts
 from cfs_core.deploy.first_boot.request import given, origin
 from cfs_core.deploy.first_boot.system import FileWriter, System
-from cfs_core.deploy.preflight import error, warning
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cfs_core.deploy.first_boot.request import FirstBootRequest, UserAccount
     from cfs_core.image.reader import ImageReader
     from cfs_core.model.action import PlacingAction
-    from cfs_core.model.plan import Finding
 
 _SETUP_ROOT = "/usr/lib/composefs/setup-root-conf.toml"
 _HOMES = "/var/home"
@@ -125,7 +124,9 @@ def _make_homes(users: Sequence[UserAccount], homes: str, image: ImageReader, fi
     if not any(image.exists(f"{folder}/systemd-tmpfiles") for folder in ("/usr/bin", "/bin")):
         names = " and ".join(f"{homes}/{user.name}" for user in users)
         hint = "make them in a service of the image, or install systemd-tmpfiles in it"
-        yield warning("first-boot.home", f"nothing in the image makes {names}: it has no systemd-tmpfiles", hint)
+        yield Finding.warning(
+            "first-boot.home", f"nothing in the image makes {names}: it has no systemd-tmpfiles", hint
+        )
         return
     skeleton = image.names("/etc/skel")
     # Rules are carried out in the order of their paths, and /home comes before what it is a link to.
@@ -157,4 +158,6 @@ def _forgotten(image: ImageReader) -> Finding | None:
     message = (
         f"settings of first boot would not be seen: {_SETUP_ROOT} of the image does not mount the deployment's /etc"
     )
-    return error("first-boot.etc", message, "leave out [etc] there, or the options; put the settings into the image")
+    return Finding.error(
+        "first-boot.etc", message, "leave out [etc] there, or the options; put the settings into the image"
+    )

@@ -6,9 +6,9 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
-from cfs_core.deploy.preflight import error
 from cfs_core.model.action import Attributes, MakeSymlink, WriteFile
 from cfs_core.model.disk import Location, Volume
+from cfs_core.model.plan import Finding
 from cfs_core.model.tree import RegularFile, lookup
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from cfs_core.image.reader import ImageReader
     from cfs_core.model.action import PlacingAction
-    from cfs_core.model.plan import Finding
     from cfs_core.model.tree import Xattrs
 
 WHY = "settings of first boot"
@@ -75,7 +74,7 @@ class System:
         """Plan /etc/locale.conf (locale.conf(5)), and /etc/default/locale where the image has that file."""
         if not self._has_locale(name):
             message = f"{origin}: the image has no locale {name}"
-            yield error(
+            yield Finding.error(
                 "first-boot.locale", message, "generate it in the image (locale-gen, localedef), or say C.UTF-8"
             )
         line = f"LANG={name}\n".encode()
@@ -87,7 +86,9 @@ class System:
         """Plan the link /etc/localtime (localtime(5)), and /etc/timezone where the image has that file."""
         if not (self._image.read(f"{_ZONES}/{name}") or b"").startswith(b"TZif"):
             message = f"{origin}: the image has no time zone {name} in {_ZONES}"
-            yield error("first-boot.timezone", message, "install tzdata in the image, or name a zone that it has")
+            yield Finding.error(
+                "first-boot.timezone", message, "install tzdata in the image, or name a zone that it has"
+            )
         self._files.link("/localtime", f"..{_ZONES}/{name}")
         if self._is_file("/etc/timezone"):
             self._files.write("/timezone", f"{name}\n".encode())
@@ -103,7 +104,7 @@ class System:
         else:
             message = f"{origin}: the image has no keymap {name}"
             hint = "install the package with keymaps in the image (kbd, console-data or console-setup)"
-            yield error("first-boot.keymap", message, hint)
+            yield Finding.error("first-boot.keymap", message, hint)
 
     def _is_file(self, path: str) -> bool:
         return isinstance(lookup(self._image.root, os.fsencode(path)), RegularFile)
