@@ -20,7 +20,7 @@ from cfs_core.report.progress import JsonProgress, SilentProgress
 from cfs_core.system.environment import directory_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from cfs_core.config.settings import Settings
     from cfs_core.interfaces.command import Output
@@ -98,9 +98,24 @@ class App(contextlib.AbstractContextManager["App"]):
                 origin = self.settings.get("plugins.disabled").origin
                 problem = f"{origin} switches off {name!r}, and no installed plugin or distribution is called that"
                 self.logs.warning("setting.ignored", problem=problem)
+            self._offer_hashers(self._host)
             self._report_tables()
             self.report_plugins()
         return self._host
+
+    def _offer_hashers(self, host: PluginHost) -> None:
+        """Let blocks be hashed by what plugins offer; nothing is asked or made before the first ones are."""
+        from cfs_core.system import block_hashing
+
+        def offers() -> Iterator[block_hashing.Offer]:
+            for name in host.collect(families.HASHERS).providers:
+                yield block_hashing.Offer(name, functools.partial(self.make, families.HASHERS, name))
+
+        def refuse(name: str, reason: str) -> None:
+            self.logs.debug("hasher.refused", hasher=name, reason=reason)
+
+        block_hashing.offer(offers, refuse)
+        self.stack.callback(block_hashing.offer, tuple)
 
     def _report_tables(self) -> None:
         """Warn of tables of settings that no installed provider has."""

@@ -10,13 +10,15 @@ import click
 
 from cfs_core.cli.output import ResultGroup, format_option, say, show_json, table
 from cfs_core.documents import plugins as documents
+from cfs_core.plugin import HashAlgorithm
 from cfs_core.pluginhost import families
 from cfs_core.pluginhost.distributions import DEFAULTS
 from cfs_core.pluginhost.registry import Trouble
 from cfs_core.pluginhost.schemes import scheme_owners
+from cfs_core.system import block_hashing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from cfs_core.app.app import App
     from cfs_core.interfaces.provider import TransportProvider
@@ -70,7 +72,7 @@ def doctor(app: App, output: str) -> int:
 
     Exit status 4 if a plugin is broken. What an install needs and no plugin offers is said too, but is nothing wrong
     with those that are there. What a plugin does wrong only when it is used (in an event, a check of a plan, a method)
-    is a warning at the end of that run.
+    is a warning at the end of that run. What hashes files on this machine, and how fast, is measured.
 
     \b
     Example:
@@ -83,12 +85,15 @@ def doctor(app: App, output: str) -> int:
     broken = {trouble.plugin for trouble in troubles if trouble.fatal}
     missing = [family.name for family, registry in registries.items() if family in NEEDED and not registry.providers]
     healthy = not broken
+    choices = {algorithm: block_hashing.measured(algorithm) for algorithm in HashAlgorithm}
     if output == "json":
-        show_json(documents.diagnosed(app.host.plugins, troubles, missing, healthy=healthy))
+        show_json(documents.diagnosed(app.host.plugins, troubles, missing, choices))
     else:
         for owner in app.host.plugins:
             if owner not in broken:
                 say(f"ok       {owner}")
+        for line in _hashing(choices):
+            say(line)
         for trouble in troubles:
             say(f"{'broken ' if trouble.fatal else 'warning'}  {trouble}")
         for name in missing:
@@ -97,6 +102,17 @@ def doctor(app: App, output: str) -> int:
             say(f"hint: `pip install {DEFAULTS}` brings all that an install needs")
     # As `PluginError`: what a run that needed the plugin would end with.
     return 0 if healthy else 4
+
+
+def _hashing(choices: Mapping[HashAlgorithm, block_hashing.Choice]) -> Iterator[str]:
+    """Yield what hashes the blocks of fs-verity on this machine, how fast, and what does not."""
+    for algorithm, choice in choices.items():
+        rates = ", ".join(f"{name} {rate / 1e6:,.0f} MB/s" for name, rate in choice.rates.items())
+        yield f"hashing  {algorithm.value} by {choice.name} ({rates})"
+    for name, reason in {
+        name: reason for choice in choices.values() for name, reason in choice.refused.items()
+    }.items():
+        yield f"unused   hasher {name}: {reason}"
 
 
 def _contested(transports: Registry[TransportProvider]) -> Iterator[Trouble]:

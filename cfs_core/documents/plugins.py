@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cfs_core.config.settings import Setting
+    from cfs_core.model.digest import HashAlgorithm
     from cfs_core.pluginhost.registry import PluginId, Registry, Trouble
+    from cfs_core.system.block_hashing import Choice
 
 
 def providers(registries: Mapping[str, Registry[Any]]) -> Iterator[dict[str, object]]:
@@ -45,11 +47,14 @@ def listed(offered: Sequence[Mapping[str, object]]) -> dict[str, object]:
 
 
 def diagnosed(
-    plugins: Sequence[PluginId], troubles: Iterable[Trouble], missing: Sequence[str], *, healthy: bool
+    plugins: Sequence[PluginId],
+    troubles: Sequence[Trouble],
+    missing: Sequence[str],
+    hashing: Mapping[HashAlgorithm, Choice],
 ) -> dict[str, object]:
-    """Return ``plugins doctor``."""
+    """Return ``plugins doctor``; rates of hashing are bytes per second."""
     return {
-        "healthy": healthy,
+        "healthy": not any(trouble.fatal for trouble in troubles),
         "plugins": [
             {"name": owner.name, "distribution": owner.distribution, "version": owner.version} for owner in plugins
         ],
@@ -65,6 +70,10 @@ def diagnosed(
             for trouble in troubles
         ],
         "missing": missing,
+        "hashing": {
+            algorithm.value: {"name": choice.name, "rates": choice.rates, "refused": choice.refused}
+            for algorithm, choice in hashing.items()
+        },
     }
 
 
