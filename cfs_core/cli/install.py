@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cfs_core.cli.first_boot import TEXTS, first_boot_options, first_boot_request
 from cfs_core.cli.output import (
     NamedPath,
     ResultGroup,
@@ -91,6 +92,7 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="SSH keys that may log in as root.",
 )
+@first_boot_options
 @click.option(
     "--seed", metavar="TEXT", envvar="CFS_SEED", help="Derive all identifiers from TEXT (reproducible disks)."
 )
@@ -192,6 +194,7 @@ def _request(app: App, disk: Path, options: Mapping[str, Any]) -> InstallRequest
         karg_deletes=options["karg_deletes"],
         uki_addons=options["uki_addons"],
         root_ssh_authorized_keys=keys.read_bytes() if keys else None,
+        first_boot=first_boot_request(options),
         boot_volume=_boot_volume(options),
         repo=options["repo_path"],
         seed=options["seed"],
@@ -203,7 +206,7 @@ def _request(app: App, disk: Path, options: Mapping[str, Any]) -> InstallRequest
 
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     """Return the options that are settings, by the settings' names."""
-    names = ("bootloader", "filesystem", "firmware", "root_size", "esp_size", "early_boot")
+    names = ("bootloader", "filesystem", "firmware", "root_size", "esp_size", "early_boot", *TEXTS)
     given: dict[str, object] = {f"install.{name.replace('_', '-')}": options[name] for name in names}
     given["install.storage"] = "composefs" if options["composefs_native"] else None
     keys = options["secure_boot_enroll"]

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from cfs_core.config.settings import Rank
 from cfs_core.deploy.bootable.init import examine_init
+from cfs_core.deploy.bootable.leftovers import examine_leftovers
 from cfs_core.deploy.bootable.tree import examine_tree
+from cfs_core.deploy.first_boot.plan import FirstBootPlan, plan_first_boot
 from cfs_core.deploy.kernel_line import examine_root, examine_seal, examine_sealed_arguments
 from cfs_core.deploy.state import DeploymentState, label_of, plan_state
 from cfs_core.image.kernel_arguments import collect_arguments, image_arguments
@@ -15,7 +17,7 @@ from cfs_core.image.reader import ImageReader
 from cfs_core.image.sealed import parse_words, sealed_arguments
 from cfs_core.model.action import Attributes, CopyObject, MakeDirectory, MakeSymlink, WriteFile
 from cfs_core.model.boot import BootEntry, EntryKind, KernelArgument
-from cfs_core.model.places import REPOSITORY, ROOT
+from cfs_core.model.places import DEPLOYMENTS, REPOSITORY, ROOT
 from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class PlannedContents:
     state: DeploymentState
     state_actions: tuple[Action, ...]
     """Everything but the origin file, which names boot files and so comes after them."""
+
+    first_boot: FirstBootPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,9 @@ def plan_contents(request: DeploymentRequest, image: PreparedImage, decisions: D
         why="root of the volume",
         attributes=Attributes(mode=0o755, xattrs=label_of(image.deployed, b"/")),
     )
+    etc = f"{DEPLOYMENTS.path}/{image.committed.id}/etc"
+    deployed = ImageReader(image.deployed, image.repository.content)
+    first_boot = plan_first_boot(image.settings, request.first_boot, deployed, etc)
     state = DeploymentState(
         image_id=image.committed.id,
         tree=image.deployed,
@@ -72,11 +79,13 @@ def plan_contents(request: DeploymentRequest, image: PreparedImage, decisions: D
         verified=image.verified,
         config=image.resolved.config,
         root_ssh_authorized_keys=request.root_ssh_authorized_keys,
+        first_boot=first_boot.files,
     )
     return PlannedContents(
         repository=(top, *(_labelled(action, label) for action in exported)),
         state=state,
         state_actions=tuple(plan_state(state)),
+        first_boot=first_boot,
     )
 
 
@@ -87,7 +96,11 @@ def plan_entry(request: ArgumentRequest, image: PreparedImage, decisions: Decisi
     arguments, findings = build(request, image, decisions, root)
     findings += examine_root(arguments, root, sealed=sealed)
     deployed = ImageReader(image.deployed, image.repository.content)
-    findings += (*examine_tree(deployed), *examine_init(deployed, arguments, decisions.facts.architecture))
+    findings += (
+        *examine_tree(deployed),
+        *examine_leftovers(deployed),
+        *examine_init(deployed, arguments, decisions.facts.architecture),
+    )
     release = dict(decisions.artifacts.os_release)
     entry = BootEntry(
         deployment_id=image.committed.id,

@@ -142,6 +142,9 @@ def _entry_problems(target: MemoryTarget, found: BootEntry, wanted: BootEntry) -
         yield f"its menu has other kernel arguments than planned ({', '.join(lost) or 'in another order'})"
     if not found.files:
         yield f"its entry {found.title!r} names no boot files"
+    initrds = wanted.artifacts.initrds if wanted.artifacts is not None else ()
+    if len(initrds) > 1 and len(found.files) < 1 + len(initrds):
+        yield f"its entry {found.title!r} names {len(found.files)} boot files of {1 + len(initrds)}: not every initrd"
     for location in found.files:
         if location.volume not in target.volumes() or not target.exists(location):
             yield f"its entry {found.title!r} names {location}, which is not there"

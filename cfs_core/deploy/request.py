@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from cfs_core.deploy.first_boot.request import FirstBootRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +39,7 @@ class DeploymentRequest(ArgumentRequest):
     """Addons of the UKI, by name or as files; empty means all that the image has for it."""
 
     root_ssh_authorized_keys: bytes | None = None
+    first_boot: FirstBootRequest = field(default_factory=FirstBootRequest)
     boot_volume: Volume | None = None
     """What /boot gets as a partition of its own: BOOT, XBOOTLDR, or nothing."""
 

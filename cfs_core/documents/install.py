@@ -38,6 +38,9 @@ def planned(image: PreparedImage, prepared: PreparedInstall, disk: Path) -> dict
         "kernel": decisions.artifacts.path,
         "partitions": [_partition(each) for each in plan.partitions],
         "kernel_arguments": [{"text": each.text, "origin": each.origin} for each in plan.arguments],
+        "first_boot": [
+            {"setting": each.setting, "value": each.value, "origin": each.origin} for each in prepared.first_boot
+        ],
         "steps": [
             {
                 "id": step.id,

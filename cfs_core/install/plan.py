@@ -29,6 +29,7 @@ from cfs_core.target.execute import apply
 from cfs_core.target.memory import RAW, MemoryTarget
 
 if TYPE_CHECKING:
+    from cfs_core.deploy.first_boot.plan import FirstBootLine
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.deploy.services import Services
     from cfs_core.install.request import PlanRequest
@@ -43,6 +44,7 @@ class PreparedInstall:
     decisions: Decisions
     disk: PlannedDisk
     target: MemoryTarget
+    first_boot: tuple[FirstBootLine, ...] = ()
 
 
 def make_plan(request: PlanRequest, image: PreparedImage, services: Services) -> PreparedInstall:
@@ -74,12 +76,19 @@ def make_plan(request: PlanRequest, image: PreparedImage, services: Services) ->
         arguments=entry.arguments,
     )
     foreseen = (
+        *contents.first_boot.findings,
         *foresee(request, disk, target, services),
         *examine_fstab(image.merged, disk.partitions, is_root),
         *examine_programs(_made(target), decisions.facts.architecture),
     )
     found = (*_findings(plan, decisions, disk, entry, services), *(_stamped(each, "cfs-core") for each in foreseen))
-    return PreparedInstall(plan=replace(plan, findings=found), decisions=decisions, disk=disk, target=target)
+    return PreparedInstall(
+        plan=replace(plan, findings=found),
+        decisions=decisions,
+        disk=disk,
+        target=target,
+        first_boot=contents.first_boot.lines,
+    )
 
 
 def _made(target: MemoryTarget) -> list[PlacingAction]:
@@ -97,7 +106,7 @@ def _fill_root(target: MemoryTarget, contents: PlannedContents, image: PreparedI
     bounds = Bounds.of_storage(name, services.host.collect(families.STORAGE).owner(name), REPOSITORY)
     apply(contents.repository[:1], target)
     bounds.apply(contents.repository[1:], target)
-    apply((*contents.state_actions, plan_origin(contents.state, ())), target)
+    apply((*contents.state_actions, *contents.first_boot.files.values(), plan_origin(contents.state, ())), target)
 
 
 def _completed(
@@ -118,9 +127,15 @@ def _completed(
         Step(
             id="state", provider="cfs-core", title="state of the deployment", actions=(*contents.state_actions, origin)
         ),
+        *_first_boot(contents),
         Step(id="bootloader", provider=loader, title="bootloader", actions=loader_actions),
         Step(id="menu", provider=loader, title="boot menu", actions=menu_actions),
     )
+
+
+def _first_boot(contents: PlannedContents) -> list[Step]:
+    actions = tuple(contents.first_boot.files.values())
+    return [Step(id="first-boot", provider="cfs-core", title="files of first boot", actions=actions)] if actions else []
 
 
 def _boot_files(target: MemoryTarget) -> tuple[BootFile, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from cfs_core.deploy.authorized_keys import check_authorized_keys
+from cfs_core.deploy.first_boot.request import check_first_boot
 from cfs_core.deploy.loader import refuse_early
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
@@ -74,6 +75,7 @@ def planned(request: InstallRequest, services: Services) -> Iterator[tuple[Prepa
     """
     ImageTarget.check_destination(request.disk, replace=request.replace)
     request = checked(request)
+    check_first_boot(services.settings, request.first_boot)
     refuse_early(services.settings, services.host)
     with prepare(request, services) as image:
         services.emit(Event(name="plan.started"))

@@ -9,6 +9,7 @@ import pytest
 from builders import bootable
 
 from cfs_core.app.app import App
+from cfs_core.cli.first_boot import TEXTS
 from cfs_core.cli.install import _provable, _prove_arguments, _settings
 from cfs_core.cli.output import CommandOutput
 from cfs_core.deploy import preflight
@@ -87,7 +88,8 @@ def test_a_disk_that_no_virtual_machine_starts_is_not_proven_by_another():
 
 
 def test_options_that_were_not_given_set_nothing():
-    options = dict.fromkeys(("bootloader", "filesystem", "firmware", "root_size", "esp_size", "early_boot"), None)
+    names = ("bootloader", "filesystem", "firmware", "root_size", "esp_size", "early_boot", *TEXTS)
+    options = dict.fromkeys(names, None)
     options["secure_boot_enroll"] = None
     assert set(_settings({**options, "composefs_native": False}).values()) == {None}
 

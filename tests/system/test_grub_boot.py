@@ -25,6 +25,7 @@ UNUSUAL = ("a=$root${x}$(y)", "b=äöü€", "c={;|&<>#*?!}~^`%[]", 'd="two word
 
 
 PROC_CMDLINE = b"PROC-CMDLINE:"
+FIRST_BOOT = ("--hostname", "box", "--user", "anna:!:adm")
 
 
 def layer_of(tar_path, files):
@@ -107,10 +108,13 @@ def bls_images(grub_images, workspace):
 
 
 def teller(workspace):
-    """Files of a unit that writes /proc/cmdline to the console before the system counts as running."""
+    """Files of a unit that writes to the console before the system counts as running: /proc/cmdline, names, a home."""
     unit, wanted = workspace / "cmdline.service", workspace / "cmdline.conf"
     start = '/bin/sh -c \'printf "PROC-CMDLINE:%%s\\\\n" "$$(cat /proc/cmdline)" >/dev/console\''
-    unit.write_text(f"[Unit]\nBefore=multi-user.target\n[Service]\nType=oneshot\nExecStart={start}\n")
+    names = '"$$(cat /proc/sys/kernel/hostname)" "$$(id -un 1000)" "$$(id -Gn 1000)" "$$(stat -c %%U:%%a /home/anna)"'
+    who = f"/bin/sh -c 'printf \"WHO:%%s,%%s,%%s,%%s\\\\n\" {names} >/dev/console'"
+    service = f"[Service]\nType=oneshot\nExecStart={start}\nExecStart={who}\n"
+    unit.write_text(f"[Unit]\nBefore=multi-user.target\n{service}")
     wanted.write_text("[Unit]\nWants=cmdline.service\n")
     folder = "usr/lib/systemd/system"
     return {f"{folder}/cmdline.service": unit, f"{folder}/multi-user.target.d/cmdline.conf": wanted}
@@ -156,7 +160,7 @@ BOTH = [Firmware.UEFI, Firmware.BIOS]
 def hybrid_disk(user, grub_images):
     """One disk for both firmwares, by a GRUB that reads no entry files, with unusual kernel arguments."""
     arguments = [word for argument in UNUSUAL for word in ("--karg", argument)]
-    return install(user, grub_images, "grub", "--firmware", "both", *arguments)
+    return install(user, grub_images, "grub", "--firmware", "both", *FIRST_BOOT, *arguments)
 
 
 @pytest.mark.parametrize("firmware", BOTH)
@@ -166,6 +170,8 @@ def test_one_disk_boots_on_both_firmwares(hybrid_disk, firmware, machine, tmp_pa
         # GRUB puts the quotes of an argument with white space around the whole argument.
         seen = '"d=two words"' if argument.startswith("d=") else argument
         assert f" {seen} " in f"{line} "
+    who = re.search(rb"WHO:([^\r\n]*)", (tmp_path / "console").read_bytes())
+    assert who[1] == b"box,anna,anna adm,anna:700", "as it was asked for at install"
 
 
 QUOTES = ('a="two words"', "b=c\\d\\\\e", "f='g'", 'h="i"', '"j k"=l', "$m;n")

@@ -59,7 +59,7 @@ def variables(user, keys):
 def sealed(user, demo_image, keys):
     """The demo's image, sealed by an ordinary user with one command, and its identity."""
     made = user.cfs(
-        "seal", f"oci:{demo_image}:debian", "oci:sealed:debian", "--sign-loader", "--key", keys / "db.key",
+        "seal", f"oci:{demo_image}:debian-early-boot", "oci:sealed:debian", "--sign-loader", "--key", keys / "db.key",
         "--certificate", keys / "db.pem", "--karg", "console=ttyS0", "--name", "debian",
     )  # fmt: skip
     digest = next(line.split()[1] for line in made.stdout.splitlines() if line.startswith("digest"))

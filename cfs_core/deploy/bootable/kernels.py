@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy.bootable.nearby import initrds_elsewhere, kernels_elsewhere
 from cfs_core.errors import ImageError
-from cfs_core.image.artifacts import MODULES, kernel_order
+from cfs_core.image.artifacts import kernel_order
+from cfs_core.image.boot_files import MODULES
 from cfs_core.image.initrd import initrd_compression
 from cfs_core.image.kernel import read_kernel, read_program
 from cfs_core.model.boot import Architecture, EntryKind, Firmware, KernelForm
@@ -37,6 +38,10 @@ def examine_artifacts(
         yield from _examine_uki(artifacts, architecture)
     elif artifacts.kernel is not None:
         yield from _examine_kernel(artifacts, artifacts.kernel, loader, firmware)
+        if artifacts.initrd is not None:
+            yield from _examine_initrd(
+                artifacts.initrd, f"the initramfs of kernel {artifacts.kernel_version} of the image"
+            )
     found = artifacts.architecture
     if found is not None and found is not architecture:
         message = f"the image says it is for {architecture.value}, but its kernel is for {found.value}"
@@ -58,8 +63,6 @@ def _examine_kernel(
             "choose another --bootloader, or a kernel that is built with CONFIG_EFI_STUB and not compressed as a whole"
         )
         yield Finding.error("boot.kernel-form", f"{where} of the image: {reason}", hint)
-    if artifacts.initrd is not None:
-        yield from _examine_initrd(artifacts.initrd, f"{where.rpartition('/')[0]}/initramfs.img of the image")
 
 
 def unstartable(forms: frozenset[KernelForm], loader: BootloaderProvider, firmware: Iterable[Firmware]) -> str | None:

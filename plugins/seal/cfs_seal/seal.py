@@ -201,7 +201,9 @@ class _Sealing:
         gone: list[str] = []
         if self._request.split_kernel and self._kernel.kind is EntryKind.BLS:
             folder = f"/usr/lib/modules/{self._kernel.kernel_version}"
-            gone += [f"{folder}/{name}" for name in ("vmlinuz", "initramfs.img")]
+            # What is in /boot is in no deployed tree, and the UKI comes before it.
+            there = (f"{folder}/{name}" for name in ("vmlinuz", "initramfs.img"))
+            gone += [path for path in there if self._image.reader.exists(path)]
         if self._request.sign_loader:
             path, content = self._loader()
             files[f"{path}.signed"] = content
