@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from cfs_core.errors import ConfigError, ImageError, UsageError
 from cfs_core.interfaces.image_settings import is_for, refuse_file
 from cfs_core.model.boot import Architecture, KernelArgument
 from cfs_core.model.plan import Finding, Severity
+from cfs_core.system.strict_toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -136,10 +136,9 @@ def collect_arguments(
 
 def _of_file(raw: bytes, path: str, architecture: Architecture) -> Iterator[KernelArgument]:
     try:
-        document = tomllib.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        msg = f"{path} is not TOML: {error}"
-        raise ImageError(msg) from error
+        document = parse_toml(raw, path)
+    except ConfigError as error:
+        raise ImageError(error.message, hint=error.hint) from error
     for key, value in document.items():
         if key not in {"kargs", "match-architectures"}:
             msg = f"{path} has the unknown key {key!r:.100}"
