@@ -21,16 +21,16 @@ from cfs_testkit.trees import image_of, tree_of
 VERSIONS = (FormatVersion.V0, FormatVersion.V1, FormatVersion.V2)
 
 
-def _trees():
-    return [TreeMaker(seed, strict=True, entries=14).tree() for seed in (1, 2)]
+def _trees(algorithm=HashAlgorithm.SHA256):
+    return [TreeMaker(seed, strict=True, entries=14, hash_size=algorithm.size).tree() for seed in (1, 2)]
 
 
-def dumps() -> list[bytes]:
+def dumps(algorithm: HashAlgorithm = HashAlgorithm.SHA256) -> list[bytes]:
     """Return trees as text."""
     made = []
-    for tree in _trees():
+    for tree in _trees(algorithm):
         out = io.BytesIO()
-        write_dump(tree, out, HashAlgorithm.SHA256)
+        write_dump(tree, out, algorithm)
         made.append(out.getvalue())
     return made
 
