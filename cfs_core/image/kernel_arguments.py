@@ -125,7 +125,10 @@ def collect_arguments(
         lower = [each for each in lower if not matches(each, argument.text)]
         findings += _kept(argument, own)
     arguments = (*lower, *upper)
-    findings += _contradictions(arguments, frozenset(argument.text for argument in own))
+    ours = frozenset(argument.text for argument in own)
+    findings += _contradictions(arguments, ours)
+    # An error, and not planned with: the loader would be told to start another image, and be blamed for it.
+    arguments = tuple(argument for argument in arguments if not _mounts_another(argument, ours))
     length = len(" ".join(argument.text for argument in arguments).encode("utf-8", "surrogateescape"))
     limit = _COMMAND_LINE_BYTES.get(architecture, _DEFAULT_COMMAND_LINE_BYTES)
     if length > limit:
@@ -208,12 +211,16 @@ def _undeletable(text: str, own: Sequence[KernelArgument]) -> Finding:
     return _finding(Severity.WARNING, "boot.karg-not-found", message)
 
 
+def _mounts_another(argument: KernelArgument, own: frozenset[str]) -> bool:
+    return unquoted(argument).key in _OURS and argument.text not in own
+
+
 def _contradictions(arguments: Sequence[KernelArgument], own: frozenset[str]) -> Iterator[Finding]:
     keys: dict[str, list[KernelArgument]] = {}
     for argument in arguments:
         keys.setdefault(_key(argument), []).append(argument)
     for argument in arguments:
-        if unquoted(argument).key in _OURS and argument.text not in own:
+        if _mounts_another(argument, own):
             message = f"{argument.text!r} of {argument.origin} would mount another image than the one that is installed"
             yield _finding(Severity.ERROR, "boot.karg-composefs", message, "remove it there; cfs adds the right one")
     for pair in _OPPOSITES:
