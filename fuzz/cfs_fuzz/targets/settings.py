@@ -6,7 +6,7 @@ import contextlib
 
 from cfs_core.config.advice import image_advice
 from cfs_core.config.settings import load
-from cfs_core.deploy.bootable.fstab import judge_fstab
+from cfs_core.deploy.bootable.fstab import examine_fstab
 from cfs_core.image.kernel_arguments import collect_arguments, image_arguments
 from cfs_core.lifecycle.etc import etc_mode
 from cfs_core.plugin import Architecture, CfsError
@@ -86,5 +86,5 @@ def read_advice(data: bytes) -> None:
     etc_mode(image)
     for handler in HANDLERS:
         _config_problem(handler, Contents(), image)
-    list(judge_fstab(image, (), lambda _device, _partition: None))
+    list(examine_fstab(image, (), lambda _device, _partition: None))
     image_advice(image, "amd64")
