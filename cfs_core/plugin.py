@@ -155,6 +155,7 @@ if TYPE_CHECKING:
     from cfs_core.system.regular import open_regular
     from cfs_core.system.scratch import scratch_directory
     from cfs_core.system.strict_json import JsonFields, parse_json
+    from cfs_core.system.strict_toml import parse_toml
 
 API_VERSION: Final = (2, 0)
 """Plugins state theirs as ``CFS_PLUGIN_API``: same major number, minor not newer than this."""
@@ -331,6 +332,7 @@ _HOMES: Final = {
     "printable": "cfs_core.system.foreign_text:printable",
     "without_secrets": "cfs_core.system.foreign_text:without_secrets",
     "parse_os_release": "cfs_core.image.artifacts:parse_os_release",
+    "parse_toml": "cfs_core.system.strict_toml:parse_toml",
     "read_all": "cfs_core.model.content:read_all",
     "read_pe": "cfs_core.image.pe:read_pe",
     "scratch_directory": "cfs_core.system.scratch:scratch_directory",
@@ -510,6 +512,7 @@ __all__ = [
     "open_regular",
     "parse_json",
     "parse_os_release",
+    "parse_toml",
     "printable",
     "read_all",
     "read_pe",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from cfs_core.errors import ConfigError, ImageError, UsageError
 from cfs_core.interfaces.image_settings import is_for, refuse_file
 from cfs_core.model.boot import Architecture, KernelArgument
 from cfs_core.model.plan import Finding, Severity
+from cfs_core.system.strict_toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -125,7 +125,10 @@ def collect_arguments(
         lower = [each for each in lower if not matches(each, argument.text)]
         findings += _kept(argument, own)
     arguments = (*lower, *upper)
-    findings += _contradictions(arguments, frozenset(argument.text for argument in own))
+    ours = frozenset(argument.text for argument in own)
+    findings += _contradictions(arguments, ours)
+    # An error, and not planned with: the loader would be told to start another image, and be blamed for it.
+    arguments = tuple(argument for argument in arguments if not _mounts_another(argument, ours))
     length = len(" ".join(argument.text for argument in arguments).encode("utf-8", "surrogateescape"))
     limit = _COMMAND_LINE_BYTES.get(architecture, _DEFAULT_COMMAND_LINE_BYTES)
     if length > limit:
@@ -136,10 +139,9 @@ def collect_arguments(
 
 def _of_file(raw: bytes, path: str, architecture: Architecture) -> Iterator[KernelArgument]:
     try:
-        document = tomllib.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        msg = f"{path} is not TOML: {error}"
-        raise ImageError(msg) from error
+        document = parse_toml(raw, path)
+    except ConfigError as error:
+        raise ImageError(error.message, hint=error.hint) from error
     for key, value in document.items():
         if key not in {"kargs", "match-architectures"}:
             msg = f"{path} has the unknown key {key!r:.100}"
@@ -209,12 +211,16 @@ def _undeletable(text: str, own: Sequence[KernelArgument]) -> Finding:
     return Finding.warning("boot.karg-not-found", message)
 
 
+def _mounts_another(argument: KernelArgument, own: frozenset[str]) -> bool:
+    return unquoted(argument).key in _OURS and argument.text not in own
+
+
 def _contradictions(arguments: Sequence[KernelArgument], own: frozenset[str]) -> Iterator[Finding]:
     keys: dict[str, list[KernelArgument]] = {}
     for argument in arguments:
         keys.setdefault(_key(argument), []).append(argument)
     for argument in arguments:
-        if unquoted(argument).key in _OURS and argument.text not in own:
+        if _mounts_another(argument, own):
             message = f"{argument.text!r} of {argument.origin} would mount another image than the one that is installed"
             yield Finding.error("boot.karg-composefs", message, "remove it there; cfs adds the right one")
     for pair in _OPPOSITES:

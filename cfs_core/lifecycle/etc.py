@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.errors import StateError
+from cfs_core.errors import ConfigError, StateError
 from cfs_core.lifecycle.etc_merge.accounts import Renumbered, owning, renumbered, without_orphans
 from cfs_core.lifecycle.etc_merge.labels import labelled
 from cfs_core.lifecycle.etc_merge.nodes import DIRECTORY, EtcNode
@@ -17,6 +16,7 @@ from cfs_core.lifecycle.etc_merge.write import write_tree
 from cfs_core.lifecycle.states import remove_tree, state_of
 from cfs_core.model.action import Attributes, ExchangePaths, RemovePath, WriteFile
 from cfs_core.model.places import DEPLOYMENTS
+from cfs_core.system.strict_toml import parse_toml
 from cfs_core.system.syncing import sync_filesystem
 
 if TYPE_CHECKING:
@@ -142,16 +142,16 @@ def etc_mode(image: TreeReader) -> str:
     if raw is None:
         return "bind"
     try:
-        table = tomllib.loads(raw.decode())
-    except ValueError:
+        table = parse_toml(raw, CONFIG)
+    except ConfigError:
         return "bind"
     etc, root = table.get("etc"), table.get("root")
     if isinstance(etc, dict):
         if etc.get("transient") is True:
             return "transient"
         mode = etc.get("mount")
-        if mode in {"none", "bind", "overlay", "transient"}:
-            return str(mode)
+        if isinstance(mode, str) and mode in {"none", "bind", "overlay", "transient"}:
+            return mode
     return "transient" if isinstance(root, dict) and root.get("transient") is True and etc is None else "bind"
 
 

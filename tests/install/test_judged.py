@@ -97,6 +97,14 @@ REFUSED = {
     "flags of another filesystem": (
         {"usr/lib/bootc/kargs.d/20.toml": 'kargs = ["rootflags=subvol=@"]\n'}, "boot.karg-root", "an option of btrfs"
     ),
+    "another image on the command line": (
+        {"usr/lib/bootc/kargs.d/20.toml": f'kargs = ["composefs={"0" * 128}"]\n'},
+        "boot.karg-composefs",
+        "would mount another image",
+    ),
+    "no image on the command line": (
+        {"usr/lib/bootc/kargs.d/20.toml": 'kargs = ["composefs=0"]\n'}, "boot.karg-composefs", "mount another image"
+    ),
     "loader cut at its end": (
         {LOADER: File(pe_bytes([(".sd", b"#### LoaderInfo: systemd-boot 257 ####"), (".text", b"x" * 900)])[:-512])},
         "boot.loader-damaged",

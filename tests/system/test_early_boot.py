@@ -22,28 +22,13 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="QEMU is not installed (qemu-system-x86)"),
 ]
 
-CACHE = kernels.CHECKOUT / ".cache/demo"
 OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 IMAGE_SETTINGS = '[var]\nmount = "overlay"\n'
 
 
-def unpacked(name, suite, *packages, kernel=True):
-    """Packages of a Debian suite, unpacked, kept between runs."""
-    kept = CACHE / f"early-{name}"
-    if not kept.is_dir():
-        fresh = kept.with_name(f"{kept.name}.fresh")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        why = kernels.download(fresh, suite, "amd64", *packages, kernel=kernel)
-        if why is not None:
-            pytest.skip(f"packages of Debian {suite} cannot be had: {why}")
-        fresh.rename(kept)
-    return kept
-
-
 @pytest.fixture(scope="module")
 def trixie():
-    return unpacked("trixie", "trixie", "busybox-static", "systemd-boot-efi", *early_boot.PACKAGES)
+    return early_boot.trixie()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +75,7 @@ def cfs(folder, *words):
 @pytest.fixture(scope="module")
 def initrds(trixie, busybox):
     """Initramfs by what mounts in them."""
-    older = unpacked("bookworm-userland", "bookworm", *early_boot.PACKAGES, kernel=False)
+    older = early_boot.unpacked("bookworm-userland", "bookworm", *early_boot.PACKAGES, kernel=False)
     return {
         "mount-2.41": early_boot.initramfs(trixie, trixie, busybox),
         "mount-2.38": early_boot.initramfs(trixie, older, busybox),
@@ -190,7 +175,7 @@ def test_an_altered_image_is_refused_through_a_loop_device_as_well(system, copie
 
 
 def test_a_kernel_without_verity_in_overlayfs_starts_nothing_and_says_why(system, busybox, initrds):
-    tree = unpacked("bookworm", "bookworm", *early_boot.PACKAGES)
+    tree = early_boot.unpacked("bookworm", "bookworm", *early_boot.PACKAGES)
     kernel = tree / f"boot/vmlinuz-{kernels.kernel_version(tree)}"
     assert kernel.name.startswith("vmlinuz-6.1.")
     initrd = early_boot.initramfs(tree, tree, busybox)

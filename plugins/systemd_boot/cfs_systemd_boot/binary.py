@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cfs_core.plugin import Content, TargetView, TreeReader
 
 _DIRECTORIES = ("/usr/lib/systemd/boot/efi", "/lib/systemd/boot/efi")
-_VERSION = re.compile(rb"#### LoaderInfo: systemd-boot ([0-9]+)")
+_VERSION = re.compile(rb"#### LoaderInfo: systemd-boot ([0-9]{1,9})")
 LOADER_LIMIT = 8 * 1024 * 1024
 """systemd-boot has about 150 KiB; a file longer than this many bytes is something else."""
 
