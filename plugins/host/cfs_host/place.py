@@ -18,6 +18,8 @@ NAMES = (
     "cfs-boot-good.service",
     "cfs-boot-trial.timer",
     "cfs-finalize-staged.service",
+    "cfs-upgrade-restart.service",
+    "cfs-upgrade-restart.timer",
     "cfs-upgrade.service",
     "cfs-upgrade.timer",
 )
@@ -29,7 +31,7 @@ WANTED = {
 }
 """Units that every boot starts, and the directory that says so. The one for the shutdown is started by what stages."""
 
-TIMER = {"cfs-upgrade.timer": "timers.target.wants"}
+TIMER = {"cfs-upgrade-restart.timer": "timers.target.wants", "cfs-upgrade.timer": "timers.target.wants"}
 
 
 def packaged(name: str) -> bytes:
