@@ -86,6 +86,29 @@ def failed(app: App, reason: str, root: Path, output: str, *, no_reboot: bool) -
 
 
 @boot.command()
+@machine_options
+@click.pass_obj
+def ownership(app: App, root: Path, output: str) -> None:
+    """Bring owners in /var to the numbers that users and groups have in what runs.
+
+    Only after an upgrade with --fix-ownership, and after going back from one.
+
+    \b
+    Example:
+      cfs boot ownership
+    """
+    from cfs_core.lifecycle.ownership import follow_ownership
+    from cfs_core.lifecycle.session import session
+
+    with session(root, app, "boot ownership", wait_seconds=WAIT) as opened:
+        result = follow_ownership(opened)
+    if output == "json":
+        show_json(result)
+    else:
+        say(f"{result.result}{f': {result.files} files' if result.files else ''}")
+
+
+@boot.command()
 @dry_run_option
 @machine_options
 @click.pass_obj

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.storage import TreeReader
     from cfs_core.lifecycle.running import Staged
     from cfs_core.lifecycle.session import Session
+    from cfs_core.lifecycle.upgrade import UpgradeRequest
     from cfs_core.model.action import Action, WriteFile
     from cfs_core.model.boot import BootEntry
     from cfs_core.model.origin import BootFile
@@ -50,6 +51,10 @@ class Plan(Protocol):
         """Its boot entry."""
 
     @property
+    def request(self) -> UpgradeRequest:
+        """What was asked for."""
+
+    @property
     def menu_actions(self) -> tuple[Action, ...]:
         """What would make it the default, boot files included."""
 
@@ -76,7 +81,8 @@ def stage(session: Session, plan: Plan, staged: Staged) -> None:
     else:  # what one goes back to is staged again: its /etc is exchanged when this is finalized
         session.apply([origin])
     session.place_boot_files(plan.menu_actions)
-    write_details(session, {"id": staged.id, "arguments": list(plan.entry.arguments), "tries": plan.entry.tries_left})
+    details = {"id": staged.id, "arguments": list(plan.entry.arguments), "tries": plan.entry.tries_left}
+    write_details(session, {**details, "fix_ownership": plan.request.fix_ownership})
     session.stage(staged)
     session.refresh()
 

@@ -21,9 +21,9 @@ KINDS = {
 
 
 @pytest.fixture(scope="session")
-def guest_tags(workspace):
+def guest_tags(workspace, request):
     """The OCI directory of all images, and a disk with it that a guest's registry serves."""
-    images = guest_images.build(workspace)
+    images = guest_images.build(workspace, sealed=any("[uki" in item.name for item in request.session.items))
     stick = workspace / "stick.img"
     guests.image_disk(stick, images)
     return images, stick
