@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cfs_core.bls import bytes_on_fat
+from cfs_core.bls import bytes_on_fat, read_file
 from cfs_core.plugin import (
     Action,
     BootError,
@@ -21,6 +21,7 @@ from cfs_core.plugin import (
     VolumeNeed,
     WriteBlocks,
     WriteFile,
+    read_all,
 )
 from cfs_grub import bios, config, mkimage
 from cfs_grub.chain import esp_copies
@@ -37,6 +38,7 @@ from cfs_grub.locate import (
 )
 from cfs_grub.menu import MenuPlan
 from cfs_grub.place import BootPlace, filesystem_uuid
+from cfs_grub.program import version
 from cfs_grub.state import State
 
 if TYPE_CHECKING:
@@ -241,6 +243,19 @@ class Grub(Bootloader):
         tool = mkimage.find_tool(self._commands) or mkimage.TOOLS[0]
         directory = place.grub / source.modules.target
         return mkimage.plan_program(facts.image, source.modules, directory, early, output, tool, replacements)
+
+    def installed_version(self, target: TargetView, facts: BootFacts) -> str | None:
+        """Return the version of the GRUB for UEFI on the ESP; shim may be in its usual place, and GRUB beside it."""
+        if Volume.ESP not in target.volumes() or facts.architecture not in EFI_TARGETS:
+            return None
+        names = (f"grub{facts.architecture.efi}.efi", f"BOOT{facts.architecture.efi.upper()}.EFI")
+        found = (read_file(target, _REMOVABLE / name) for name in names)
+        return next((told for data in found if data and (told := version(data))), None)
+
+    def offered_version(self, facts: BootFacts) -> str | None:
+        """Return the version of the GRUB for UEFI in ``facts.image``."""
+        program = find_program(facts.image, facts.architecture) if facts.image is not None else None
+        return version(read_all(program.content)) if program is not None else None
 
     def read_menu(self, target: TargetView) -> BootMenu:
         """Read grub.cfg with the scripts it reads, entry files and environment block."""
