@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.storage import TreeReader
     from cfs_core.lifecycle.running import Staged
     from cfs_core.lifecycle.session import Session
-    from cfs_core.lifecycle.upgrade import UpgradeRequest
     from cfs_core.model.action import Action, WriteFile
     from cfs_core.model.boot import BootEntry
     from cfs_core.model.origin import BootFile
@@ -51,8 +50,8 @@ class Plan(Protocol):
         """Its boot entry."""
 
     @property
-    def request(self) -> UpgradeRequest:
-        """What was asked for."""
+    def fix_ownership(self) -> bool:
+        """Whether owners follow users and groups whose number changes."""
 
     @property
     def menu_actions(self) -> tuple[Action, ...]:
@@ -82,7 +81,7 @@ def stage(session: Session, plan: Plan, staged: Staged) -> None:
         session.apply([origin])
     session.place_boot_files(plan.menu_actions)
     details = {"id": staged.id, "arguments": list(plan.entry.arguments), "tries": plan.entry.tries_left}
-    write_details(session, {**details, "fix_ownership": plan.request.fix_ownership})
+    write_details(session, {**details, "fix_ownership": plan.fix_ownership})
     session.stage(staged)
     session.refresh()
 

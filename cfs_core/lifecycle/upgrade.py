@@ -94,6 +94,11 @@ class Planned:
     weaker: tuple[str, ...]
     dropped: tuple[str, ...] = ()
 
+    @property
+    def fix_ownership(self) -> bool:
+        """Whether owners follow users and groups whose number changes."""
+        return self.request.fix_ownership
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradeResult:
