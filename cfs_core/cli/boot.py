@@ -8,11 +8,12 @@ import click
 
 from cfs_core.cli.machine import dry_run_option, finalize_at_shutdown, machine_options, reboot
 from cfs_core.cli.output import ResultGroup, say, show_json
+from cfs_core.documents.machine import tried
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.lifecycle.trial import TrialResult
     from cfs_core.lifecycle.unattended import RestartResult
 
@@ -138,7 +139,7 @@ def restart(app: App, root: Path, output: str, *, dry_run: bool) -> None:
 
 def _show(result: TrialResult | RestartResult, output: str) -> None:
     if output == "json":
-        show_json(result)
+        show_json(tried(result))
         return
     about = f" {result.image_id:.16}…" if result.image_id else ""
     say(f"{result.result}{about}{f': {result.why}' if result.why else ''}")
