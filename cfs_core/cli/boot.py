@@ -8,7 +8,7 @@ import click
 
 from cfs_core.cli.machine import dry_run_option, finalize_at_shutdown, machine_options, reboot
 from cfs_core.cli.output import ResultGroup, say, show_json
-from cfs_core.documents.machine import tried
+from cfs_core.documents.machine import owned, tried
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,7 @@ def ownership(app: App, root: Path, output: str) -> None:
     with session(root, app, "boot ownership", wait_seconds=WAIT) as opened:
         result = follow_ownership(opened)
     if output == "json":
-        show_json(result)
+        show_json(owned(result))
     else:
         say(f"{result.result}{f': {result.files} files' if result.files else ''}")
 
