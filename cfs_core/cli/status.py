@@ -99,6 +99,7 @@ def _show(machine: Machine, *, booted_only: bool, verbose: bool) -> None:
             _show_deployment(machine, deployment, verbose=verbose)
     if not machine.status.deployments:
         say("no deployments")
+    _show_loader(machine)
     for entry in machine.status.foreign:
         say(f"other system\n  boot entry  {_words(entry)}")
     for name, failure in machine.failures.items():
@@ -109,6 +110,14 @@ def _show(machine: Machine, *, booted_only: bool, verbose: bool) -> None:
         say(f"inconsistent: {problem.where}: {problem.message} [{problem.code}]")
         if problem.hint:
             say(f"  hint: {problem.hint}")
+
+
+def _show_loader(machine: Machine) -> None:
+    """Show the loader's version, and the image's where that is another: what an upgrade, or nobody, exchanges."""
+    installed, offered = machine.versions.installed, machine.versions.offered
+    if installed is not None:
+        other = f"; the running image has {offered}" if offered not in {None, installed} else ""
+        say(f"bootloader {machine.loader} {installed}{other}")
 
 
 def _show_deployment(machine: Machine, deployment: DeploymentStatus, *, verbose: bool) -> None:

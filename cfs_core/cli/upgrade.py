@@ -41,6 +41,9 @@ def _staging_options(command: F) -> F:
             type=click.Choice(["fail", "local", "image"]),
             help="Who wins where /etc cannot be merged (default: nobody).",
         ),
+        click.option(
+            "--fix-ownership", is_flag=True, help="Change owners of files where users or groups get another number."
+        ),
         click.option("--allow-weaker", is_flag=True, help="Go on though less is verified than before."),
         click.option("--apply", is_flag=True, help="Restart the machine into it."),
         soft_reboot_option,
@@ -85,6 +88,8 @@ def upgrade(app: App, /, root: Path, output: str, **options: Any) -> int:  # noq
 @click.command(cls=ResultCommand)
 @click.argument("target")
 @click.option("--transport", metavar="NAME", help="What TARGET is looked for in (default: registry).")
+@click.option("--retain", is_flag=True, help="Pin what runs: it stays in the boot menu.")
+@click.option("--enforce-container-sigpolicy", is_flag=True, help="Refuse if no policy judges the image.")
 @_staging_options
 @click.pass_obj
 def switch(app: App, /, target: str, root: Path, output: str, **options: Any) -> int:  # noqa: ANN401 - see above
@@ -189,6 +194,9 @@ def _request(app: App, options: Mapping[str, Any], *, target: str | None) -> Upg
         allow_weaker=options["allow_weaker"],
         retry=bool(options.get("retry")),
         etc_conflicts=OnConflict(conflicts) if conflicts else None,
+        fix_ownership=options["fix_ownership"],
+        retain=bool(options.get("retain")),
+        judged=bool(options.get("enforce_container_sigpolicy")),
     )
 
 

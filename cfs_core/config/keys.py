@@ -137,6 +137,26 @@ KEYS: Final[tuple[Key, ...]] = (
         choices=("fail", "local", "image"),
     ),
     Key(
+        "upgrade.restart",
+        Kind.CHOICE,
+        "never",
+        "whether the machine restarts by itself into what is staged, in its window",
+        choices=("never", "auto"),
+    ),
+    Key(
+        "upgrade.window",
+        Kind.TEXTS,
+        (),
+        "when it may: calendar expressions of systemd that name minutes, such as Sat,Sun 02..04:*; by default any time",
+    ),
+    Key("upgrade.spread", Kind.NUMBER, 60, "minutes over which machines with the same window restart", most=1440),
+    Key(
+        "upgrade.restart-command",
+        Kind.TEXTS,
+        (),
+        "command with its arguments that says whether the machine may restart now: anything but exit status 0 is no",
+    ),
+    Key(
         "image.contradictions",
         Kind.CHOICE,
         "refuse",

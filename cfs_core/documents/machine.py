@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from cfs_core.lifecycle.finalize import FinalizeResult
     from cfs_core.lifecycle.fsck import Repaired
     from cfs_core.lifecycle.garbage import GarbageResult
+    from cfs_core.lifecycle.ownership import OwnershipResult
     from cfs_core.lifecycle.trial import TrialResult
+    from cfs_core.lifecycle.unattended import RestartResult
     from cfs_core.lifecycle.upgrade import Checked, UpgradeResult
     from cfs_core.model.plan import Finding
 
@@ -72,9 +74,14 @@ def finalized(result: FinalizeResult) -> dict[str, object]:
     }
 
 
-def tried(result: TrialResult) -> dict[str, object]:
-    """Return what ``boot good``, ``check`` and ``failed`` did."""
+def tried(result: TrialResult | RestartResult) -> dict[str, object]:
+    """Return what ``boot good``, ``check``, ``failed`` and ``restart`` did."""
     return {"result": result.result, "image_id": result.image_id, "why": result.why}
+
+
+def owned(result: OwnershipResult) -> dict[str, object]:
+    """Return what ``boot ownership`` did."""
+    return {"result": result.result, "image_id": result.image_id, "files": result.files}
 
 
 def collected(result: GarbageResult) -> dict[str, object]:

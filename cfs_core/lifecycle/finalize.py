@@ -18,6 +18,7 @@ from cfs_core.lifecycle.entry import entry_of, running_arguments, settled_artifa
 from cfs_core.lifecycle.etc import MERGING, EtcPlan, plan_etc, refuse_conflicts, write_etc
 from cfs_core.lifecycle.etc_merge.rules import OnConflict
 from cfs_core.lifecycle.loader_update import LoaderUpdate, update_loader
+from cfs_core.lifecycle.ownership import record
 from cfs_core.lifecycle.records import Failure
 from cfs_core.lifecycle.staging import read_details, tries_of
 from cfs_core.lifecycle.states import remove_tree, state_of
@@ -96,10 +97,13 @@ def _planned(
         msg = f"deployment {identity:.16}… is not there"
         raise StateError(msg, hint="run `cfs upgrade` again")
     old, new = stored_status(repository, booted), stored_status(repository, staged)
-    etc = plan_etc(session, old, new, session.storage(), on_conflict)
+    details = read_details(session, identity)
+    fix = bool(details.get("fix_ownership"))
+    etc = plan_etc(session, old, new, session.storage(), on_conflict, fix_ownership=fix)
+    if fix and etc.tree is not None and etc.local is not None:
+        record(session, (booted.id, etc.local), (identity, etc.tree))
     merged = new.merged()
     artifacts = settled_artifacts(session, merged)
-    details = read_details(session, identity)
     arguments = tuple(details["arguments"]) if "arguments" in details else _arguments(session, old, new)
     entry = entry_of(identity, artifacts, arguments)
     tries = details["tries"] if "tries" in details else tries_of(new.deployed, session.services.settings)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import StateError
+from cfs_core.lifecycle.loader_versions import LoaderVersions, loader_versions
 from cfs_core.lifecycle.records import Records
 from cfs_core.lifecycle.running import RunningSystem
 from cfs_core.lifecycle.status import read_status
@@ -14,6 +15,7 @@ from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from cfs_core.interfaces.bootloader import Bootloader
     from cfs_core.interfaces.target import TargetView
@@ -31,6 +33,7 @@ class Machine:
     running: RunningSystem = field(default_factory=RunningSystem)
     records: Records = field(default_factory=Records)
     loader: str | None = None
+    versions: LoaderVersions = field(default_factory=LoaderVersions)
 
     @property
     def menu(self) -> BootMenu:
@@ -151,6 +154,16 @@ def read_machine(
         records=Records.read(target),
         loader=_loader(status, running),
     )
+
+
+def with_versions(machine: Machine, bootloaders: Mapping[str, Bootloader], root: Path | None = None) -> Machine:
+    """Return *machine* with the versions of its loader; *root*: where the image that runs is mounted, if one does."""
+    if machine.loader is None:
+        return machine
+    followed = machine.followed
+    architecture = followed.origin.architecture if followed is not None else None
+    image = root if machine.booted is not None else None
+    return replace(machine, versions=loader_versions(machine.target, bootloaders[machine.loader], architecture, image))
 
 
 def _loader(status: Status, running: RunningSystem) -> str | None:

@@ -17,8 +17,8 @@ from cfs_core.lifecycle.access import all_bootloaders, find_places, mounted_targ
 from cfs_core.lifecycle.lock import locked
 from cfs_core.lifecycle.machine import read_machine
 from cfs_core.lifecycle.mounts import make_writable
-from cfs_core.lifecycle.running import STAGED, format_staged, read_running
-from cfs_core.model.action import Action, CopyObject
+from cfs_core.lifecycle.running import BOOTC_STAGED, STAGED, format_staged, read_running
+from cfs_core.model.action import Action, CopyObject, RemovePath
 from cfs_core.model.boot import Architecture, Firmware
 from cfs_core.model.digest import Digest
 from cfs_core.model.disk import Volume
@@ -158,6 +158,9 @@ class Session:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as file:
                 file.write(format_staged(staged))
+        why = "bootc staged it, and it is no more what will be finalized"
+        there = [each for each in BOOTC_STAGED if each.volume in self.target.volumes() and self.target.exists(each)]
+        self.apply(RemovePath(location=each, why=why) for each in there)
         self.machine = replace(self.machine, running=replace(self.machine.running, staged=staged))
 
     # --- storage ------------------------------------------------------------------------------

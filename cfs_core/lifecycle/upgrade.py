@@ -18,6 +18,7 @@ from cfs_core.lifecycle.document import verity_optional
 from cfs_core.lifecycle.entry import new_entry
 from cfs_core.lifecycle.etc import EtcPlan, plan_etc, refuse_conflicts
 from cfs_core.lifecycle.etc_merge.rules import OnConflict
+from cfs_core.lifecycle.ownership import UNIT
 from cfs_core.lifecycle.running import Staged
 from cfs_core.lifecycle.staging import stage, tries_of
 from cfs_core.lifecycle.stored import StoredDeployment, stored, stored_status
@@ -54,6 +55,14 @@ class UpgradeRequest:
     allow_weaker: bool = False
     retry: bool = False
     etc_conflicts: OnConflict | None = None
+    fix_ownership: bool = False
+    """Give files of users and groups whose number changes the number that they get."""
+
+    retain: bool = False
+    """Pin what runs."""
+
+    judged: bool = False
+    """Refuse if no policy is asked about the image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +93,11 @@ class Planned:
     rooms: tuple[room.Room, ...]
     weaker: tuple[str, ...]
     dropped: tuple[str, ...] = ()
+
+    @property
+    def fix_ownership(self) -> bool:
+        """Whether owners follow users and groups whose number changes."""
+        return self.request.fix_ownership
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +162,9 @@ def upgrade(session: Session, services: Services, request: UpgradeRequest) -> Up
         refuse_errors(plan.findings)
         refuse_conflicts(plan.etc, _on_conflict(request, services))
         stage(session, plan, Staged(id=identity, locked=request.download_only))
+        if request.retain:
+            running = session.machine.require_booted()
+            session.keep(session.machine.records.with_pin(running.id, pinned=True))
     services.emit(Event(name="deployment.staged", facts={"image_id": identity, "locked": request.download_only}))
     return replace(done, result="downloaded" if request.download_only else "staged")
 
@@ -207,6 +224,9 @@ def _check_before(
 ) -> None:
     """Refuse what can be refused before anything is fetched."""
     booted = session.machine.require_booted()
+    if request.judged and not services.settings.value("policy.require"):
+        msg = "no policy would judge the image, and --enforce-container-sigpolicy asks for one"
+        raise RefusedError(msg, hint="name one in the setting policy.require; `cfs plugins list` shows them")
     found = list(weaker.before_fetching(booted, reference, services.settings))
     weaker.refuse(found, allowed=request.allow_weaker)
 
@@ -287,7 +307,11 @@ def _plan(session: Session, request: UpgradeRequest, parts: _Parts, weak: list[s
     menu = menus.with_new(machine, entry, keep=int(image.settings.value("deployments.keep")))
     actions = session.plan_menu(menu)
     new = stored(image.repository, image.committed.id, str(image.resolved.manifest.digest))
-    etc = plan_etc(session, parts.old, new, image.storage, _on_conflict(request, session.services))
+    conflicts, fix = _on_conflict(request, session.services), request.fix_ownership
+    if fix and not image.merged.exists(UNIT):
+        msg = f"the image has no {UNIT}, which changes owners in /var when it starts"
+        raise RefusedError(msg, hint="put it there with `cfs host install`, or leave out --fix-ownership")
+    etc = plan_etc(session, parts.old, new, image.storage, conflicts, fix_ownership=fix)
     return Planned(
         request=request,
         image=image,

@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 EPOCH = 1_750_000_000
 PACKAGES = (
     "python3", "python3-click", "python3-pluggy", "python3-rich", "python3-structlog", "python3-zstandard",
-    "python3-lz4", "python3-cryptography", "python3-xxhash",
+    "python3-lz4", "python3-cryptography", "python3-xxhash", "python3-requests", "python3-jsonschema",
 )  # fmt: skip
 """Debian's, with which cfs runs in the guest."""
 
@@ -40,7 +40,7 @@ Restart=always
 WantedBy=multi-user.target
 """
 AGENT_SCRIPT = r"""stty raw -echo
-printf '<<READY>>\n'
+printf '<<READY %s>>\n' "$(cat /proc/cmdline)"
 while IFS= read -r line; do
     (eval "$line") </dev/null
     printf '\n<<STATUS %d>>\n' $?
@@ -60,11 +60,14 @@ def cfs_files():
                 mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
                 yield f"{DIST}/{path.relative_to(package.parent)}", path.read_bytes(), mode
     for info in Path(sysconfig.get_paths()["purelib"]).glob("cfs_*.dist-info"):
-        if info.name.startswith(("cfs_prove", "cfs_transport_registry", "cfs_testkit")):
+        if info.name.startswith(("cfs_prove", "cfs_testkit")):
             continue
         for name in ("METADATA", "entry_points.txt"):
             if (info / name).is_file():
                 yield f"{DIST}/{info.name}/{name}", (info / name).read_bytes(), 0o644
+    libraries = Path(sysconfig.get_paths()["purelib"])  # Debian has no package of it; it is Python and nothing else
+    for path in (libraries / "oras").rglob("*.py"):
+        yield f"{DIST}/{path.relative_to(libraries)}", path.read_bytes(), 0o644
     script = b"#!/usr/bin/python3\nfrom cfs_core.cli.main import main\n\nmain()\n"
     yield "usr/bin/cfs", script, 0o755
 
@@ -148,7 +151,7 @@ class Guest:
                     raise
                 time.sleep(0.1)
         self._buffer = b""
-        self._wait(b"<<READY>>\n", seconds)
+        self._ready(seconds)
 
     def _command(self, address):
         import os
@@ -199,10 +202,18 @@ class Guest:
         assert status in ok, f"{command}: status {status}\n{text}"
         return text
 
-    def reboot(self, seconds=1800):
-        """Restart it in order and wait for the shell."""
+    def _ready(self, seconds, image=""):
+        """Wait for the shell of a system whose kernel command line names *image*, however often it restarts before."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self._wait(b"<<READY ", deadline - time.monotonic())
+            if image in self._wait(b">>\n", 10).decode("utf-8", "replace"):
+                return
+
+    def reboot(self, seconds=1800, *, image=""):
+        """Restart it in order and wait for the shell, of *image* if that is said."""
         self._socket.sendall(b"systemctl reboot\n")
-        self._wait(b"<<READY>>\n", seconds)
+        self._ready(seconds, image)
 
     def power_off(self, seconds=1800):
         """Shut it down in order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.bls import bytes_on_fat
+from cfs_core.bls import bytes_on_fat, read_file
 from cfs_core.plugin import (
     Action,
     BootError,
@@ -15,12 +15,14 @@ from cfs_core.plugin import (
     KernelForm,
     Volume,
     VolumeNeed,
+    read_all,
 )
 from cfs_grub.chain import esp_copies
-from cfs_grub.locate import BIOS_ARCHITECTURES
+from cfs_grub.locate import BIOS_ARCHITECTURES, EFI_TARGETS, find_program
 from cfs_grub.menu import MenuPlan
 from cfs_grub.place import filesystem_uuid
-from cfs_grub.source import Home, Source, Sources, find_sources
+from cfs_grub.program import version
+from cfs_grub.source import REMOVABLE, Home, Source, Sources, find_sources
 from cfs_grub.state import State
 
 if TYPE_CHECKING:
@@ -120,6 +122,19 @@ class Grub(Bootloader):
         if found.bios is not None:  # last, as its boot sector is what makes the disk start
             actions += found.bios.plan_bios(home, target, self._commands)
         return actions
+
+    def installed_version(self, target: TargetView, facts: BootFacts) -> str | None:
+        """Return the version of the GRUB for UEFI on the ESP; shim may be in its usual place, and GRUB beside it."""
+        if Volume.ESP not in target.volumes() or facts.architecture not in EFI_TARGETS:
+            return None
+        names = (f"grub{facts.architecture.efi}.efi", f"BOOT{facts.architecture.efi.upper()}.EFI")
+        found = (read_file(target, REMOVABLE / name) for name in names)
+        return next((told for data in found if data and (told := version(data))), None)
+
+    def offered_version(self, facts: BootFacts) -> str | None:
+        """Return the version of the GRUB for UEFI in ``facts.image``."""
+        program = find_program(facts.image, facts.architecture) if facts.image is not None else None
+        return version(read_all(program.content)) if program is not None else None
 
     def read_menu(self, target: TargetView) -> BootMenu:
         """Read grub.cfg with the scripts it reads, entry files and environment block."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _NEEDED = frozenset({"configfile", "linux", "loadenv", "part_gpt", "search_fs_uuid", "test"})
 _NEEDED_FOR_UKIS = frozenset({"chain", "fat"})
-_REMOVABLE = Location(Volume.ESP, "/EFI/BOOT")
+REMOVABLE = Location(Volume.ESP, "/EFI/BOOT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +146,11 @@ class ReadyProgram(Source):
             files.append((removable, self.program.content))
         else:
             if shim.manager is not None:
-                files.append((_REMOVABLE / shim.manager_name, shim.manager))
-            files.append((_REMOVABLE / shim.loader, self.program.content))
+                files.append((REMOVABLE / shim.manager_name, shim.manager))
+            files.append((REMOVABLE / shim.loader, self.program.content))
             files.append((removable, shim.content))
         stub = config.stub(home.uuid, home.path).encode()
-        directories = dict.fromkeys([*(Location(Volume.ESP, prefix) for prefix in self.program.prefixes), _REMOVABLE])
+        directories = dict.fromkeys([*(Location(Volume.ESP, prefix) for prefix in self.program.prefixes), REMOVABLE])
         actions: list[Action] = [
             WriteFile(location=directory / "grub.cfg", data=stub, why="leads GRUB to its files")
             for directory in directories
@@ -281,4 +281,4 @@ def _for_uefi(image: TreeReader, facts: BootFacts, filesystem: str) -> Source | 
 
 def removable_path(architecture: Architecture) -> Location:
     """Return where firmware looks on a disk that it knows nothing of."""
-    return _REMOVABLE / f"BOOT{architecture.efi.upper()}.EFI"
+    return REMOVABLE / f"BOOT{architecture.efi.upper()}.EFI"

@@ -109,6 +109,17 @@ class SystemdBoot(Bootloader):
             )
         return [*actions, *plan_keys(self._keys)]
 
+    def installed_version(self, target: TargetView, facts: BootFacts) -> str | None:
+        """Return the version in the loader's own place, or else in that of removable media."""
+        found = (read_file(target, location) for location in binary.places(facts.architecture))
+        return next((version for data in found if data and (version := binary.full_version(data))), None)
+
+    def offered_version(self, facts: BootFacts) -> str | None:
+        """Return the version of the loader in ``facts.image``."""
+        loader = self._find(facts)
+        data = facts.image.read(loader.path, limit=binary.LOADER_LIMIT) if loader and facts.image else None
+        return binary.full_version(data or b"")
+
     def read_menu(self, target: TargetView) -> BootMenu:
         """Read entry files, unified kernel images the loader finds by itself, and loader.conf."""
         return read_menu(target)
