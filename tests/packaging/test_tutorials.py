@@ -21,7 +21,6 @@ pytestmark = [
     pytest.mark.vm,
     pytest.mark.slow,
     pytest.mark.timeout(2400),
-    pytest.mark.flaky(reason="an emulated boot has a time limit, and other work on the host takes its time"),
 ]
 
 
