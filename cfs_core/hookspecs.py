@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.provider import (
         BootloaderProvider,
         FilesystemProvider,
+        HasherProvider,
         InitramfsProvider,
         LayoutProvider,
         PolicyProvider,
@@ -63,6 +64,11 @@ def cfs_register_policies() -> Iterable[PolicyProvider]:  # type: ignore[empty-b
 @hookspec
 def cfs_register_initramfs() -> Iterable[InitramfsProvider]:  # type: ignore[empty-body]
     """Offer knowledge about early-boot code."""
+
+
+@hookspec
+def cfs_register_hashers() -> Iterable[HasherProvider]:  # type: ignore[empty-body]
+    """Offer libraries that hash many blocks at once."""
 
 
 @hookspec

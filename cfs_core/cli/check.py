@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 FORMATS = ("text", "json", "junit", "sarif")
 
@@ -60,7 +60,7 @@ def check(app: App, /, reference: str, repo_path: Path | None, output: str, **op
 
     app.add_options(plan_settings(options))
     request = PlanRequest(
-        source=reference,
+        source=app.locate(reference),
         **plan_fields(options),
         repo=repo_path,
         dry_run=True,

@@ -9,10 +9,11 @@ import click
 
 from cfs_core.cli.machine import dry_run_option, machine_options, refuse_elsewhere, root_option, show_change
 from cfs_core.cli.output import ResultCommand, ResultGroup, say, show_json
+from cfs_core.documents import machine as documents
 from cfs_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 
 @click.group(cls=ResultGroup)
@@ -40,7 +41,7 @@ def list_(app: App, root: Path, output: str) -> None:
     words = goal.boot_entry.arguments if goal is not None and goal.boot_entry is not None else ()
     running = machine.running.arguments
     if output == "json":
-        show_json({"next": words, "running": running})
+        show_json(documents.arguments(words, running))
         return
     for word in words or running:
         say(word if word in running else f"{word}  (from the next start on)")
@@ -111,7 +112,7 @@ def config_diff(app: App, root: Path, output: str) -> None:
     with session(root, app, "config-diff", writable=False) as opened:
         found = compare(opened)
     if output == "json":
-        show_json(found)
+        show_json(documents.etc_differences(found))
         return
     for each in found:
         what = f" ({', '.join(each.what)})" if each.what else ""

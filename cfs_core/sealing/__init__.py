@@ -9,7 +9,7 @@ from cfs_core.image.kernel_arguments import collect_arguments
 from cfs_core.image.pe import PeFile, read_pe
 from cfs_core.image.sealed import SealedDigest, command_line, effective, parse_words, sealed_arguments
 from cfs_core.sealing.append import append_layer
-from cfs_core.sealing.fitness import Fitness, check_arguments, examine
+from cfs_core.sealing.fitness import Fitness, examine, examine_arguments
 from cfs_core.sealing.layer import AddedLayer
 from cfs_core.sealing.opened import OpenedImage, open_image
 
@@ -22,12 +22,12 @@ __all__ = [
     "SealedDigest",
     "Services",
     "append_layer",
-    "check_arguments",
     "collect_arguments",
     "command_line",
     "differences",
     "effective",
     "examine",
+    "examine_arguments",
     "open_image",
     "parse_words",
     "read_pe",

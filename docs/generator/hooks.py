@@ -47,6 +47,9 @@ FIRINGS = {
     "cfs_kernel_arguments": Firing("plan", "Once for each plan, after the bootloader was chosen.", STOPS),
     "cfs_register_layouts": Firing("plan", ONCE, LOST),
     "cfs_check_plan": Firing("check", "Once for each plan, when all of it is known. Also in dry runs.", STOPS),
+    "cfs_register_hashers": Firing(
+        "any time", "Once in a process, when several blocks are hashed at once.", "hashlib is used: it gives the same."
+    ),
     "cfs_register_commands": Firing(
         "any time", "When a command is looked for that core does not have, and for `cfs --help`.", LOST
     ),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from cfs_core.plugin import EntryKind, Finding, FormatOptions, FormatVersion, HashAlgorithm, Severity, read_all
 from cfs_core.sealing import (
-    check_arguments,
     differences,
     effective,
+    examine_arguments,
     open_image,
     parse_words,
     sealed_arguments,
@@ -113,7 +113,7 @@ class _Checker:
         form, computed, different = self._digest(seal)
         files = self._files(uki)
         arguments = sealed_arguments(uki) if uki is not None else ()
-        self._findings += check_arguments(arguments)
+        self._findings += examine_arguments(arguments)
         self._findings += [*self._kernel(uki), *self._leftovers()]
         return CheckReport(
             manifest_digest=self._image.manifest_digest,
@@ -192,7 +192,7 @@ class _Checker:
             raw = self._image.reader.read(path, limit=_CONFIG_LIMIT)
             if raw is not None and not _LOCKS_ITSELF.search(raw.decode("utf-8", "replace")):
                 message = f"{path}: the kernel does not lock itself down where Secure Boot is on, so root can change it"
-                yield _finding(Severity.WARNING, "seal.no-lockdown", message, "seal with --karg lockdown=integrity")
+                yield Finding.warning("seal.no-lockdown", message, "seal with --karg lockdown=integrity")
                 return
 
     def _leftovers(self) -> Iterator[Finding]:
@@ -201,15 +201,15 @@ class _Checker:
             message = (
                 f"/usr/lib/modules/{kernels[0].kernel_version} has kernel and initramfs besides the UKI: they are twice"
             )
-            yield _finding(Severity.NOTE, "seal.raw-kernel", message, "seal with --split-kernel to save the space")
+            yield Finding.note("seal.raw-kernel", message, "seal with --split-kernel to save the space")
         if len(self._ukis) > 1:
             names = ", ".join(str(each.uki_name) for each in self._ukis)
             message = f"there are {len(self._ukis)} UKIs ({names}); only the first is installed"
-            yield _finding(Severity.WARNING, "seal.several", message, "leave one in the image")
+            yield Finding.warning("seal.several", message, "leave one in the image")
         for folder in _SHIM_FOLDERS:
             if self._image.reader.exists(folder) and (found := self._shim(folder)):
                 message = f"{found} is left in the image: shim starts what its own keys and its list of keys vouch for"
-                yield _finding(Severity.WARNING, "seal.shim", message, "remove the package of shim from the image")
+                yield Finding.warning("seal.shim", message, "remove the package of shim from the image")
                 return
 
     def _shim(self, folder: str, depth: int = 3) -> str | None:
@@ -222,11 +222,7 @@ class _Checker:
         return None
 
     def _error(self, code: str, message: str, hint: str) -> None:
-        self._findings.append(_finding(Severity.ERROR, code, message, hint))
+        self._findings.append(Finding.error(code, message, hint))
 
     def _warn(self, code: str, message: str, hint: str) -> None:
-        self._findings.append(_finding(Severity.WARNING, code, message, hint))
-
-
-def _finding(severity: Severity, code: str, message: str, hint: str) -> Finding:
-    return Finding(severity=severity, code=code, message=message, hint=hint)
+        self._findings.append(Finding.warning(code, message, hint))
