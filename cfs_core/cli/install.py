@@ -21,6 +21,7 @@ from cfs_core.cli.output import (
     say,
     show_json,
 )
+from cfs_core.cli.plan_options import plan_fields, plan_options, plan_settings
 from cfs_core.documents.install import installed
 from cfs_core.errors import RefusedError, UsageError
 
@@ -32,18 +33,11 @@ if TYPE_CHECKING:
     from cfs_core.install.plan import PreparedInstall
     from cfs_core.install.request import InstallRequest
     from cfs_core.install.run import InstallResult
-    from cfs_core.model.disk import Volume
 
 
 @click.group(cls=ResultGroup)
 def install() -> None:
     """Install an image to a disk."""
-
-
-def _size(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    from cfs_core.config.values import parse_size
-
-    return None if value is None else parse_size(value, parameter.opts[0])
 
 
 @install.command("to-disk")
@@ -57,20 +51,6 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
     "--target-imgref", metavar="REF", help="Where the installed system looks for updates; the source by default."
 )
 @click.option("--filesystem", metavar="NAME", help="Root filesystem (default: image advice, or ext4).")
-@click.option("--root-size", callback=_size, metavar="SIZE", help="Size of the root partition, such as 10G.")
-@click.option("--esp-size", callback=_size, metavar="SIZE", help="Size of the EFI system partition.")
-@click.option("--disk-size", callback=_size, metavar="SIZE", help="Size of the whole disk; root takes what is left.")
-@click.option("--karg", "kargs", multiple=True, metavar="ARG", help="Add a kernel argument (repeatable).")
-@click.option(
-    "--karg-delete", "karg_deletes", multiple=True, metavar="ARG", help="Take out KEY or KEY=VALUE (repeatable)."
-)
-@click.option(
-    "--uki-addon",
-    "uki_addons",
-    multiple=True,
-    metavar="NAME",
-    help="Take this addon of the UKI only: a name, DIR/FILE, or none (repeatable; default: all of the image).",
-)
 @click.option("--bootloader", metavar="NAME", help="Bootloader (default: image advice, or what fits).")
 @click.option("--firmware", type=click.Choice(["uefi", "bios", "both", "u-boot"]), help="What will start the disk.")
 @click.option(
@@ -79,14 +59,7 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
     metavar="DIR",
     help="Let systemd-boot enrol the Secure Boot keys of DIR, which `cfs secureboot keys` made.",
 )
-@click.option(
-    "--early-boot",
-    type=click.Choice(["auto", "never", "always"]),
-    help="Add early boot to the image's initramfs (default: where it has none).",
-)
-@click.option("--composefs-native", is_flag=True, help="Keep the system in composefs storage, sealed or not.")
-@click.option("--separate-boot", is_flag=True, help="Give /boot a partition of its own.")
-@click.option("--xbootldr", is_flag=True, help="Give boot files an extended boot loader partition (XBOOTLDR).")
+@plan_options
 @click.option(
     "--root-ssh-authorized-keys",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -188,14 +161,9 @@ def _request(app: App, disk: Path, options: Mapping[str, Any]) -> InstallRequest
         source=app.locate(source),
         disk=disk,
         target_imgref=target,
-        architecture=options["architecture"],
-        disk_size=options["disk_size"],
-        kargs=options["kargs"],
-        karg_deletes=options["karg_deletes"],
-        uki_addons=options["uki_addons"],
+        **plan_fields(options),
         root_ssh_authorized_keys=keys.read_bytes() if keys else None,
         first_boot=first_boot_request(options),
-        boot_volume=_boot_volume(options),
         repo=options["repo_path"],
         seed=options["seed"],
         # Asked about before anything is fetched; a name too long is judged later.
@@ -206,23 +174,12 @@ def _request(app: App, disk: Path, options: Mapping[str, Any]) -> InstallRequest
 
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     """Return the options that are settings, by the settings' names."""
-    names = ("bootloader", "filesystem", "firmware", "root_size", "esp_size", "early_boot", *TEXTS)
-    given: dict[str, object] = {f"install.{name.replace('_', '-')}": options[name] for name in names}
-    given["install.storage"] = "composefs" if options["composefs_native"] else None
+    given = plan_settings(options)
+    names = ("bootloader", "filesystem", "firmware", *TEXTS)
+    given.update({f"install.{name.replace('_', '-')}": options[name] for name in names})
     keys = options["secure_boot_enroll"]
     given["bootloader"] = {"systemd-boot": {"secure-boot-keys": str(keys)}} if keys else None
     return given
-
-
-def _boot_volume(options: Mapping[str, Any]) -> Volume | None:
-    from cfs_core.model.disk import Volume
-
-    if options["separate_boot"] and options["xbootldr"]:
-        msg = "--separate-boot and --xbootldr are two ways to keep boot files, and a disk has one"
-        raise UsageError(msg, hint="--xbootldr follows the Boot Loader Specification; --separate-boot is for GRUB only")
-    if options["xbootldr"]:
-        return Volume.XBOOTLDR
-    return Volume.BOOT if options["separate_boot"] else None
 
 
 def _ask(disk: Path) -> None:

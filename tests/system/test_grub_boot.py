@@ -290,3 +290,48 @@ def test_secure_boot_by_the_images_shim(user, grub_images, workspace):
     text = serial_output(argv, disk, workspace / "secure.log", rb"Secure boot (en|dis)abled")
     assert b"Secure boot enabled" in text
     assert b"Command line: BOOT_IMAGE=/boot/bootc_composefs-" in text
+
+
+PROVEN_AT_INSTALL = [("debian", "systemd-boot", "uefi"), ("grub", "grub", "uefi"), ("grub", "grub", "bios")]
+
+
+@pytest.fixture
+def new_disk(user):
+    """Where a disk will be; gone after the test."""
+    disk = user.home / "new.img"
+    disk.unlink(missing_ok=True)
+    yield disk
+    disk.unlink(missing_ok=True)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("tag", "loader", "firmware"), PROVEN_AT_INSTALL)
+def test_install_proves_what_it_installed(user, grub_images, new_disk, tag, loader, firmware):
+    """Nothing but `--prove`: firmware, architecture and loader are those of the disk that was made."""
+    result = user.cfs(
+        "install", "to-disk", "--source-imgref", f"oci:{grub_images}:{tag}", "--bootloader", loader, "--firmware",
+        firmware, "--karg", 'cfst.note="two words"', "--prove", "--format", "json", new_disk,
+    )  # fmt: skip
+    proof = json.loads(result.stdout)
+    print(result.stdout)
+    assert (proof["proven"], proof["firmware"], proof["bootloader"]) == (True, firmware, loader)
+    assert proof["architecture"] == "amd64"
+    assert proof["evidence"] == "reporter"
+    assert proof["root"]["verity_required"]
+    assert proof["system_state"] == "running"
+    assert 'cfst.note="two words"' in proof["arguments"]
+    assert all(argument in proof["command_line"] for argument in proof["arguments"] if '"' not in argument)
+
+
+@pytest.mark.campaign
+def test_install_says_so_where_what_it_installed_does_not_come_up(user, demo_image, new_disk):
+    """The plan cannot know how much memory a machine has; the disk stays for whoever wants to look at it."""
+    result = user.cfs(
+        "install", "to-disk", "--source-imgref", f"oci:{demo_image}:debian", "--karg", "mem=48M", "--prove", new_disk,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 11, result.stdout + result.stderr
+    assert "read back and verified" in result.stdout
+    assert "NOT proven: " in result.stdout
+    assert "error: " in result.stderr
+    assert new_disk.exists()
