@@ -216,6 +216,7 @@ class App(contextlib.AbstractContextManager["App"]):
     def command_context(self, name: str) -> CommandContext:
         """Return what the factory of the plugin's command *name* is given."""
         from cfs_core.cli.output import CommandOutput
+        from cfs_core.examine.disk import opened_disk
         from cfs_core.examine.menus import boot_menus
 
         context = self._context_of(families.COMMANDS, name)
@@ -223,6 +224,7 @@ class App(contextlib.AbstractContextManager["App"]):
             **{field.name: getattr(context, field.name) for field in dataclasses.fields(context)},
             output=CommandOutput(lambda: self.output_format),
             boot_menus=functools.partial(boot_menus, self),
+            open_disk=functools.partial(opened_disk, self),
         )
 
     def make(
