@@ -74,6 +74,8 @@ CODES = {
     "boot.uki-damaged": "The UKI on the disk cannot be read.",
     "boot.uki-seal": "The command line of the UKI names another image than the one that is installed.",
     "boot.uki-unsealed": "The command line of the UKI names no image, so that its initramfs will not find the root.",
+    "boot.untrusted": "The machine enforces Secure Boot, and its firmware trusts no signer of what would start next.",
+    "boot.revoked": "The machine enforces Secure Boot, and dbx of its firmware revokes what would start next.",
     "boot.uki-verity-optional": "The command line of the UKI makes fs-verity optional.",
     "disk.differs": "Something on the disk is not what was written.",
     "disk.host-space": "There is too little room for the disk image where it is to be.",
