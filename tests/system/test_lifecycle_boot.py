@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 
 import pytest
 from builders import guests
-
-from cfs_host.place import NAMES, UNITS, WANTED, packaged
 
 pytestmark = [pytest.mark.campaign, pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(5400)]
 
@@ -22,28 +19,7 @@ def guest_images(workspace):
     missing = [tool for tool in ("qemu-system-x86_64", "mmdebstrap", "umoci", "mkfs.ext4") if not shutil.which(tool)]
     if missing:
         pytest.skip(f"{', '.join(missing)} missing; scripts/host-setup installs what VM tests need")
-    out = workspace / "debian-cfs"
-    extra = [word for name in guests.PACKAGES for word in ("--package", name)]
-    build = [guests.CHECKOUT / "demo/build-debian-image", out, *extra]
-    subprocess.run(build, check=True, timeout=1800)
-    units = [(f"{UNITS}/{name}", packaged(name), 0o644) for name in NAMES]
-    links = [(f"{UNITS}/{folder}/{name}", f"../{name}") for name, folder in WANTED.items()]
-    # Emulated, on a machine that is busy, five minutes may not be enough.
-    patience = b"[Service]\nTimeoutStopSec=30min\n"
-    units.append((f"{UNITS}/cfs-finalize-staged.service.d/patience.conf", patience, 0o644))
-    first, second = workspace / "cfs.tar", workspace / "v2.tar"
-    guests.layer(first, [*guests.cfs_files(), *guests.agent_files(), *units], links)
-    guests.add_tag(out, "debian", "v1", first)
-    changes = [
-        ("usr/lib/version", b"2\n", 0o644),
-        ("etc/from-image", b"2\n", 0o644),
-        ("usr/lib/bootc/kargs.d/50-v2.toml", b'kargs = ["second=yes"]\n', 0o644),
-    ]
-    guests.layer(second, changes)
-    guests.add_tag(out, "v1", "v2", second)
-    for path in out.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return out
+    return guests.build_images(workspace)
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 from builders import secure_machine
@@ -21,42 +19,6 @@ from cfs_seal.signing import load_signers, sign_file
 pytestmark = [pytest.mark.campaign, pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 REFUSED = ("Access denied", "Security Violation", "Security violation", "Access Denied")
-
-
-@pytest.fixture(scope="module")
-def machine_files(workspace):
-    why = secure_machine.missing()
-    if why:
-        pytest.skip(why)
-    pytest.importorskip("virt.firmware", reason="virt-firmware is not installed")
-    if shutil.which("ukify"):
-        yield
-        return
-    beside = Path(os.environ.get("CFS_JUDGES", "/nowhere")).parent / "ukify/usr/bin/ukify"
-    if not beside.is_file():
-        pytest.skip("ukify is not installed; scripts/test-setup puts it beside the judges")
-    # The ordinary user cannot walk to where the judges are; Debian's Python has what ukify needs.
-    place = workspace / "bin"
-    place.mkdir()
-    shutil.copyfile(beside, place / "ukify.py")
-    (place / "ukify").write_text(f'#!/bin/sh\nexec /usr/bin/python3 {place}/ukify.py "$@"\n')
-    (place / "ukify").chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
-        yield
-
-
-@pytest.fixture(scope="module")
-def keys(user, machine_files):
-    user.cfs("secureboot", "keys", "keys", "--name", "test")
-    return user.home / "keys"
-
-
-@pytest.fixture(scope="module")
-def variables(user, keys):
-    """OVMF's variables with the keys enrolled."""
-    user.cfs("secureboot", "enroll", keys, secure_machine.VARIABLES, "enrolled.fd")
-    return user.home / "enrolled.fd"
 
 
 @pytest.fixture(scope="module")
