@@ -144,6 +144,14 @@ class PeFile:
         """
         return self._only(name, self.first_profile) or self._only(name, self.base)
 
+    def every(self, name: str) -> tuple[Content, ...]:
+        """Return all sections of that name, in their order: those of every profile."""
+        return tuple(
+            SectionContent(self.content, section.offset, section.size)
+            for section in self.sections
+            if section.name == name
+        )
+
     def text(self, name: str, *, limit: int = 1 << 20) -> str:
         """Return the text of a section as systemd-stub takes it by default: profile 0's, else the base's, else "".
 

@@ -117,6 +117,7 @@ CODES = {
     "seal.no-lockdown": "The kernel of a sealed image does not lock itself down, so root can change it.",
     "seal.no-stub": "The image has none of the stubs that UKIs start with.",
     "seal.none": "The image is not sealed.",
+    "seal.profile": "A profile of a sealed UKI names no image, or another than the UKI.",
     "seal.raw-kernel": "A sealed image has its kernel and initramfs outside of the UKI, too.",
     "seal.several": "A sealed image has several UKIs; the first is installed.",
     "seal.shim": "A sealed image has shim in it, which starts what its own keys vouch for.",

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import EntryKind, Finding, FormatOptions, FormatVersion, HashAlgorithm, Severity, read_all
+from cfs_core.bls import split_arguments
+from cfs_core.plugin import (
+    EntryKind,
+    Finding,
+    FormatOptions,
+    FormatVersion,
+    HashAlgorithm,
+    KernelArgument,
+    Severity,
+    read_all,
+    read_pe,
+)
 from cfs_core.sealing import (
     check_arguments,
     differences,
@@ -114,7 +125,7 @@ class _Checker:
         files = self._files(uki)
         arguments = sealed_arguments(uki) if uki is not None else ()
         self._findings += check_arguments(arguments)
-        self._findings += [*self._kernel(uki), *self._leftovers()]
+        self._findings += [*self._profiles(uki, seal), *self._kernel(uki), *self._leftovers()]
         return CheckReport(
             manifest_digest=self._image.manifest_digest,
             uki=uki.uki_name if uki is not None else None,
@@ -183,6 +194,22 @@ class _Checker:
             message = f"{path} is signed by {names}, for which no given certificate vouches"
             self._error("seal.untrusted", message, "enrol that certificate, or sign with a key that is enrolled")
         return Judged(path=path, verdicts=verdicts)
+
+    def _profiles(self, uki: BootArtifacts | None, seal: SealedDigest | None) -> Iterator[Finding]:
+        """Judge the command lines of profiles: that of each takes the place of the UKI's own."""
+        if uki is None or uki.uki is None or seal is None:
+            return
+        own = [argument.text for argument in sealed_arguments(uki) if argument.origin != uki.uki_name]
+        for section in read_pe(uki.uki).every(".cmdline")[1:]:
+            text = read_all(section).partition(b"\0")[0].decode("utf-8", "surrogateescape")
+            words = [KernelArgument(text=word, origin="a profile") for word in split_arguments(text)]
+            found = effective(parse_words([*(word.text for word in words), *own]), seal.algorithm)
+            if found is None or found.hex != seal.hex:
+                names = f"names {found.hex:.16}…" if found is not None else "names no digest"
+                message = f"a profile of {uki.uki_name} {names}, and the UKI {seal.hex:.16}…"
+                hint = "seal it again with --replace: --profile adds to the UKI's own command line"
+                yield _finding(Severity.ERROR, "seal.profile", message, hint)
+            yield from check_arguments(words)
 
     def _kernel(self, uki: BootArtifacts | None) -> Iterator[Finding]:
         """Say whether the kernel locks itself down."""
