@@ -6,13 +6,13 @@ import base64
 import hashlib
 import json
 import os
+import struct
 from pathlib import Path
 
 import pytest
 from builders import bootable
-from builders.pe import pe_bytes
 from builders.seal_tools import measure, tools, ukify_version
-from builders.sealed import files_of
+from builders.sealed import Owner, files_of, signed
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 
@@ -22,29 +22,40 @@ from cfs_prove.measured import extended, predicted, read_program
 from cfs_seal.authenticode import judge
 from cfs_seal.signing import load_certificate
 from cfs_testkit.builders.oci import File, Image, layer
+from cfs_testkit.programs import optional_header
 
-STUBS = Path("/usr/lib/systemd/boot/efi")
 VERSION = bootable.KERNEL_VERSION
 UKI = f"boot/EFI/Linux/{VERSION}.efi"
 
 
-def stub(version):
-    """Return the host's stub as if it were of another systemd: nothing is started here."""
-    import re
+def stub(version=None):
+    """Return a program with room for the headers of many sections, as stubs since systemd 254 have it.
 
-    data = (STUBS / "linuxx64.efi.stub").read_bytes()
-    mark = re.search(rb"#### LoaderInfo: systemd-stub (\d{3})", data)
-    return File(data[: mark.start(1)] + str(version).encode() + data[mark.end(1) :])
+    *version* makes it the stub of that systemd; None makes one of addons, which has no section that profiles have.
+    """
+    sections = [(".text", b"\xc3" * 64)]
+    if version is not None:
+        mark = f"#### LoaderInfo: systemd-stub {version}.1 ####\0".encode()
+        sections += [(".sdmagic", mark), (".sbat", b"sbat,1,x,sbat,1,https://example.org\n")]
+    optional = bytearray(optional_header()[:108] + struct.pack("<I", 16) + bytes(128))
+    struct.pack_into("<I", optional, 16, 4096)  # where it starts
+    struct.pack_into("<II", optional, 56, 4096 * (len(sections) + 1), 4096)  # sizes of image and headers
+    head = b"MZ" + bytes(58) + struct.pack("<I", 64)
+    head += struct.pack("<4sHHIIIHH", b"PE\0\0", 0x8664, len(sections), 0, 0, 0, len(optional), 0) + optional
+    body = b""
+    for number, (name, data) in enumerate(sections, 1):
+        raw = data + bytes(-len(data) % 512)
+        place = (len(data), 4096 * number, len(raw), 4096 + len(body), 0, 0, 0, 0, 0x40000040)
+        head += struct.pack("<8sIIIIIIHHI", name.encode(), *place)
+        body += raw
+    return File(head + bytes(4096 - len(head)) + body)
 
 
 @pytest.fixture
 def modern(source):
-    """An image whose stub knows profiles; like systemd's own that of addons has no section that profiles have."""
-    addon = bytearray((STUBS / "linuxx64.efi.stub").read_bytes())
-    place = addon.index(b".sbat\0\0\0")
-    addon[place : place + 5] = b".sbxx"
-    stubs = {"linuxx64.efi.stub": stub(257), "addonx64.efi.stub": File(bytes(addon))}
-    return lambda: source(**{f"usr/lib/systemd/boot/efi/{name}": file for name, file in stubs.items()})
+    """An image whose stub knows profiles."""
+    stubs = {"linuxx64.efi.stub": stub(257), "addonx64.efi.stub": stub()}
+    return lambda: source(**{f"usr/lib/systemd/boot/efi/{name}": file for name, file in stubs.items()}, loader=False)
 
 
 def needs_profiles():
@@ -69,12 +80,10 @@ def test_a_profile_has_the_same_command_line_and_more(cfs, modern, key, tmp_path
     assert verdict.trusted_by == "CN=owner"
     found = json.loads(cfs.ok("seal", "--check", out, "--trust", key.certificate, "--format", "json").stdout)
     assert found["good"]
-    assert cfs.plan(out)["image"]["image_id"] == made["image_id"]
+    assert cfs.ok("image", "digest", out, "--bootable").stdout.strip() == made["image_id"]
 
 
 def test_a_stub_that_knows_no_profiles_is_refused(cfs, source, key, tmp_path):
-    if not (STUBS / "linuxx64.efi.stub").exists():
-        pytest.skip("systemd-boot's stub is not installed")
     old = source(**{"usr/lib/systemd/boot/efi/linuxx64.efi.stub": stub(255)})
     said = cfs.refused(
         "seal", old, f"oci:{tmp_path}/out:x", *key.options, "--profile", "a=b", status=13, code="command"
@@ -86,7 +95,6 @@ def test_a_stub_that_knows_no_profiles_is_refused(cfs, source, key, tmp_path):
     ("option", "text", "code"),
     [
         ("--profile", "a=root=/dev/sda2", "boot.karg-root"),
-        ("--addon", "a=root=/dev/sda2", "boot.karg-root"),
         ("--addon", "a=systemd.volatile=yes", "boot.karg-volatile"),
         ("--profile", "a=composefs=" + "ab" * 64, "boot.karg-composefs"),
         ("--addon", "a=composefs.digest=v1-sha512-12:" + "ab" * 64, "boot.karg-composefs"),
@@ -97,7 +105,7 @@ def test_what_would_be_fatal_in_an_addon_or_profile_is_refused(option, text, cod
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("text", ["a", "a=", "../a=b", "a b=c"])
+@pytest.mark.parametrize("text", ["a=", "../a=b"])
 def test_a_profile_has_a_name_and_arguments(text, cfs, source, tmp_path):
     cfs.refused("seal", source(), f"oci:{tmp_path}/out:x", "--profile", text, status=2, code="usage")
 
@@ -117,9 +125,12 @@ def test_a_profile_that_names_another_image_is_told(cfs, source, tmp_path):
         ("none", "rw"),
     ):
         sections += [(".profile", f"ID={name}\n\0".encode()), (".cmdline", f"{line}\0".encode())]
-    base = bootable.image()
-    image = Image([*base.layers, layer({UKI: File(pe_bytes(sections))}, parents=True)], labels=base.labels)
+    base = bootable.image(loader=False)
+    image = Image(
+        [*base.layers, layer({UKI: File(signed(sections, Owner.named("owner")))}, parents=True)], labels=base.labels
+    )
     found = cfs("seal", "--check", bootable.layout(tmp_path / "profiles", x=image) + ":x", "--format", "json")
+    assert found.returncode == 7, found.stderr
     told = [each["message"] for each in json.loads(found.stdout)["findings"] if each["code"] == "seal.profile"]
     assert [("names abab" in each, "names no digest" in each) for each in told] == [(True, False), (False, True)]
 

@@ -28,7 +28,6 @@ _MEASURES_ALL = 254
 """The first systemd-measure that knows each section of a UKI that ukify makes."""
 
 _STUB_VERSION = re.compile(rb"#### LoaderInfo: systemd-stub (\d{3})")
-_MAIN = "main"
 
 STUBS = "/usr/lib/systemd/boot/efi"
 _NO_STUB = "install systemd-boot's EFI files in the image (Debian: systemd-boot-efi, Fedora: systemd-boot-unsigned)"
@@ -101,7 +100,7 @@ class Ukify:
         self._run(options, out, *(f"--join-profile={path}" for path in self._profiles(parts)))
 
     def _profiles(self, parts: UkiParts) -> Iterator[Path]:
-        """Build the profiles, that of the UKI's own command line first: it is started where none is chosen.
+        """Build the profiles. ukify puts that of the UKI's own command line first: it is started where none is chosen.
 
         Raises:
             CommandError: ukify or the stub is too old.
@@ -116,17 +115,14 @@ class Ukify:
             raise CommandError(msg, hint=hint, facts={"command": UKIFY})
         # Nothing starts a profile by itself: it must have no sections besides its own.
         addon_stub = self._file("addon-stub", parts.addon_stub if parts.addon_stub is not None else parts.stub)
-        for name, arguments in {_MAIN: (), **parts.profiles}.items():
+        for name, arguments in parts.profiles.items():
             path = self._work / f"profile-{name}.efi"
             options: dict[str, object] = {
                 "profile": self._text(f"profile-{name}", f"ID={name}\n"),
                 "stub": addon_stub,
+                "cmdline": self._text(f"cmdline-{name}", join_arguments(arguments)),
                 "efi-arch": self._architecture.efi,
             }
-            if arguments:
-                options["cmdline"] = self._text(f"cmdline-{name}", join_arguments(arguments))
-            if parts.pcr_key is not None:
-                options["pcr-private-key"] = parts.pcr_key
             self._run(options, path)
             yield path
 
