@@ -23,6 +23,7 @@ from cfs_core.sealing import (
     check_arguments,
     differences,
     effective,
+    explain,
     open_image,
     parse_words,
     sealed_arguments,
@@ -158,6 +159,10 @@ class _Checker:
         ours = self._image.identities(candidates[:1])[0]
         different = self._different(candidates[0])
         message = f"the UKI names {seal.hex:.16}…, and the files make {ours:.16}…"
+        if not different:
+            why = explain(self._image, seal.hex, candidates)
+            message += f": {why.text}" if why is not None else ""
+            different = why.different if why is not None else ()
         message += f" ({len(different)} paths differ from what was sealed)" if different else ""
         self._error("seal.digest", message, "seal the image again with --replace, and change nothing after it")
         return "", ours, different[:_SHOWN]
