@@ -108,12 +108,15 @@ class Reader:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
-    def follow(self, path):
-        """Write the files of a page, run its commands in one shell, and return what did not come out as shown."""
+    def follow(self, path, *, also=()):
+        """Write the files of a page, run its commands in one shell, and return what did not come out as shown.
+
+        *also* are reasons for which a block is not run everywhere, and which do not hold here.
+        """
         script = ["exec 2>&1"]
         wanted = []
         for number, block in enumerate(blocks(path)):
-            if block.reason:
+            if block.reason and block.reason not in also:
                 continue
             if block.caption:
                 source = self.here.parent / f"block-{number}"
