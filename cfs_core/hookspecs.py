@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.provider import (
         BootloaderProvider,
         FilesystemProvider,
+        HasherProvider,
         InitramfsProvider,
         LayoutProvider,
         PolicyProvider,
@@ -64,6 +65,11 @@ def cfs_register_policies() -> Iterable[PolicyProvider]:  # type: ignore[empty-b
 @hookspec
 def cfs_register_initramfs() -> Iterable[InitramfsProvider]:  # type: ignore[empty-body]
     """Offer knowledge about early-boot code."""
+
+
+@hookspec
+def cfs_register_hashers() -> Iterable[HasherProvider]:  # type: ignore[empty-body]
+    """Offer libraries that hash many blocks at once."""
 
 
 @hookspec

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
     from cfs_core.interfaces.fetcher import CONFIG_LIMIT, MANIFEST_MEDIA_TYPES, Fetcher
     from cfs_core.interfaces.filesystem import Filesystem
+    from cfs_core.interfaces.hasher import BlockHasher
     from cfs_core.interfaces.initramfs import Initramfs, InitramfsAddition, InitramfsVerdict
     from cfs_core.interfaces.layout import DiskLayout, LayoutRequest
     from cfs_core.interfaces.policy import Policy, PolicyVerdict
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         BootloaderProvider,
         Capability,
         FilesystemProvider,
+        HasherProvider,
         InitramfsProvider,
         LayoutProvider,
         PolicyProvider,
@@ -122,7 +124,6 @@ if TYPE_CHECKING:
         FormatVersion,
         GcReport,
         ImageId,
-        Problem,
         StoredImage,
     )
     from cfs_core.model.digest import Digest, HashAlgorithm
@@ -146,6 +147,7 @@ if TYPE_CHECKING:
         lookup,
         walk,
     )
+    from cfs_core.system.block_hashing import hash_blocks
     from cfs_core.system.command import host_commands
     from cfs_core.system.environment import directory_of
     from cfs_core.system.foreign_text import clean_address, clean_text, printable, without_secrets
@@ -161,6 +163,7 @@ _HOMES: Final = {
     "Action": "cfs_core.model.action:Action",
     "Architecture": "cfs_core.model.boot:Architecture",
     "Attributes": "cfs_core.model.action:Attributes",
+    "BlockHasher": "cfs_core.interfaces.hasher:BlockHasher",
     "BlockedError": "cfs_core.errors:BlockedError",
     "BootArtifacts": "cfs_core.model.boot:BootArtifacts",
     "BootEntry": "cfs_core.model.boot:BootEntry",
@@ -211,6 +214,7 @@ _HOMES: Final = {
     "FormatVersion": "cfs_core.model.deployment:FormatVersion",
     "GcReport": "cfs_core.model.deployment:GcReport",
     "HardLink": "cfs_core.model.layer:HardLink",
+    "HasherProvider": "cfs_core.interfaces.provider:HasherProvider",
     "HashAlgorithm": "cfs_core.model.digest:HashAlgorithm",
     "HostError": "cfs_core.errors:HostError",
     "ImageConfig": "cfs_core.model.manifest:ImageConfig",
@@ -261,7 +265,6 @@ _HOMES: Final = {
     "Policy": "cfs_core.interfaces.policy:Policy",
     "PolicyProvider": "cfs_core.interfaces.provider:PolicyProvider",
     "PolicyVerdict": "cfs_core.interfaces.policy:PolicyVerdict",
-    "Problem": "cfs_core.model.deployment:Problem",
     "Progress": "cfs_core.interfaces.context:Progress",
     "Provider": "cfs_core.interfaces.provider:Provider",
     "ProviderSetting": "cfs_core.interfaces.provider:ProviderSetting",
@@ -315,6 +318,7 @@ _HOMES: Final = {
     "decompress": "cfs_core.archive.decompress:decompress",
     "find_pe": "cfs_core.image.pe:find_pe",
     "hookimpl": "cfs_core.hookspecs:hookimpl",
+    "hash_blocks": "cfs_core.system.block_hashing:hash_blocks",
     "host_commands": "cfs_core.system.command:host_commands",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.system.strict_json:parse_json",
@@ -345,6 +349,7 @@ __all__ = [
     "Action",
     "Architecture",
     "Attributes",
+    "BlockHasher",
     "BlockedError",
     "BootArtifacts",
     "BootEntry",
@@ -394,6 +399,7 @@ __all__ = [
     "GcReport",
     "HardLink",
     "HashAlgorithm",
+    "HasherProvider",
     "HostError",
     "Identifier",
     "ImageConfig",
@@ -441,7 +447,6 @@ __all__ = [
     "Policy",
     "PolicyProvider",
     "PolicyVerdict",
-    "Problem",
     "Progress",
     "Provider",
     "ProviderSetting",
@@ -498,6 +503,7 @@ __all__ = [
     "elf_architecture",
     "elf_interpreter",
     "find_pe",
+    "hash_blocks",
     "hookimpl",
     "host_commands",
     "lookup",

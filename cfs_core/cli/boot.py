@@ -8,11 +8,12 @@ import click
 
 from cfs_core.cli.machine import machine_options, reboot
 from cfs_core.cli.output import ResultGroup, say, show_json
+from cfs_core.documents.machine import tried
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.lifecycle.trial import TrialResult
 
 WAIT = 300
@@ -86,7 +87,7 @@ def failed(app: App, reason: str, root: Path, output: str, *, no_reboot: bool) -
 
 def _show(result: TrialResult, output: str) -> None:
     if output == "json":
-        show_json(result)
+        show_json(tried(result))
         return
     about = f" {result.image_id:.16}…" if result.image_id else ""
     say(f"{result.result}{about}{f': {result.why}' if result.why else ''}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 FORMATS = ("text", "json", "junit", "sarif")
 
@@ -65,7 +65,7 @@ def check(app: App, /, reference: str, repo_path: Path | None, output: str, **op
     from cfs_core.install.request import PlanRequest
 
     request = PlanRequest(
-        source=reference,
+        source=app.locate(reference),
         architecture=options["architecture"],
         kargs=options["kargs"],
         karg_deletes=options["karg_deletes"],

@@ -20,18 +20,17 @@ from cfs_core.cli.output import (
     say,
     show_json,
 )
+from cfs_core.documents.install import installed
 from cfs_core.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.install.plan import PreparedInstall
     from cfs_core.install.request import InstallRequest
     from cfs_core.install.run import InstallResult
-    from cfs_core.interfaces.provider import TransportProvider
-    from cfs_core.interfaces.transport import RunningImage
     from cfs_core.model.disk import Volume
 
 
@@ -124,9 +123,8 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
     from cfs_core.install.run import install as run_install
 
     app: App = ctx.obj
-    _fill_in_source(app, options)
     app.add_options(_settings(options))
-    request = _request(disk, options)
+    request = _request(app, disk, options)
     if request.replace and not (options["yes"] or options["dry_run"]):
         _ask(disk)
 
@@ -142,7 +140,7 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
 
     if options["prove"]:
         _prover(ctx)
-        app.output_format = output
+        app.configure(output_format=output)
     result = run_install(request, app, show=show)
     app.progress.close()
     if result is None:
@@ -161,39 +159,33 @@ def _refuse_keys(keys: Path | None, bootloader: str) -> None:
         raise UsageError(msg, hint="choose --bootloader systemd-boot, or enrol them in the firmware's own menu")
 
 
-def _fill_in_source(app: App, options: dict[str, Any]) -> None:
-    """Take the image of the container that cfs runs in where none is named."""
+def _source(app: App, options: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return source and target: where none is named, the image of the container that cfs runs in, and its name."""
     if options["source_imgref"] is not None:
-        return
-    from cfs_core.install.running import ask, find_running_image
-    from cfs_core.pluginhost import families
+        return options["source_imgref"], options["target_imgref"]
+    from cfs_core.install.running import running_image
 
-    registry = app.host.collect(families.TRANSPORTS)
-
-    def ask_guarded(provider: TransportProvider) -> RunningImage | None:
-        return app.host.attempt(registry.owner(provider.name), "running_image", ask, provider)
-
-    found = find_running_image(registry, ask_guarded)
-    options["source_imgref"] = found.source
-    options["target_imgref"] = options["target_imgref"] or found.name
+    found = running_image(app)
+    return found.source, options["target_imgref"] or found.name
 
 
 def _show_result(result: InstallResult, output: str) -> None:
     if output == "json":
-        show_json({"result": "installed", **{name: getattr(result, name) for name in result.__slots__}})
+        show_json(installed(result))
         return
     took = f"{result.took_seconds:.1f} s"
     say(f"installed {result.image_id:.16}… to {result.disk} in {took}; read back and verified")
 
 
-def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
+def _request(app: App, disk: Path, options: Mapping[str, Any]) -> InstallRequest:
     from cfs_core.install.request import InstallRequest
 
+    source, target = _source(app, options)
     keys = options["root_ssh_authorized_keys"]
     return InstallRequest(
-        source=options["source_imgref"],
+        source=app.locate(source),
         disk=disk,
-        target_imgref=options["target_imgref"],
+        target_imgref=target,
         architecture=options["architecture"],
         disk_size=options["disk_size"],
         kargs=options["kargs"],
@@ -219,7 +211,7 @@ def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     return given
 
 
-def _boot_volume(options: dict[str, Any]) -> Volume | None:
+def _boot_volume(options: Mapping[str, Any]) -> Volume | None:
     from cfs_core.model.disk import Volume
 
     if options["separate_boot"] and options["xbootldr"]:

@@ -9,12 +9,13 @@ import click
 
 from cfs_core.cli.machine import dry_run_option, machine_options, refuse_elsewhere, root_option, show_change
 from cfs_core.cli.output import ResultCommand, ResultGroup, say, show_json
+from cfs_core.documents import machine as documents
 from cfs_core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 
 @click.group(cls=ResultGroup)
@@ -43,8 +44,7 @@ def list_(app: App, root: Path, output: str) -> None:
     found = words_on(machine.target, goal.boot_entry if goal is not None else None)
     running = machine.running.arguments
     if output == "json":
-        origins = [{"text": word.text, "origin": word.origin} for word in found]
-        show_json({"next": [word.text for word in found], "running": running, "origins": origins})
+        show_json(documents.arguments(found, running))
         return
     if not found:
         for text in running:
@@ -159,7 +159,7 @@ def config_diff(app: App, root: Path, output: str) -> None:
     with session(root, app, "config-diff", writable=False) as opened:
         found = compare(opened)
     if output == "json":
-        show_json(found)
+        show_json(documents.etc_differences(found))
         return
     for each in found:
         what = f" ({', '.join(each.what)})" if each.what else ""

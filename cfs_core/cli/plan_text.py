@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from cfs_core.cli.output import say, show_json, table
+from cfs_core.documents.install import REPOSITORY_STEP, planned
 from cfs_core.errors import DiskError, UsageError
 from cfs_core.model.action import (
     CopyObject,
     Effect,
-    ExchangePaths,
-    MakeDirectory,
-    MakeHardLink,
-    MakeSpecial,
-    MakeSymlink,
-    RemovePath,
-    RenamePath,
-    RunCommand,
-    SetEfiVariable,
-    WriteBlocks,
-    WriteFile,
 )
 from cfs_core.model.disk import Location, Volume
 from cfs_core.model.plan import Severity
+from cfs_core.report.actions import amount_of, place_of
 from cfs_core.report.progress import counted, human_bytes
 
 if TYPE_CHECKING:
@@ -36,18 +27,6 @@ if TYPE_CHECKING:
     from cfs_core.model.plan import Finding
 
 COLORS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
-REPOSITORY_STEP = "repository"
-_WORDS: Final[dict[type, str]] = {
-    MakeDirectory: "directory",
-    MakeSymlink: "link",
-    MakeHardLink: "hard link",
-    MakeSpecial: "device",
-    RemovePath: "gone",
-    RenamePath: "new name",
-    ExchangePaths: "exchange",
-    RunCommand: "command",
-    SetEfiVariable: "variable",
-}
 _STATE = re.compile(r"/state/(deploy/[0-9a-f]+/etc|os/default/var)/")
 _LONG_HEX = re.compile(r"[0-9a-f]{64,}")
 
@@ -58,7 +37,7 @@ def show_plan(
     """Print the whole plan (*full*), or what a person must see of it before it is carried out."""
     plan = prepared.plan
     if output == "json":
-        show_json(_record(image, prepared, request))
+        show_json(planned(image, prepared, request.disk))
         return
     if full:
         _head(image, prepared, request)
@@ -136,8 +115,8 @@ def _files(prepared: PreparedInstall) -> None:
         for place, (count, size) in bulk.items():
             amount = human_bytes(size) if size else "directory"
             say(f"  {'add':8} {amount:>10}  {place}  {counted(count, 'entry', 'entries')}")
-        for action in sorted(single, key=lambda item: (-item.effect, _where(item).split("/"))):
-            say(f"  {action.effect.name.lower():8} {_amount(action):>10}  {_short(_where(action))}")
+        for action in sorted(single, key=lambda item: (-item.effect, place_of(item).split("/"))):
+            say(f"  {action.effect.name.lower():8} {amount_of(action):>10}  {_short(place_of(action))}")
         say()
 
 
@@ -169,64 +148,3 @@ def _bulk_place(action: Action, *, whole: bool) -> str | None:
 def _short(text: str) -> str:
     """Shorten digests: a plan is read by people."""
     return _LONG_HEX.sub(lambda found: found[0][:12] + "…", text)
-
-
-def describe(action: Action) -> str:
-    """Return one line about an action: where, and how much or what."""
-    return f"{_where(action)}  {_amount(action)}"
-
-
-def _where(action: Action) -> str:
-    if isinstance(action, RunCommand):
-        return " ".join(action.argv)
-    if isinstance(action, SetEfiVariable):
-        return action.name
-    return str(getattr(action, "location", None) or getattr(action, "a", ""))
-
-
-def _amount(action: Action) -> str:
-    """Return bytes for what has contents, and a word for all else."""
-    match action:
-        case CopyObject():
-            return human_bytes(action.source.size)
-        case WriteFile():
-            return human_bytes(len(action.data))
-        case WriteBlocks():
-            return f"{human_bytes(len(action.data))} at byte {action.offset}"
-        case _:
-            return _WORDS[type(action)]
-
-
-def _record(image: PreparedImage, prepared: PreparedInstall, request: InstallRequest) -> dict[str, object]:
-    plan = prepared.plan
-    return {
-        "result": "planned",
-        "disk": request.disk,
-        "image": {
-            "reference": str(image.resolved.reference),
-            "manifest_digest": image.resolved.manifest.digest,
-            "image_id": plan.image_id,
-            "sealed": image.seal is not None,
-            "verified": image.verified,
-        },
-        "storage": {"name": image.storage_choice.value, "origin": image.storage_choice.origin},
-        "bootloader": {
-            "name": prepared.decisions.bootloader_choice.value,
-            "origin": prepared.decisions.bootloader_choice.origin,
-        },
-        "kernel_version": prepared.decisions.artifacts.kernel_version,
-        "kernel": prepared.decisions.artifacts.path,
-        "partitions": plan.partitions,
-        "kernel_arguments": plan.arguments,
-        "steps": [
-            {
-                "id": step.id,
-                "provider": step.provider,
-                "actions": len(step.actions)
-                if step.id == REPOSITORY_STEP
-                else [{"effect": item.effect.name.lower(), "what": describe(item)} for item in step.actions],
-            }
-            for step in plan.steps
-        ],
-        "findings": plan.findings,
-    }

@@ -18,13 +18,14 @@ from cfs_core.cli.machine import (
     soft_reboot_option,
 )
 from cfs_core.cli.output import ResultCommand, authfile_option, say, show_json
+from cfs_core.documents import machine as documents
 from cfs_core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.lifecycle.upgrade import UpgradeRequest, UpgradeResult
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -75,7 +76,7 @@ def upgrade(app: App, /, root: Path, output: str, **options: Any) -> int:  # noq
     """
     _contradictions(options)
     target = _with_tag(app, root, options["tag"]) if options["tag"] else None
-    request = _request(options, target=target)
+    request = _request(app, options, target=target)
     if options["check"]:
         return _check(app, root, request, output)
     return _stage(app, root, request, output, options)
@@ -95,10 +96,12 @@ def switch(app: App, /, target: str, root: Path, output: str, **options: Any) ->
     Example:
       cfs switch docker://quay.io/example/os:stable
     """
+    from cfs_core.deploy.target_reference import target_reference
+
     transport = options["transport"]
     if transport is not None and transport != "registry":
         target = f"{transport}:{target}"
-    return _stage(app, root, _request(options, target=target), output, options)
+    return _stage(app, root, _request(app, options, target=target_reference(target, "TARGET")), output, options)
 
 
 @click.command(cls=ResultCommand)
@@ -153,7 +156,7 @@ def finalize(app: App, /, root: Path, output: str, etc_conflicts: str | None) ->
     with session(root, app, "finalize", wait_seconds=WAIT) as opened:
         result = run(opened, OnConflict(etc_conflicts) if etc_conflicts else None)
     if output == "json":
-        show_json(result)
+        show_json(documents.finalized(result))
     else:
         about = f" {result.image_id:.16}…" if result.image_id else ""
         say(f"{result.result}{about}{f': {result.why}' if result.why else ''}")
@@ -173,14 +176,14 @@ def _contradictions(options: Mapping[str, Any]) -> None:
                 raise UsageError(msg.replace("--content-from", "--from"), hint="leave one of them out")
 
 
-def _request(options: Mapping[str, Any], *, target: str | None) -> UpgradeRequest:
+def _request(app: App, options: Mapping[str, Any], *, target: str | None) -> UpgradeRequest:
     from cfs_core.lifecycle.etc_merge.rules import OnConflict
     from cfs_core.lifecycle.upgrade import UpgradeRequest
 
-    conflicts = options["etc_conflicts"]
+    conflicts, elsewhere = options["etc_conflicts"], options.get("content_from")
     return UpgradeRequest(
         target=target,
-        content_from=options.get("content_from"),
+        content_from=app.locate(elsewhere) if elsewhere else None,
         download_only=bool(options.get("download_only")),
         dry_run=options["dry_run"],
         allow_weaker=options["allow_weaker"],
@@ -191,6 +194,7 @@ def _request(options: Mapping[str, Any], *, target: str | None) -> UpgradeReques
 
 def _with_tag(app: App, root: Path, tag: str) -> str:
     """Return the image that is followed, with another tag."""
+    from cfs_core.deploy.target_reference import target_reference
     from cfs_core.lifecycle.session import session
     from cfs_core.lifecycle.upgrade import UpgradeRequest, followed_reference
 
@@ -200,7 +204,7 @@ def _with_tag(app: App, root: Path, tag: str) -> str:
     head, colon, last = name.rpartition(":")
     if colon and "/" not in last:
         name = head
-    return f"{name}:{tag}"
+    return target_reference(f"{name}:{tag}", "--tag")
 
 
 def _check(app: App, root: Path, request: UpgradeRequest, output: str) -> int:
@@ -211,7 +215,7 @@ def _check(app: App, root: Path, request: UpgradeRequest, output: str) -> int:
         found = check(opened, app, request)
     app.progress.close()
     if output == "json":
-        show_json(found)
+        show_json(documents.update_found(found))
     else:
         version = f" ({found.version})" if found.version else ""
         say(f"update: {found.image} {found.manifest_digest}{version}" if found.update else f"no update: {found.why}")
@@ -255,7 +259,7 @@ def _finalize_now(app: App, root: Path) -> None:
 
 def _show(result: UpgradeResult, output: str, *, at_shutdown: bool) -> None:
     if output == "json":
-        show_json({**{name: getattr(result, name) for name in result.__slots__}, "finalized_at_shutdown": at_shutdown})
+        show_json(documents.upgraded(result, at_shutdown=at_shutdown))
         return
     version = f" ({result.version})" if result.version else ""
     if result.result == "nothing":

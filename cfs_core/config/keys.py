@@ -165,6 +165,7 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("bootloader", Kind.TABLE, None, "settings of bootloaders, a table each"),
     Key("command", Kind.TABLE, None, "settings of commands that plugins bring, a table each"),
     Key("filesystem", Kind.TABLE, None, "settings of filesystems, a table each"),
+    Key("hasher", Kind.TABLE, None, "settings of plugins that hash blocks, a table each"),
     Key("initramfs", Kind.TABLE, None, "settings of plugins for early boot, a table each"),
     Key("layout", Kind.TABLE, None, "settings of disk layouts, a table each"),
     Key("storage", Kind.TABLE, None, "settings of storage formats, a table each"),

@@ -73,7 +73,7 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
     Raises:
         CfsError: of the class of whatever failed; nothing outside the local repository was touched.
     """
-    transport, reference = services.transport(request.source)
+    transport, reference = request.source
     platform = Platform("linux", request.architecture) if request.architecture else None
     image = resolve(transport, reference, platform)
     facts = {"reference": str(reference), "manifest_digest": str(image.manifest.digest)}
@@ -88,7 +88,7 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
         # Where no word is of this repository's hash the first one counts, and the error below names both hashes.
         seal = effective(sealed, repository.options.algorithm) or next(iter(sealed), None)
         options = _matching_options(fetched, storage, seal) if seal is not None else None
-        name = None if request.by_digest else tag_of(request.source)
+        name = None if request.by_digest else tag_of(reference.text)
         committed = repository.commit(tree, image, options=options, name=name)
         if not fetched.own:
             _compare_identity(repository, tree, options, committed)

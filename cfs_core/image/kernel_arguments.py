@@ -130,7 +130,7 @@ def collect_arguments(
     limit = _COMMAND_LINE_BYTES.get(architecture, _DEFAULT_COMMAND_LINE_BYTES)
     if length > limit:
         message = f"the kernel command line has {length} bytes, {architecture.value} kernels read {limit}"
-        findings.append(_finding(Severity.ERROR, "boot.cmdline-too-long", message, "leave some arguments out"))
+        findings.append(Finding.error("boot.cmdline-too-long", message, "leave some arguments out"))
     return CollectedArguments(arguments=arguments, findings=tuple(findings), removed=tuple(removed))
 
 
@@ -195,7 +195,7 @@ def _kept(delete: KernelArgument, own: Sequence[KernelArgument]) -> list[Finding
     if kept is None:
         return []
     message = f"{delete.origin} takes {delete.text} out: {kept.text!r} stays, the system does not start without it"
-    return [_finding(Severity.WARNING, "boot.karg-needed", message, "leave it out there")]
+    return [Finding.warning("boot.karg-needed", message, "leave it out there")]
 
 
 def _undeletable(text: str, own: Sequence[KernelArgument]) -> Finding:
@@ -204,9 +204,9 @@ def _undeletable(text: str, own: Sequence[KernelArgument]) -> Finding:
         message = (
             f"--karg-delete {text}: {kept.text!r} comes from {kept.origin} and the system does not start without it"
         )
-        return _finding(Severity.ERROR, "boot.karg-needed", message, "leave the option out")
+        return Finding.error("boot.karg-needed", message, "leave the option out")
     message = f"--karg-delete {text}: neither image nor settings have such an argument"
-    return _finding(Severity.WARNING, "boot.karg-not-found", message)
+    return Finding.warning("boot.karg-not-found", message)
 
 
 def _contradictions(arguments: Sequence[KernelArgument], own: frozenset[str]) -> Iterator[Finding]:
@@ -216,7 +216,7 @@ def _contradictions(arguments: Sequence[KernelArgument], own: frozenset[str]) ->
     for argument in arguments:
         if unquoted(argument).key in _OURS and argument.text not in own:
             message = f"{argument.text!r} of {argument.origin} would mount another image than the one that is installed"
-            yield _finding(Severity.ERROR, "boot.karg-composefs", message, "remove it there; cfs adds the right one")
+            yield Finding.error("boot.karg-composefs", message, "remove it there; cfs adds the right one")
     for pair in _OPPOSITES:
         if all(key in keys for key in pair):
             both = [argument for argument in arguments if _key(argument) in pair]
@@ -232,8 +232,4 @@ def _conflict(found: Sequence[KernelArgument], severity: Severity = Severity.WAR
     listed = ", ".join(f"{argument.text!r} of {argument.origin}" for argument in found)
     message = f"kernel arguments contradict each other: {listed}; the last one counts"
     hint = "leave out the last one" if severity is Severity.ERROR else "take the others away with --karg-delete"
-    return _finding(severity, "boot.karg-conflict", message, hint)
-
-
-def _finding(severity: Severity, code: str, message: str, hint: str | None = None) -> Finding:
-    return Finding(severity=severity, code=code, message=message, hint=hint)
+    return Finding(severity=severity, code="boot.karg-conflict", message=message, hint=hint)

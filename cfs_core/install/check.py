@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.config.settings import command_line
-from cfs_core.deploy.preflight import PreflightError, error, refuse_errors
+from cfs_core.deploy.preflight import PreflightError, refuse_errors
 from cfs_core.deploy.prepare import prepare
 from cfs_core.errors import BootError, CfsError, DiskError, ImageError, PluginError, VerificationError
 from cfs_core.install.plan import make_plan
 from cfs_core.install.run import checked
 from cfs_core.model.event import Event
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from cfs_core.deploy.services import Services
     from cfs_core.install.plan import PreparedInstall
     from cfs_core.install.request import PlanRequest
-    from cfs_core.model.plan import Finding
 
 _OF_THE_IMAGE = (BootError, DiskError, ImageError, PluginError, VerificationError)
 """What an image, or its image with these choices, may be refused for; other errors say that it was not judged."""
@@ -92,7 +92,7 @@ def _judgement(prepared: PreparedInstall) -> Judgement:
 def _refused(choice: Mapping[str, object], cause: CfsError) -> Judgement:
     """Return the judgement where no plan can be made at all; what was asked for stands for what was chosen."""
     found = cause.facts.get("findings")
-    itself = replace(error(cause.code, cause.message, cause.hint), origin="cfs-core")
+    itself = replace(Finding.error(cause.code, cause.message, cause.hint), origin="cfs-core")
     asked = {name: str(value) for name, value in choice.items() if value is not None}
     return Judgement(
         bootloader=asked.get("install.bootloader"),

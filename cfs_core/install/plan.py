@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy import preflight
-from cfs_core.deploy.bootable.fstab import judge_fstab
-from cfs_core.deploy.bootable.programs import judge_programs
+from cfs_core.deploy.bootable.fstab import examine_fstab
+from cfs_core.deploy.bootable.programs import examine_programs
 from cfs_core.deploy.bounds import Bounds
 from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.deployment import PlannedContents, PlannedEntry, plan_contents, plan_entry
@@ -76,8 +75,8 @@ def make_plan(request: PlanRequest, image: PreparedImage, services: Services) ->
     )
     foreseen = (
         *foresee(request, disk, target, services),
-        *judge_fstab(image.merged, disk.partitions, is_root),
-        *judge_programs(_made(target), decisions.facts.architecture),
+        *examine_fstab(image.merged, disk.partitions, is_root),
+        *examine_programs(_made(target), decisions.facts.architecture),
     )
     found = (*_findings(plan, decisions, disk, entry, services), *(_stamped(each, "cfs-core") for each in foreseen))
     return PreparedInstall(plan=replace(plan, findings=found), decisions=decisions, disk=disk, target=target)
@@ -160,7 +159,7 @@ def _stamped(finding: Finding, origin: str) -> Finding:
 def _plugin_faults(services: Services) -> list[Finding]:
     """A check or a kernel argument that was lost to a fault is not harmless."""
     return [
-        preflight.error("plugin.fault", str(trouble), "fix the plugin, or switch it off with --disable-plugin")
+        Finding.error("plugin.fault", str(trouble), "fix the plugin, or switch it off with --disable-plugin")
         for trouble in services.host.trouble
         if trouble.fatal and trouble.hook in {"cfs_check_plan", "cfs_kernel_arguments"}
     ]

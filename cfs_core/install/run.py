@@ -60,7 +60,7 @@ def checked(request: R) -> R:
     if request.root_ssh_authorized_keys is not None:
         check_authorized_keys(request.root_ssh_authorized_keys)
     if request.target_imgref is None:
-        refuse_line_breaks(request.source, "--source-imgref")
+        refuse_line_breaks(request.source.reference.text, "--source-imgref")
         return request
     return replace(request, target_imgref=target_reference(request.target_imgref))
 

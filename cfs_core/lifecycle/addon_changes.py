@@ -9,7 +9,7 @@ from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.errors import StateError
 from cfs_core.image.sealed import sealed_arguments
 from cfs_core.lifecycle import addons, menus
-from cfs_core.lifecycle.boot_check import check_boot
+from cfs_core.lifecycle.boot_check import examine_boot
 from cfs_core.lifecycle.changes import ChangeResult, words
 from cfs_core.lifecycle.room import check_exact
 from cfs_core.lifecycle.staging import read_details, write_details
@@ -51,7 +51,7 @@ def change_addons(
         before = _now(session, goal, image, details.get("addons"))
         after = addons.changed(before, image, added=added, removed=removed)
         new = after.of(image)
-        refuse_errors(check_boot(session, new))
+        refuse_errors(examine_boot(session, new))
         result = _result(goal, before.of(image), new, dry_run=dry_run)
         if goal.boot_entry is None or "addons" in details:
             if not dry_run and result.result == "changed":

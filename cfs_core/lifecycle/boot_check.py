@@ -15,13 +15,13 @@ HOOK = "cfs_check_boot"
 EFI_VARIABLES = "sys/firmware/efi/efivars"
 
 
-def check_boot(session: Session, artifacts: BootArtifacts) -> tuple[Finding, ...]:
+def examine_boot(session: Session, artifacts: BootArtifacts) -> tuple[Finding, ...]:
     """Ask every plugin; a check that was lost to a fault is an error."""
     host = session.services.host
     asked = {"artifacts": artifacts, "efivars": session.places.root / EFI_VARIABLES}
     contributed = host.contribute(HOOK, Finding, **asked)
     lost = [
-        preflight.error("plugin.fault", str(trouble), "fix the plugin, or switch it off with --disable-plugin")
+        Finding.error("plugin.fault", str(trouble), "fix the plugin, or switch it off with --disable-plugin")
         for trouble in host.trouble
         if trouble.fatal and trouble.hook == HOOK
     ]

@@ -10,7 +10,7 @@ from cfs_core.lifecycle.records import Records
 from cfs_core.lifecycle.running import RunningSystem
 from cfs_core.lifecycle.status import read_status
 from cfs_core.model.boot import BootMenu
-from cfs_core.model.deployment import Problem
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,13 +161,13 @@ def _loader(status: Status, running: RunningSystem) -> str | None:
     return next((name for name in (*recorded, *having) if name in having), None)
 
 
-def _odd(status: Status, running: RunningSystem) -> list[Problem]:
+def _odd(status: Status, running: RunningSystem) -> list[Finding]:
     found = []
     if running.booted is not None and status.get(running.booted) is None:
         message = "runs, and is neither deployed nor in a boot menu"
-        found.append(Problem(code="state.missing", where=f"{running.booted:.16}", message=message))
+        found.append(Finding.error("state.missing", message, where=f"{running.booted:.16}"))
     staged = running.staged
     if staged is not None and status.get(staged.id) is None:
         message = "is staged, and not deployed"
-        found.append(Problem(code="state.staged", where=f"{staged.id:.16}", message=message, repairable=True))
+        found.append(Finding.error("state.staged", message, where=f"{staged.id:.16}", repairable=True))
     return found

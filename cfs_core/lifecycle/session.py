@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.bounds import Bounds
-from cfs_core.deploy.services import each_made
+from cfs_core.deploy.storage import storage_at
 from cfs_core.errors import StateError
 from cfs_core.image.resolve import host_platform
 from cfs_core.interfaces.bootloader import BootFacts
@@ -168,10 +168,9 @@ class Session:
         Raises:
             StateError: no storage format that is installed knows it.
         """
-        storage: StorageFormat
-        for _, storage in each_made(self.services, families.STORAGE):
-            if storage.is_repository(self.places.repository):
-                return storage
+        storage = storage_at(self.services, self.places.repository)
+        if storage is not None:
+            return storage
         msg = f"{self.places.repository} is no repository of a storage format that is installed"
         raise StateError(msg, hint="install the plugin of that format: cfs plugins list")
 

@@ -11,11 +11,10 @@ from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
 from cfs_core.deploy.request import DeploymentRequest
-from cfs_core.deploy.target_reference import target_reference
 from cfs_core.errors import RefusedError, StateError
 from cfs_core.image.resolve import resolve
 from cfs_core.lifecycle import addons, menus, room, weaker
-from cfs_core.lifecycle.boot_check import check_boot
+from cfs_core.lifecycle.boot_check import examine_boot
 from cfs_core.lifecycle.document import verity_optional
 from cfs_core.lifecycle.entry import new_entry
 from cfs_core.lifecycle.etc import EtcPlan, plan_etc, refuse_conflicts
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfs_core.deploy.services import Services
+    from cfs_core.interfaces.fetcher import ImageLocation
     from cfs_core.lifecycle.session import Session
     from cfs_core.lifecycle.status import DeploymentStatus
     from cfs_core.model.action import Action
@@ -44,12 +44,12 @@ _VERSION = "org.opencontainers.image.version"
 class UpgradeRequest:
     """One ``cfs upgrade`` or ``cfs switch``.
 
-    ``target`` is the image to switch to, None to follow the one that is followed; ``content_from`` another place where
-    the same content is (a USB stick, an archive, a mirror).
+    ``target`` is the image to switch to, as origin files have it (`target_reference`), None to follow the one that is
+    followed; ``content_from`` another place where the same content is (a USB stick, an archive, a mirror).
     """
 
     target: str | None = None
-    content_from: str | None = None
+    content_from: ImageLocation | None = None
     download_only: bool = False
     dry_run: bool = False
     allow_weaker: bool = False
@@ -108,7 +108,7 @@ def check(session: Session, services: Services, request: UpgradeRequest) -> Chec
         StateError: the machine follows none.
     """
     reference = followed_reference(session, request)
-    image = _resolved(services, request.content_from or reference)
+    image = resolve(*(request.content_from or services.locate(reference)))
     why = _why_nothing(session, image, request)
     return Checked(
         image=reference,
@@ -128,13 +128,14 @@ def upgrade(session: Session, services: Services, request: UpgradeRequest) -> Up
     session.machine.require_booted()
     session.machine.require_loader()
     reference = followed_reference(session, request)
-    image = _resolved(services, request.content_from or reference)
+    source = request.content_from or services.locate(reference)
+    image = resolve(*source)
     digest = str(image.manifest.digest)
     why = _why_nothing(session, image, request)
     if why is not None:
         return UpgradeResult(result="nothing", image=reference, manifest_digest=digest, why=why)
     _check_before(session, services, request, reference, image)
-    with planned(session, services, request, reference) as plan:
+    with planned(session, services, request, Followed(reference=reference, source=source)) as plan:
         if plan is None:
             why = "it has the very files of what runs"
             return UpgradeResult(result="nothing", image=reference, manifest_digest=digest, why=why)
@@ -177,20 +178,14 @@ def followed_reference(session: Session, request: UpgradeRequest) -> str:
 
     Raises:
         StateError: the origin file does not say.
-        UsageError: the image to switch to is none.
     """
     if request.target is not None:
-        return target_reference(request.target)
+        return request.target
     followed = session.machine.followed
     if followed is None or followed.image is None:
         msg = "the origin file of this machine does not say where updates come from"
         raise StateError(msg, hint="name an image: cfs switch docker://HOST/NAME:TAG")
     return followed.image
-
-
-def _resolved(services: Services, source: str) -> ResolvedImage:
-    transport, reference = services.transport(source)
-    return resolve(transport, reference)
 
 
 def _why_nothing(session: Session, image: ResolvedImage, request: UpgradeRequest) -> str | None:
@@ -223,8 +218,18 @@ def _check_before(
     room.check_before(session.machine, session.places.roots, image, kernel_layer)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """Where updates come from, as the origin file has it, and where the content is fetched this time."""
+
+    reference: str
+    source: ImageLocation
+
+
 @contextmanager
-def planned(session: Session, services: Services, request: UpgradeRequest, reference: str) -> Iterator[Planned | None]:
+def planned(
+    session: Session, services: Services, request: UpgradeRequest, followed: Followed
+) -> Iterator[Planned | None]:
     """Fetch and plan; the repository stays open while the block runs. None where the files are those of what runs.
 
     A dry run fetches into a repository that goes away with the run: nothing on the machine changes.
@@ -234,8 +239,8 @@ def planned(session: Session, services: Services, request: UpgradeRequest, refer
     """
     dry = services.scratch / "repository"
     wanted = DeploymentRequest(
-        source=request.content_from or reference,
-        target_imgref=reference,
+        source=followed.source,
+        target_imgref=followed.reference,
         repo=dry if request.dry_run else session.places.repository,
         by_digest=True,
         loader_is_there=True,
@@ -246,14 +251,15 @@ def planned(session: Session, services: Services, request: UpgradeRequest, refer
         if _same_files(image, booted, request):
             yield None
             return
-        found = list(weaker.before_fetching(booted, reference, services.settings))
+        found = list(weaker.before_fetching(booted, followed.reference, services.settings))
         found += weaker.after_fetching(booted, sealed=_is_as_sealed(image, session))
         weaker.refuse(found, allowed=request.allow_weaker)
         decisions = decide(wanted, image, services)
         decisions = replace(decisions, verity=not verity_optional(booted))
         with session.repository() as machine_repository:
             old = stored_status(machine_repository, booted)
-            yield _plan(session, request, _Parts(image=image, decisions=decisions, old=old, reference=reference), found)
+            parts = _Parts(image=image, decisions=decisions, old=old, reference=followed.reference)
+            yield _plan(session, request, parts, found)
 
 
 def _is_as_sealed(image: PreparedImage, session: Session) -> bool:
@@ -299,7 +305,7 @@ def _plan(session: Session, request: UpgradeRequest, parts: _Parts, weak: list[s
         menu_actions=actions,
         etc=etc,
         arguments_before=tuple(each.text for each in addons.words_on(session.target, booted.boot_entry)),
-        findings=(*decisions.findings, *findings, *check_boot(session, entry.artifacts or decisions.artifacts)),
+        findings=(*decisions.findings, *findings, *examine_boot(session, entry.artifacts or decisions.artifacts)),
         rooms=room.check_exact(actions, session.places.roots),
         weaker=tuple(weak),
         dropped=menus.dropped(machine, menu),

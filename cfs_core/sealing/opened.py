@@ -150,7 +150,7 @@ def open_image(
     Raises:
         CfsError: of the class of whatever failed.
     """
-    transport, reference = services.transport(source)
+    transport, reference = services.locate(source)
     image = resolve(transport, reference, Platform("linux", architecture) if architecture else None)
     judged = judge(image, transport, services)
     with services.storage().scratch(options) as identifier:

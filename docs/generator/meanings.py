@@ -27,6 +27,7 @@ EVENTS = {
 LOGS = {
     "filesystem.journal-replayed": "An ext4 was not unmounted; it is read as its journal would leave it, in memory.",
     "filesystem.staging-chosen": "This `mkfs.ext4` reads no tar stream: files are copied into scratch space first.",
+    "hasher.refused": "A plugin's library for hashing is not used, and why; hashlib gives the same digests.",
     "plugin.cause": "The traceback of a plugin's fault.",
     "plugin.skipped": "A plugin is broken; the run goes on without it.",
     "plugin.trouble": "A plugin did something wrong that does not stop the run.",

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import snippets
 from builders import bootable
 
-from cfs_core.cli.app import App
+from cfs_core.app.app import App
 from cfs_core.cli.main import cli
 from cfs_core.config.settings import Rank, layer_from_table, parse_toml
 from cfs_testkit.builders.oci import File, write_layout

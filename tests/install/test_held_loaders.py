@@ -9,7 +9,7 @@ from builders.distributions import Site
 from builders.pe import pe_bytes
 
 from cfs_core.config.settings import Layer, Rank, Settings
-from cfs_core.deploy.loader import CapabilityError, FirmwareError, check_filled, check_firmware, refuse_early
+from cfs_core.deploy.loader import CapabilityError, FirmwareError, check_filled, examine_firmware, refuse_early
 from cfs_core.errors import PluginError
 from cfs_core.model.action import WriteFile
 from cfs_core.model.boot import Architecture, BootEntry, BootMenu, EntryKind, Firmware
@@ -105,7 +105,7 @@ def test_what_does_not_start_is_the_plugins_fault(faults, told):
     ],
 )
 def test_firmware_is_what_was_declared(declared, asked, missing):
-    found = list(check_firmware(provider(firmware=frozenset(declared)), frozenset(asked)))
+    found = list(examine_firmware(provider(firmware=frozenset(declared)), frozenset(asked)))
     assert [finding.code for finding in found] == (["boot.firmware-unsupported"] if missing else [])
     if missing:
         assert f"does not start from {missing};" in found[0].message

@@ -165,7 +165,7 @@ def run_digest(folder, image, form):
 
     where = folder / f"form-{form}-{image.digest[7:15]}"
     write_layout(where, {"x": image})
-    argv = [sys.executable, "-m", "cfs_core", "image", "digest", "--bootable", "--format", form, f"oci:{where}:x"]
+    argv = [sys.executable, "-m", "cfs_core", "image", "digest", "--bootable", "--erofs", form, f"oci:{where}:x"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -128,7 +128,7 @@ def test_without_a_dump_the_layers_that_changed_it_are_told(over, what, cfs, sea
 def test_the_digest_of_another_form_is_told_from_that_of_another_image(cfs, tmp_path):
     base = bootable.image(loader=False, **{"boot/config": File("x\n")})
     plain = bootable.layout(tmp_path / "plain", latest=base) + ":latest"
-    digest = cfs.ok("image", "digest", plain, "--format", "v2").stdout.strip()
+    digest = cfs.ok("image", "digest", plain, "--erofs", "v2").stdout.strip()
     owner = Owner.named("owner")
     for named, said in ((digest, "as they are, not of the form that is installed"), ("ab" * 64, "make ")):
         image = with_signed(base, f"rw composefs={named}", owner)

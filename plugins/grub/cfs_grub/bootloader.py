@@ -16,7 +16,6 @@ from cfs_core.plugin import (
     Firmware,
     KernelForm,
     Location,
-    Severity,
     Volume,
     VolumeNeed,
     WriteBlocks,
@@ -122,13 +121,13 @@ class Grub(Bootloader):
         findings = []
         if facts.artifacts is not None and facts.artifacts.kind is EntryKind.UKI and Firmware.BIOS in facts.firmware:
             message = "a unified kernel image is an EFI program: BIOS cannot start it"
-            findings.append(_error("boot.firmware-unsupported", message, "choose --firmware uefi"))
+            findings.append(Finding.error("boot.firmware-unsupported", message, "choose --firmware uefi"))
         if Firmware.BIOS in facts.firmware and facts.architecture not in BIOS_ARCHITECTURES:
             message = f"machines of architecture {facts.architecture} have no BIOS"
-            findings.append(_error("boot.firmware-unsupported", message, "choose --firmware uefi"))
+            findings.append(Finding.error("boot.firmware-unsupported", message, "choose --firmware uefi"))
         if Firmware.UBOOT in facts.firmware:
             message = "GRUB starts from UEFI and BIOS, not from U-Boot without its EFI"
-            findings.append(_error("boot.firmware-unsupported", message, "choose --firmware uefi"))
+            findings.append(Finding.error("boot.firmware-unsupported", message, "choose --firmware uefi"))
             return findings
         findings += _check_kernel(facts)
         if facts.image is None:
@@ -138,7 +137,7 @@ class Grub(Bootloader):
             source = found.get(firmware)
             if source is None:
                 message = f"the image has no GRUB for {firmware} on {facts.architecture}"
-                findings.append(_error("boot.loader-missing", message, _packages(firmware)))
+                findings.append(Finding.error("boot.loader-missing", message, _packages(firmware)))
             else:
                 findings += self._check_source(source, facts)
         return findings
@@ -148,11 +147,11 @@ class Grub(Bootloader):
         module = FILESYSTEM_MODULES.get(filesystem)
         if filesystem and (module is None or module not in source.module_names):
             message = f"GRUB of the image for {source.firmware} cannot read {filesystem}, where /boot is to be"
-            yield _error("boot.filesystem-unreadable", message, "put /boot on a volume of its own with ext4")
+            yield Finding.error("boot.filesystem-unreadable", message, "put /boot on a volume of its own with ext4")
         missing = source.missing_modules(facts)
         if missing:
             message = f"{source.path} of the image lacks {', '.join(missing)}"
-            yield _error("boot.loader-damaged", message, _packages(source.firmware))
+            yield Finding.error("boot.loader-damaged", message, _packages(source.firmware))
         if source.program is not None or source.modules is None:
             return
         tool = mkimage.find_tool(self._commands)
@@ -160,10 +159,10 @@ class Grub(Bootloader):
             message = (
                 f"GRUB for {source.firmware} must be made of the image's modules, and this host has no grub-mkimage"
             )
-            yield _error("boot.tool-missing", message, mkimage.TOOL_HINT)
+            yield Finding.error("boot.tool-missing", message, mkimage.TOOL_HINT)
         else:
             message = f"{tool} of this host makes GRUB for {source.firmware} of the image's modules"
-            yield Finding(severity=Severity.NOTE, code="boot.host-tool", message=message, origin="cfs-grub")
+            yield Finding.note("boot.host-tool", message)
 
     def plan_install(self, target: TargetView, facts: BootFacts) -> Sequence[Action]:
         """Put GRUB on the removable-media path of the ESP, and into boot sector and BIOS boot partition.
@@ -267,7 +266,9 @@ def _check_kernel(facts: BootFacts) -> Iterator[Finding]:
         return
     if artifacts.kernel_forms and KernelForm.BZIMAGE not in artifacts.kernel_forms:
         message = f"GRUB on {facts.architecture} starts bzImages only, and {artifacts.path} of the image is none"
-        yield _error("boot.kernel-form", message, "put the kernel's bzImage there, or choose another --bootloader")
+        yield Finding.error(
+            "boot.kernel-form", message, "put the kernel's bzImage there, or choose another --bootloader"
+        )
 
 
 def _read(target: TargetView, facts: BootFacts) -> State:
@@ -323,7 +324,3 @@ def _packages(firmware: Firmware) -> str:
     if firmware is Firmware.BIOS:
         return "install grub-pc-bin (Debian), grub2-pc-modules (Fedora), grub (Arch) or grub2-i386-pc (openSUSE) in it"
     return "install grub-efi-amd64-signed or -bin (Debian), grub2-efi (Fedora, openSUSE) or grub (Arch) in the image"
-
-
-def _error(code: str, message: str, hint: str) -> Finding:
-    return Finding(severity=Severity.ERROR, code=code, message=message, hint=hint, origin="cfs-grub")

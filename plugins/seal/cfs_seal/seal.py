@@ -29,9 +29,9 @@ from cfs_core.sealing import (
     AddedLayer,
     NoKernelError,
     append_layer,
-    check_arguments,
     collect_arguments,
     examine,
+    examine_arguments,
     open_image,
     read_pe,
 )
@@ -266,7 +266,7 @@ class _Sealing:
         for option, named in asked.items():
             for name, text in named.items():
                 words = [KernelArgument(text=word, origin=f"{option} {name}") for word in text.split()]
-                yield from check_arguments(words)
+                yield from examine_arguments(words)
                 for word in words:
                     if word.key in {"composefs", "composefs.digest"}:
                         message = f"{word.text!r:.100} of {word.origin} would name another image than the UKI"
