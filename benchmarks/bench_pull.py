@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 import zstandard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 LAYERS = 4
 CHUNK = 1 << 20
@@ -175,8 +175,8 @@ def base_layer() -> bytes:
     return out.getvalue()
 
 
-def make_image(directory: Path, megabytes: int, kind: str) -> tuple[int, int]:
-    """Make the layout; return files and bytes of its layers before compression."""
+def make_image(directory: Path, megabytes: int, kind: str, more: Sequence[Path] = ()) -> tuple[int, int]:
+    """Make the layout, with the tars *more* as further layers; return files and bytes before compression."""
     layout = Layout(directory)
     seen = {"usr"}
     tar = directory / "base.tar"
@@ -204,6 +204,9 @@ def make_image(directory: Path, megabytes: int, kind: str) -> tuple[int, int]:
             size = 0
     if pending:
         flush()
+    for tar in more:
+        total += tar.stat().st_size
+        layout.add_layer(tar, kind)
     layout.finish()
     return count, total
 

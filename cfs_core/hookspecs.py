@@ -8,6 +8,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from cfs_core.interfaces.bootloader import BootFacts
     from cfs_core.interfaces.command import CommandProvider
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
         StorageProvider,
         TransportProvider,
     )
-    from cfs_core.model.boot import KernelArgument
+    from cfs_core.model.boot import BootArtifacts, KernelArgument
     from cfs_core.model.event import Event
     from cfs_core.model.plan import Finding, InstallPlan
 
@@ -84,6 +85,14 @@ def cfs_kernel_arguments(facts: BootFacts) -> Iterable[KernelArgument]:  # type:
 @hookspec
 def cfs_check_plan(plan: InstallPlan, facts: BootFacts) -> Iterable[Finding]:  # type: ignore[empty-body]
     """Contribute findings; one of severity error stops before anything is written."""
+
+
+@hookspec
+def cfs_check_boot(artifacts: BootArtifacts, efivars: Path) -> Iterable[Finding]:  # type: ignore[empty-body]
+    """Contribute findings about what a machine that runs is to start next; one of severity error keeps it from that.
+
+    *efivars* is where variables of its firmware are (``/sys/firmware/efi/efivars``), if it has any.
+    """
 
 
 @hookspec

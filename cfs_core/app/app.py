@@ -225,6 +225,7 @@ class App(contextlib.AbstractContextManager["App"]):
 
     def command_context(self, name: str, output: Output) -> CommandContext:
         """Return what the factory of the plugin's command *name* is given; its results go to *output*."""
+        from cfs_core.examine.disk import opened_disk
         from cfs_core.examine.menus import boot_menus
 
         context = self._context_of(families.COMMANDS, name)
@@ -232,6 +233,7 @@ class App(contextlib.AbstractContextManager["App"]):
             **{field.name: getattr(context, field.name) for field in dataclasses.fields(context)},
             output=output,
             boot_menus=functools.partial(boot_menus, self),
+            open_disk=functools.partial(opened_disk, self),
         )
 
     def make(

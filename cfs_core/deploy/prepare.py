@@ -196,7 +196,7 @@ def _matching_options(fetched: _Fetched, storage: StorageFormat, seal: SealedDig
     algorithm = repository.options.algorithm
     if seal.algorithm is not algorithm:
         msg = f"the UKI of this image is sealed with {seal.algorithm}, and the repository keeps {algorithm}"
-        hint = "leave --repo out, or name a repository with that hash"
+        hint = f"seal the image with --hash {algorithm}; an install may leave --repo out, or name another repository"
         raise VerificationError(msg, hint=hint, facts={"expected": seal.hex})
     # V1 is what composefs-rs and bootc seal with today, and both leave user.* attributes out: most likely comes first.
     candidates = [

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cfs_core.lifecycle.trial import TrialResult
     from cfs_core.lifecycle.unattended import RestartResult
     from cfs_core.lifecycle.upgrade import Checked, UpgradeResult
+    from cfs_core.model.boot import KernelArgument
     from cfs_core.model.plan import Finding
 
 
@@ -111,6 +112,7 @@ def etc_differences(differences: Iterable[Difference]) -> list[dict[str, object]
     return [{"path": each.path, "change": each.change, "what": each.what} for each in differences]
 
 
-def arguments(following: Sequence[str], running: Sequence[str]) -> dict[str, object]:
-    """Return what ``kargs list`` shows: the words of the next start, and those of this one."""
-    return {"next": following, "running": running}
+def arguments(following: Sequence[KernelArgument], running: Sequence[str]) -> dict[str, object]:
+    """Return what ``kargs list`` shows: the words of the next start, whose they are, and those of this one."""
+    origins = [{"text": word.text, "origin": word.origin} for word in following]
+    return {"next": [word.text for word in following], "origins": origins, "running": running}

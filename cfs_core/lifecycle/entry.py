@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.choose import choose_artifacts, choose_storage
@@ -10,6 +11,7 @@ from cfs_core.deploy.early_boot import EarlyBootQuestion, settle_early_boot
 from cfs_core.deploy.request import ArgumentRequest
 from cfs_core.image.artifacts import find_artifacts
 from cfs_core.image.kernel_arguments import image_arguments
+from cfs_core.lifecycle.addons import carried
 from cfs_core.lifecycle.arguments import next_arguments
 from cfs_core.model.boot import BootEntry, EntryKind
 from cfs_core.model.disk import Partition, Volume
@@ -32,13 +34,15 @@ def new_entry(
 ) -> tuple[BootEntry, tuple[Finding, ...]]:
     """Return the entry, and what is odd about its arguments.
 
-    Arguments of a unified kernel image are sealed in it; others are those of what runs, with what both images ask for
-    exchanged.
+    Arguments of a unified kernel image are sealed in it, but for addons, which are carried on; others are those of what
+    runs, with what both images ask for exchanged.
     """
     artifacts = decisions.artifacts
     if artifacts.kind is EntryKind.UKI:
         root = session.target.partition(Volume.ROOT) or _UNKNOWN_ROOT
-        planned = plan_entry(ArgumentRequest(), image, decisions, root)
+        booted = session.machine.require_booted()
+        choice = carried(session.target, booted.boot_entry, old)
+        planned = plan_entry(ArgumentRequest(), image, replace(decisions, artifacts=choice.of(artifacts)), root)
         return planned.entry, planned.findings
     needed = [*image.repository.kernel_arguments(image.committed, verity=decisions.verity), *decisions.arguments]
     asked = image_arguments(image.merged, image.resolved.config.labels, decisions.facts.architecture)

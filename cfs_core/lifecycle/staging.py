@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cfs_core.deploy.state import DeploymentState, plan_next_state, plan_origin
 from cfs_core.lifecycle import running
+from cfs_core.lifecycle.addons import choice_of
 from cfs_core.lifecycle.running import DETAILS
 from cfs_core.lifecycle.states import NEW, adopt, sweep
 from cfs_core.model.action import CopyObject
+from cfs_core.model.boot import EntryKind
 from cfs_core.model.digest import Digest
 from cfs_core.system.atomic import atomic_file
 
@@ -79,8 +81,11 @@ def stage(session: Session, plan: Plan, staged: Staged) -> None:
     else:  # what one goes back to is staged again: its /etc is exchanged when this is finalized
         session.apply([origin])
     session.place_boot_files(plan.menu_actions)
-    details = {"id": staged.id, "arguments": list(plan.entry.arguments), "tries": plan.entry.tries_left}
-    write_details(session, {**details, "fix_ownership": plan.fix_ownership})
+    details: dict[str, Any] = {"id": staged.id, "arguments": list(plan.entry.arguments), "tries": plan.entry.tries_left}
+    details["fix_ownership"] = plan.fix_ownership
+    if plan.entry.kind is EntryKind.UKI and plan.entry.artifacts is not None:
+        details["addons"] = choice_of(plan.entry.artifacts.addons, plan.decisions.artifacts).as_json()
+    write_details(session, details)
     session.stage(staged)
     session.refresh()
 

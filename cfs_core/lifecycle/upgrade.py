@@ -13,7 +13,8 @@ from cfs_core.deploy.prepare import PreparedImage, prepare
 from cfs_core.deploy.request import DeploymentRequest
 from cfs_core.errors import RefusedError, StateError
 from cfs_core.image.resolve import resolve
-from cfs_core.lifecycle import menus, room, weaker
+from cfs_core.lifecycle import addons, menus, room, weaker
+from cfs_core.lifecycle.boot_check import examine_boot
 from cfs_core.lifecycle.document import verity_optional
 from cfs_core.lifecycle.entry import new_entry
 from cfs_core.lifecycle.etc import EtcPlan, plan_etc, refuse_conflicts
@@ -271,7 +272,7 @@ def planned(
             yield None
             return
         found = list(weaker.before_fetching(booted, followed.reference, services.settings))
-        found += weaker.after_fetching(booted, sealed=image.seal is not None and not image.seal.verity_optional)
+        found += weaker.after_fetching(booted, sealed=_is_as_sealed(image, session))
         weaker.refuse(found, allowed=request.allow_weaker)
         decisions = decide(wanted, image, services)
         decisions = replace(decisions, verity=not verity_optional(booted))
@@ -279,6 +280,12 @@ def planned(
             old = stored_status(machine_repository, booted)
             parts = _Parts(image=image, decisions=decisions, old=old, reference=followed.reference)
             yield _plan(session, request, parts, found)
+
+
+def _is_as_sealed(image: PreparedImage, session: Session) -> bool:
+    """Return whether *image* is sealed, and leaves fs-verity open only where what runs does, too."""
+    optional = any(word.startswith("composefs") and "=?" in word for word in session.machine.running.arguments)
+    return image.seal is not None and (optional or not image.seal.verity_optional)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,8 +328,8 @@ def _plan(session: Session, request: UpgradeRequest, parts: _Parts, weak: list[s
         menu=menu,
         menu_actions=actions,
         etc=etc,
-        arguments_before=booted.boot_entry.arguments if booted.boot_entry is not None else (),
-        findings=(*decisions.findings, *findings),
+        arguments_before=tuple(each.text for each in addons.words_on(session.target, booted.boot_entry)),
+        findings=(*decisions.findings, *findings, *examine_boot(session, entry.artifacts or decisions.artifacts)),
         rooms=room.check_exact(actions, session.places.roots),
         weaker=tuple(weak),
         dropped=menus.dropped(machine, menu),
@@ -333,7 +340,7 @@ def describe(plan: Planned) -> dict[str, Any]:
     """Return the plan for people and programs: what is weaker, what comes and goes, arguments, /etc."""
     return {
         "deployment": plan.entry.deployment_id,
-        "kernel_arguments": {"before": plan.arguments_before, "after": plan.entry.arguments},
+        "kernel_arguments": {"before": plan.arguments_before, "after": addons.words_of(plan.entry)},
         "boot": [{"action": type(each).__name__, "where": _where(each), "why": each.why} for each in plan.menu_actions],
         "room": plan.rooms,
         "dropped": plan.dropped,

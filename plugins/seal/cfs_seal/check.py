@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import EntryKind, Finding, FormatOptions, FormatVersion, HashAlgorithm, Severity, read_all
+from cfs_core.bls import split_arguments
+from cfs_core.plugin import (
+    EntryKind,
+    Finding,
+    FormatOptions,
+    FormatVersion,
+    HashAlgorithm,
+    KernelArgument,
+    Severity,
+    read_all,
+    read_pe,
+)
 from cfs_core.sealing import (
     differences,
     effective,
     examine_arguments,
+    explain,
     open_image,
     parse_words,
     sealed_arguments,
@@ -114,7 +126,7 @@ class _Checker:
         files = self._files(uki)
         arguments = sealed_arguments(uki) if uki is not None else ()
         self._findings += examine_arguments(arguments)
-        self._findings += [*self._kernel(uki), *self._leftovers()]
+        self._findings += [*self._profiles(uki, seal), *self._kernel(uki), *self._leftovers()]
         return CheckReport(
             manifest_digest=self._image.manifest_digest,
             uki=uki.uki_name if uki is not None else None,
@@ -147,6 +159,10 @@ class _Checker:
         ours = self._image.identities(candidates[:1])[0]
         different = self._different(candidates[0])
         message = f"the UKI names {seal.hex:.16}…, and the files make {ours:.16}…"
+        if not different:
+            why = explain(self._image, seal.hex, candidates)
+            message += f": {why.text}" if why is not None else ""
+            different = why.different if why is not None else ()
         message += f" ({len(different)} paths differ from what was sealed)" if different else ""
         self._error("seal.digest", message, "seal the image again with --replace, and change nothing after it")
         return "", ours, different[:_SHOWN]
@@ -183,6 +199,22 @@ class _Checker:
             message = f"{path} is signed by {names}, for which no given certificate vouches"
             self._error("seal.untrusted", message, "enrol that certificate, or sign with a key that is enrolled")
         return Judged(path=path, verdicts=verdicts)
+
+    def _profiles(self, uki: BootArtifacts | None, seal: SealedDigest | None) -> Iterator[Finding]:
+        """Judge the command lines of profiles: that of each takes the place of the UKI's own."""
+        if uki is None or uki.uki is None or seal is None:
+            return
+        own = [argument.text for argument in sealed_arguments(uki) if argument.origin != uki.uki_name]
+        for section in read_pe(uki.uki).every(".cmdline")[1:]:
+            text = read_all(section).partition(b"\0")[0].decode("utf-8", "surrogateescape")
+            words = [KernelArgument(text=word, origin="a profile") for word in split_arguments(text)]
+            found = effective(parse_words([*(word.text for word in words), *own]), seal.algorithm)
+            if found is None or found.hex != seal.hex:
+                names = f"names {found.hex:.16}…" if found is not None else "names no digest"
+                message = f"a profile of {uki.uki_name} {names}, and the UKI {seal.hex:.16}…"
+                hint = "seal it again with --replace: --profile adds to the UKI's own command line"
+                yield Finding.error("seal.profile", message, hint)
+            yield from examine_arguments(words)
 
     def _kernel(self, uki: BootArtifacts | None) -> Iterator[Finding]:
         """Say whether the kernel locks itself down."""
