@@ -41,6 +41,7 @@ def pull(judged: JudgedImage, repository: Identifier, services: Services, *, ver
         repository,
         progress=services.progress,
         emit=services.emit,
+        workers=services.settings.value("pull.workers"),
         limits=limits,
         verify=verify,
     )

@@ -59,15 +59,29 @@ def open_layer(
         ImageError, VerificationError, TransportError: while the stream is read; see `VerifiedLayer`.
     """
     limits = limits or LayerLimits()
-    descriptor, diff_id = image.manifest.layers[index], image.config.diff_ids[index]
+    source = layer_source(transport, image, index, limits)
+    chunks = functools.partial(layer_chunks, source, limits, progress, emit)
+    with Pump(chunks, transport.stop) as pump:
+        yield VerifiedLayer(pump, source.diff_id, limits, name=layer_name(image, index))
+
+
+def layer_source(transport: Fetcher, image: ResolvedImage, index: int, limits: LayerLimits) -> LayerSource:
+    """Return where layer *index* of *image* comes from.
+
+    Raises:
+        LimitError: it announces more bytes than *limits* allow.
+    """
+    descriptor = image.manifest.layers[index]
     if descriptor.size > limits.blob_bytes:
         msg = f"layer {descriptor.digest} announces {descriptor.size} bytes, more than {limits.blob_bytes}"
         facts = {"limit_bytes": limits.blob_bytes, "setting": "limits.layer-size"}
         raise LimitError(msg, hint=raising("limits.layer-size"), facts=facts)
-    source = LayerSource(transport, image.reference, descriptor, diff_id)
-    chunks = functools.partial(layer_chunks, source, limits, progress, emit)
-    with Pump(chunks, transport.stop) as pump:
-        yield VerifiedLayer(pump, diff_id, limits, name=f"layer {index + 1} of {len(image.manifest.layers)}")
+    return LayerSource(transport, image.reference, descriptor, image.config.diff_ids[index])
+
+
+def layer_name(image: ResolvedImage, index: int) -> str:
+    """Return what messages call layer *index*: ``layer 1 of 7`` is the lowest."""
+    return f"layer {index + 1} of {len(image.manifest.layers)}"
 
 
 class VerifiedLayer:
@@ -209,38 +223,65 @@ def layer_chunks(
 ) -> Iterator[bytes]:
     """Yield the uncompressed layer; the last step raises unless all digests are right."""
     descriptor, diff_id = source.descriptor, source.diff_id
+    opened = source.transport.open_layer_uncompressed(source.reference, descriptor, diff_id)
+    if opened is None:
+        yield from verified(uncompressed(blob_chunks(source, progress), descriptor, limits, emit), descriptor, diff_id)
+        return
+    with opened as stored:
+        cut = (piece for chunk in _counted(stored, _task(descriptor), None, progress) for piece in _cut(chunk))
+        yield from verified(cut, descriptor, diff_id)
+
+
+def blob_chunks(source: LayerSource, progress: Progress | None) -> Iterator[bytes]:
+    """Yield the layer's blob as it is transferred; the last step raises unless size and digest are right."""
+    blob = source.transport.iter_blob(source.reference, source.descriptor)
+    return _counted(blob, _task(source.descriptor), source.descriptor.size, progress)
+
+
+def uncompressed(
+    blob: Iterator[bytes], descriptor: Descriptor, limits: LayerLimits, emit: Callable[[Event], None]
+) -> Iterator[bytes]:
+    """Yield the bytes of a layer whose *blob* is what *descriptor* says; *blob* is read to its end in any case.
+
+    Raises:
+        ImageError: damaged, truncated or of a compression that no image may have; `LimitError` past a limit.
+    """
 
     def mismatch(what: str) -> None:
         facts = {"layer": str(descriptor.digest), "problem": f"the layer is {what}; its contents are right"}
         emit(Event(name="layer.media-type-wrong", facts=facts, warning=True))
 
-    hasher = diff_id.algorithm.new()
-    opened = source.transport.open_layer_uncompressed(source.reference, descriptor, diff_id)
-    if opened is not None:
-        with opened as stored:
-            for chunk in _counted(stored, f"layer {descriptor.digest.hex[:12]}", None, progress):
-                hasher.update(chunk)
-                yield from _cut(chunk)
-    else:
-        blob = source.transport.iter_blob(source.reference, descriptor)
-        counted = _counted(blob, f"layer {descriptor.digest.hex[:12]}", descriptor.size, progress)
-        try:
-            for chunk in decompress(counted, descriptor.media_type, limits.decompression, mismatch=mismatch):
-                hasher.update(chunk)
-                yield chunk
-        except LimitError:
-            raise
-        except ImageError:
-            for _ in counted:  # a digest that differs explains the damage better
-                pass
-            raise
-        for _ in counted:
+    try:
+        yield from decompress(blob, descriptor.media_type, limits.decompression, mismatch=mismatch)
+    except LimitError:
+        raise
+    except ImageError:
+        for _ in blob:  # a digest that differs explains the damage better
             pass
+        raise
+    for _ in blob:
+        pass
+
+
+def verified(chunks: Iterator[bytes], descriptor: Descriptor, diff_id: Digest) -> Iterator[bytes]:
+    """Yield *chunks*; the last step raises unless all of them together have *diff_id*.
+
+    Raises:
+        VerificationError: they have another digest.
+    """
+    hasher = diff_id.algorithm.new()
+    for chunk in chunks:
+        hasher.update(chunk)
+        yield chunk
     if hasher.hexdigest() != diff_id.hex:
         msg = f"layer {descriptor.digest} is not, uncompressed, what the image's config says"
         raise VerificationError(
             msg, facts={"expected": str(diff_id), "found": f"{diff_id.algorithm}:{hasher.hexdigest()}"}
         )
+
+
+def _task(descriptor: Descriptor) -> str:
+    return f"layer {descriptor.digest.hex[:12]}"
 
 
 def _counted(chunks: Iterable[bytes], task: str, total: int | None, progress: Progress | None) -> Iterator[bytes]:

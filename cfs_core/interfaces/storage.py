@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -60,6 +61,39 @@ class LayerStream(Protocol):
 
     def trailer(self) -> Iterator[bytes]:
         """Yield the bytes behind the last member's content."""
+
+
+class LayerJob(abc.ABC):
+    """Imports layers in another process. It is pickled; what its methods return comes back in the same way.
+
+    It publishes nothing: what it returns is given to `Identifier.import_with_job`, which does.
+    """
+
+    descriptors: tuple[int, ...] = ()
+    """Open files that the other process has under the same numbers."""
+
+    @abc.abstractmethod
+    def run(self, layer: LayerStream) -> object:
+        """Store the layer's files while reading it, and return what publishing it takes.
+
+        Raises:
+            StorageError: as for `Identifier.import_layer`. What `layer` raises passes through.
+        """
+
+    @abc.abstractmethod
+    def remains(self) -> object:
+        """Return what the `run` that has just failed leaves behind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What a `LayerJob` did."""
+
+    value: object
+    """What `LayerJob.run` returned, or else `LayerJob.remains`; None where nobody can tell: the process was killed."""
+
+    error: BaseException | None
+    """What `LayerJob.run` raised."""
 
 
 class TreeReader(Protocol):
@@ -131,6 +165,20 @@ class Identifier(abc.ABC):
         Raises:
             StorageError: no space, not writable, damaged. What `layer` raises passes through, nothing published.
         """
+
+    def layer_job(self) -> LayerJob | None:
+        """Return what imports layers for this repository in other processes; None, as here, if only this one can."""
+        return None
+
+    def import_with_job(self, diff_id: Digest, run: Callable[[], JobResult]) -> None:
+        """Publish a layer that another process imports: *run* has its `layer_job` do so. Called from any thread.
+
+        Needed only where `layer_job` returns one.
+
+        Raises:
+            StorageError: as for `import_layer`. What is in the result's ``error``, and what *run* raises.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def layer_entries(self, diff_id: Digest) -> Iterator[LayerEntry]:

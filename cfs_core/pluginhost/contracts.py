@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from cfs_core.interfaces.initramfs import InitramfsAddition, InitramfsVerdict
 from cfs_core.interfaces.policy import PolicyVerdict
-from cfs_core.interfaces.storage import Repository
+from cfs_core.interfaces.storage import LayerJob, Repository
 from cfs_core.interfaces.transport import ImageWriter
 from cfs_core.model.action import Action
 from cfs_core.model.boot import BootMenu, KernelArgument
@@ -115,6 +115,7 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
     "Repository": {
         "has_layer": One(bool),
         "verify_layer": One(bool),
+        "layer_job": One((LayerJob, types.NoneType)),
         "image_ids": Many(str),
         "commit": One(CommittedImage),
         "open_tree": One(Directory),
@@ -150,6 +151,7 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
         "examine": One(InitramfsVerdict),
         "supplement": One((InitramfsAddition, InitramfsVerdict, types.NoneType)),
     },
+    "BlockHasher": {"hash_blocks": One(bytes)},
 }
 """Methods by interface, and what each returns."""
 

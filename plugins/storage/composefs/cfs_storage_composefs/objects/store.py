@@ -21,7 +21,7 @@ from cfs_storage_composefs.objects.stored import Checker, ObjectContent, open_ob
 from cfs_storage_composefs.objects.temporary import TemporaryFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cfs_core.plugin import Content, HashAlgorithm, SourceFile
@@ -63,6 +63,15 @@ class ObjectStore:
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._trusted or digest in self._shard(digest[0])
+
+    def adopt(self, created: Iterable[bytes], size: int) -> None:
+        """Take objects of *size* bytes in all that a process of this run has written for this store's own."""
+        with self._lock:
+            self.bytes_added += size
+            for digest in created:
+                if digest[0] in self._found:
+                    self._found[digest[0]].add(digest)
+                self._trusted.add(digest)
 
     def forget(self) -> None:
         """Drop what is remembered about the directory: others may have removed objects."""

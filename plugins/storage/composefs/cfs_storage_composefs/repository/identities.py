@@ -20,16 +20,18 @@ from cfs_storage_composefs.errors import DamagedError, MissingError, storage_err
 from cfs_storage_composefs.fsverity import digest_bytes
 from cfs_storage_composefs.objects.names import INLINE_LIMIT
 from cfs_storage_composefs.repository.catalog import Catalog
+from cfs_storage_composefs.repository.syncing import SharedSync
 from cfs_storage_composefs.repository.writers import Writers
 from cfs_storage_composefs.streams import oci as streams
 from cfs_storage_composefs.streams.importer import LayerImport
+from cfs_storage_composefs.streams.job import ImportJob, StoredLayer
 from cfs_storage_composefs.streams.splitstream import LAYER, SplitStreamSource
 from cfs_storage_composefs.trees.stored import StoredTreeReader, copy_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from cfs_core.plugin import Content, Directory, HashAlgorithm, LayerEntry, LayerStream
+    from cfs_core.plugin import Content, Directory, HashAlgorithm, JobResult, LayerEntry, LayerJob, LayerStream
     from cfs_storage_composefs.objects.names import Store
     from cfs_storage_composefs.objects.store import ObjectStore
     from cfs_storage_composefs.repository.directory import RepositoryDirectory
@@ -62,6 +64,7 @@ class ComposefsIdentifier(Identifier):
         )
         self._catalog = Catalog(directory, self._store, self.options)
         self._writers = Writers(directory, objects, self._catalog)
+        self._shared_sync = SharedSync(self._sync)
 
     def close(self) -> None:
         """Release the lock and temporary files."""
@@ -126,18 +129,51 @@ class ComposefsIdentifier(Identifier):
         Raises:
             StorageError: no space, not writable, damaged. What *layer* raises passes through.
         """
-        name = streams.layer_stream(layer.diff_id)
         spool = str(self._directory.path / "objects")
         with self._writers.writing() as created:
             work = LayerImport(self._store, self._where, created, spool=spool, keep=self._keep)
             digest = work.run(layer)
-            with storage_errors(self._where):
-                self._sync()
-                # Another process may have stored the same layer meanwhile. Compressed by another libzstd its stream has
-                # another digest, and streams of configs that exist refer to that one: the first stays.
-                if not self.has_layer(layer.diff_id):
-                    self._directory.link_object("streams", name, digest)
-                    self._rejected.discard(layer.diff_id)
+            self._publish(layer.diff_id, digest)
+
+    def layer_job(self) -> LayerJob | None:
+        """Return what imports layers for this repository in other processes."""
+        return ImportJob(
+            repository=self._directory.fd,
+            objects=self._directory.objects,
+            path=self._directory.path / "objects",
+            algorithm=self._algorithm,
+            secure=self._directory.secure,
+            where=self._where,
+        )
+
+    def import_with_job(self, diff_id: Digest, run: Callable[[], JobResult]) -> None:
+        """Publish a layer that another process imports.
+
+        Raises:
+            StorageError: as for `import_layer`. What is in the result's ``error``, and what *run* raises.
+        """
+        with self._writers.writing() as created:
+            result = run()
+            stored = result.value
+            if isinstance(stored, StoredLayer):
+                created.extend(stored.created)
+                self._objects.adopt(stored.created, stored.bytes_added)
+            if result.error is not None:
+                raise result.error
+            if not isinstance(stored, StoredLayer) or stored.stream is None:
+                msg = f"{self._where} failed: a worker process did not say what became of layer {diff_id}"
+                raise StorageError(msg)
+            self._publish(diff_id, stored.stream)
+
+    def _publish(self, diff_id: Digest, stream: bytes) -> None:
+        """Give a layer its name, once everything it needs is on the disk."""
+        with storage_errors(self._where):
+            self._shared_sync()
+            # Another process may have stored the same layer meanwhile. Compressed by another libzstd its stream has
+            # another digest, and streams of configs that exist refer to that one: the first stays.
+            if not self.has_layer(diff_id):
+                self._directory.link_object("streams", streams.layer_stream(diff_id), stream)
+                self._rejected.discard(diff_id)
 
     def layer_entries(self, diff_id: Digest) -> Iterator[LayerEntry]:
         """Yield the entries of a stored layer in stream order, contents as ``object`` or ``data``.

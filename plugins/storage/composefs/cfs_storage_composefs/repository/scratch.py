@@ -129,5 +129,8 @@ class ScratchIdentifier(ComposefsIdentifier):
             keep_user_xattrs=options.keep_user_xattrs,
         )
 
+    def layer_job(self) -> None:
+        """Return None: what another process has hashed and not kept would not be known here."""
+
     def _sync(self) -> None:
         """Do nothing: what is here goes away with the run."""
