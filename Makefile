@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 JUDGES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cfs-judges
 PROJECTS := $(patsubst %/pyproject.toml,%,$(wildcard cfs_core/pyproject.toml plugins/*/pyproject.toml plugins/*/*/pyproject.toml))
 
-.PHONY: help demo test campaign test-quick lint matrix lowest bench docs man surface dist clean host-demo host-test venv
+.PHONY: help demo test campaign fuzz fuzz-keep test-quick lint matrix lowest bench docs man surface dist clean host-demo host-test venv
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,15 @@ test: host-test venv lint lowest  ## Everything: unit tests, judges, virtual mac
 campaign: export CFS_JUDGES := $(abspath $(JUDGES))/bin
 campaign: host-test venv  ## What takes too long for every change: whole upgrades in machines, Secure Boot, stock images, packages
 	$(BIN)/python -m pytest -q -rR -m campaign
+
+SECONDS_EACH ?= 180
+TARGETS ?=
+fuzz: venv  ## Fuzz every parser, guided by coverage; SECONDS_EACH=180 for each, TARGETS="tar erofs" for some
+	$(BIN)/python -m pip install -q --group fuzz
+	PYTHONPATH=fuzz $(BIN)/python -m cfs_fuzz all $(TARGETS) --seconds $(SECONDS_EACH)
+
+fuzz-keep: venv  ## Take what `make fuzz` found worth keeping into fuzz/corpus
+	PYTHONPATH=fuzz $(BIN)/python -m cfs_fuzz keep $(TARGETS)
 
 test-quick: venv  ## Unit tests only, in seconds
 	$(BIN)/python -m pytest -q -n 2 -m "not vm and not slow and not judge"

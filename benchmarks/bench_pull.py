@@ -1,10 +1,10 @@
-"""Pulling from an OCI directory into a new repository: ``cfs image pull``, and ``cfsctl oci pull`` where installed.
+"""Pulling from an OCI directory into a new repository: ``cfs image pull``, and ``cfsctl oci pull`` if installed.
 
     python benchmarks/bench_pull.py [--megabytes 1000] [--compression gzip|zstd|none] [--double] [--scratch DIR]
                                    [--layers 4] [--processors 1,2,all] [--runs 1]
 
 The image is made of files of this machine's /usr (below 2 MB each: as many per MB as distributions have), in
-``--layers`` layers. ``--processors`` limits both programs to that many, one after the other, in ``--runs`` runs in turn.
+``--layers`` layers. ``--processors`` limits both programs to that many, in ``--runs`` runs in turn.
 ``--double`` pulls one twice as large, too. Both programs start with an empty directory on the same filesystem
 and end with everything synced, plain and bootable image made. Times are of whole processes, children that they waited
 for included; memory is the peak of the largest of them. Memory grows with the number of files (the tree and its
@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 import zstandard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 CHUNK = 1 << 20
 LARGEST = 2_000_000
@@ -177,8 +177,10 @@ def base_layer() -> bytes:
     return out.getvalue()
 
 
-def make_image(directory: Path, megabytes: int, kind: str, layers: int) -> tuple[int, int]:
-    """Make the layout; return files and bytes of its layers before compression."""
+def make_image(
+    directory: Path, megabytes: int, kind: str, more: Sequence[Path] = (), *, layers: int = 4
+) -> tuple[int, int]:
+    """Make the layout, with the tars *more* as further layers; return files and bytes before compression."""
     layout = Layout(directory)
     seen = {"usr"}
     tar = directory / "base.tar"
@@ -206,6 +208,9 @@ def make_image(directory: Path, megabytes: int, kind: str, layers: int) -> tuple
             size = 0
     if pending:
         flush()
+    for tar in more:
+        total += tar.stat().st_size
+        layout.add_layer(tar, kind)
     layout.finish()
     return count, total
 
@@ -240,7 +245,7 @@ def main() -> None:
         for megabytes in sizes:
             scratch = Path(below) / str(megabytes)
             scratch.mkdir()
-            files, total = make_image(scratch / "layout", megabytes, arguments.compression, arguments.layers)
+            files, total = make_image(scratch / "layout", megabytes, arguments.compression, layers=arguments.layers)
             print(f"{files} files, {total / 1e6:.0f} MB in {arguments.layers + 1} layers, {arguments.compression}")
             for processors in arguments.processors.split(","):
                 race(scratch, processors, arguments.runs, total)

@@ -8,19 +8,21 @@ import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from cfs_core.interfaces.bootloader import BootFacts
     from cfs_core.interfaces.command import CommandProvider
     from cfs_core.interfaces.provider import (
         BootloaderProvider,
         FilesystemProvider,
+        HasherProvider,
         InitramfsProvider,
         LayoutProvider,
         PolicyProvider,
         StorageProvider,
         TransportProvider,
     )
-    from cfs_core.model.boot import KernelArgument
+    from cfs_core.model.boot import BootArtifacts, KernelArgument
     from cfs_core.model.event import Event
     from cfs_core.model.plan import Finding, InstallPlan
 
@@ -66,6 +68,11 @@ def cfs_register_initramfs() -> Iterable[InitramfsProvider]:  # type: ignore[emp
 
 
 @hookspec
+def cfs_register_hashers() -> Iterable[HasherProvider]:  # type: ignore[empty-body]
+    """Offer libraries that hash many blocks at once."""
+
+
+@hookspec
 def cfs_register_commands() -> Iterable[CommandProvider]:  # type: ignore[empty-body]
     """Offer commands under ``cfs``."""
 
@@ -78,6 +85,14 @@ def cfs_kernel_arguments(facts: BootFacts) -> Iterable[KernelArgument]:  # type:
 @hookspec
 def cfs_check_plan(plan: InstallPlan, facts: BootFacts) -> Iterable[Finding]:  # type: ignore[empty-body]
     """Contribute findings; one of severity error stops before anything is written."""
+
+
+@hookspec
+def cfs_check_boot(artifacts: BootArtifacts, efivars: Path) -> Iterable[Finding]:  # type: ignore[empty-body]
+    """Contribute findings about what a machine that runs is to start next; one of severity error keeps it from that.
+
+    *efivars* is where variables of its firmware are (``/sys/firmware/efi/efivars``), if it has any.
+    """
 
 
 @hookspec

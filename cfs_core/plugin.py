@@ -44,11 +44,13 @@ if TYPE_CHECKING:
     from cfs_core.image.artifacts import parse_os_release
     from cfs_core.image.initrd import CPIO_MAGICS, INITRD_COMPRESSIONS
     from cfs_core.image.pe import PeFile, find_pe, read_pe
+    from cfs_core.interfaces.block_hashing import hash_blocks
     from cfs_core.interfaces.bootloader import BootFacts, Bootloader, LoaderConsole
     from cfs_core.interfaces.command import CommandContext, CommandProvider, DiskMenu, Output, OutputFormat
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
     from cfs_core.interfaces.fetcher import CONFIG_LIMIT, MANIFEST_MEDIA_TYPES, Fetcher
     from cfs_core.interfaces.filesystem import Filesystem
+    from cfs_core.interfaces.hasher import BlockHasher
     from cfs_core.interfaces.initramfs import Initramfs, InitramfsAddition, InitramfsVerdict
     from cfs_core.interfaces.layout import DiskLayout, LayoutRequest
     from cfs_core.interfaces.policy import Policy, PolicyVerdict
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
         BootloaderProvider,
         Capability,
         FilesystemProvider,
+        HasherProvider,
         InitramfsProvider,
         LayoutProvider,
         PolicyProvider,
@@ -124,7 +127,6 @@ if TYPE_CHECKING:
         FormatVersion,
         GcReport,
         ImageId,
-        Problem,
         StoredImage,
     )
     from cfs_core.model.digest import Digest, HashAlgorithm
@@ -155,6 +157,7 @@ if TYPE_CHECKING:
     from cfs_core.system.regular import open_regular
     from cfs_core.system.scratch import scratch_directory
     from cfs_core.system.strict_json import JsonFields, parse_json
+    from cfs_core.system.strict_toml import parse_toml
 
 API_VERSION: Final = (2, 0)
 """Plugins state theirs as ``CFS_PLUGIN_API``: same major number, minor not newer than this."""
@@ -163,6 +166,7 @@ _HOMES: Final = {
     "Action": "cfs_core.model.action:Action",
     "Architecture": "cfs_core.model.boot:Architecture",
     "Attributes": "cfs_core.model.action:Attributes",
+    "BlockHasher": "cfs_core.interfaces.hasher:BlockHasher",
     "BlockedError": "cfs_core.errors:BlockedError",
     "BootArtifacts": "cfs_core.model.boot:BootArtifacts",
     "BootEntry": "cfs_core.model.boot:BootEntry",
@@ -213,6 +217,7 @@ _HOMES: Final = {
     "FormatVersion": "cfs_core.model.deployment:FormatVersion",
     "GcReport": "cfs_core.model.deployment:GcReport",
     "HardLink": "cfs_core.model.layer:HardLink",
+    "HasherProvider": "cfs_core.interfaces.provider:HasherProvider",
     "HashAlgorithm": "cfs_core.model.digest:HashAlgorithm",
     "HostError": "cfs_core.errors:HostError",
     "ImageConfig": "cfs_core.model.manifest:ImageConfig",
@@ -265,7 +270,6 @@ _HOMES: Final = {
     "Policy": "cfs_core.interfaces.policy:Policy",
     "PolicyProvider": "cfs_core.interfaces.provider:PolicyProvider",
     "PolicyVerdict": "cfs_core.interfaces.policy:PolicyVerdict",
-    "Problem": "cfs_core.model.deployment:Problem",
     "Progress": "cfs_core.interfaces.context:Progress",
     "Provider": "cfs_core.interfaces.provider:Provider",
     "ProviderSetting": "cfs_core.interfaces.provider:ProviderSetting",
@@ -319,6 +323,7 @@ _HOMES: Final = {
     "decompress": "cfs_core.archive.decompress:decompress",
     "find_pe": "cfs_core.image.pe:find_pe",
     "hookimpl": "cfs_core.hookspecs:hookimpl",
+    "hash_blocks": "cfs_core.interfaces.block_hashing:hash_blocks",
     "host_commands": "cfs_core.system.command:host_commands",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.system.strict_json:parse_json",
@@ -331,6 +336,7 @@ _HOMES: Final = {
     "printable": "cfs_core.system.foreign_text:printable",
     "without_secrets": "cfs_core.system.foreign_text:without_secrets",
     "parse_os_release": "cfs_core.image.artifacts:parse_os_release",
+    "parse_toml": "cfs_core.system.strict_toml:parse_toml",
     "read_all": "cfs_core.model.content:read_all",
     "read_pe": "cfs_core.image.pe:read_pe",
     "scratch_directory": "cfs_core.system.scratch:scratch_directory",
@@ -349,6 +355,7 @@ __all__ = [
     "Action",
     "Architecture",
     "Attributes",
+    "BlockHasher",
     "BlockedError",
     "BootArtifacts",
     "BootEntry",
@@ -398,6 +405,7 @@ __all__ = [
     "GcReport",
     "HardLink",
     "HashAlgorithm",
+    "HasherProvider",
     "HostError",
     "Identifier",
     "ImageConfig",
@@ -447,7 +455,6 @@ __all__ = [
     "Policy",
     "PolicyProvider",
     "PolicyVerdict",
-    "Problem",
     "Progress",
     "Provider",
     "ProviderSetting",
@@ -504,12 +511,14 @@ __all__ = [
     "elf_architecture",
     "elf_interpreter",
     "find_pe",
+    "hash_blocks",
     "hookimpl",
     "host_commands",
     "lookup",
     "open_regular",
     "parse_json",
     "parse_os_release",
+    "parse_toml",
     "printable",
     "read_all",
     "read_pe",

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from cfs_core.archive.kinds import kind_of
+from cfs_core.archive.sparse import as_regular, is_sparse, read_map
 from cfs_core.archive.tar_fields import (
     MAX_ID,
     MAX_TIME,
     Extensions,
+    bad_sparse,
     check_sum,
     device_number,
     number,
     out_of_range,
     over,
     read_pax,
+    refuse_sparse,
     shown,
     truncated,
     unsupported,
@@ -97,26 +100,30 @@ class TarLimits:
     """Names and values of one entry together."""
 
 
-def read_members(source: TarSource, limits: TarLimits | None = None) -> Iterator[LayerMember]:
+def read_members(
+    source: TarSource, limits: TarLimits | None = None, *, with_sparse: bool = False
+) -> Iterator[LayerMember]:
     """Yield the members of a tar stream; between two of them the caller takes ``member.size`` bytes from *source*.
 
     The last member has no entry and no content; its ``raw`` holds the end blocks. What follows is the caller's to read.
-    Paths are normalised as composefs-rs does it (formats E.1). Accepted are ustar, GNU and pax archives; sparse files,
-    multi-volume archives and vendor types are refused.
+    Paths are normalised as composefs-rs does it (formats E.1). Accepted are ustar, GNU and pax archives; multi-volume
+    archives and vendor types are refused, and sparse files but *with_sparse*: an archive of an image may have them, a
+    layer may not.
 
     Raises:
         ImageError: malformed, truncated, or with paths that leave the tree.
         LimitError: more of something than *limits* allows.
     """
-    return _Parser(source, limits or TarLimits()).members()
+    return _Parser(source, limits or TarLimits(), with_sparse=with_sparse).members()
 
 
 class _Parser:
     """One pass over one stream."""
 
-    def __init__(self, source: TarSource, limits: TarLimits) -> None:
+    def __init__(self, source: TarSource, limits: TarLimits, *, with_sparse: bool) -> None:
         self._read: Callable[[int], bytes] = source.read
         self._limits = limits
+        self._with_sparse = with_sparse
         self._xattr_sets: dict[Xattrs, Xattrs] = {}
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         self._times: dict[bytes, int] = {}
@@ -126,7 +133,7 @@ class _Parser:
         self._first = b""
         """The first block of the stream."""
 
-    def members(self) -> Iterator[LayerMember]:
+    def members(self) -> Iterator[LayerMember]:  # noqa: C901 - hot path
         read, entry_of = self._read, self._entry
         entry: LayerEntry | None = None
         padding = 0
@@ -144,7 +151,8 @@ class _Parser:
                 extensions = None
                 # Nearly all headers are plain ones: they take the short way past the tests for end blocks and
                 # extensions.
-                if kind not in _PLAIN_KINDS or not header[0]:
+                odd = kind not in _PLAIN_KINDS or not header[0]
+                if odd:
                     if header == _ZERO_BLOCK:
                         yield LayerMember(raw + self._second_end_block(), None, 0)
                         return
@@ -157,9 +165,14 @@ class _Parser:
                     raw, padding = raw + self._extension_data(header, 0)[1], 0
                     yield LayerMember(raw, None, 0)
                     continue
-                entry, size = entry_of(header, extensions)
+                if odd and is_sparse(header, extensions):
+                    member = self._sparse(raw, header, extensions or Extensions())
+                    entry, size = member.entry, member.size
+                else:
+                    entry, size = entry_of(header, extensions)
+                    member = LayerMember(raw, entry, size)
                 padding = -size % BLOCK
-                yield LayerMember(raw, entry, size)
+                yield member
         except ImageError as error:
             found = kind_of(self._first) if entry is None else None
             if found is not None:
@@ -237,6 +250,21 @@ class _Parser:
         return self._xattr_sets.setdefault(ordered, ordered)
 
     # --- entries ------------------------------------------------------------------------------
+
+    def _sparse(self, raw: bytes, header: bytes, extensions: Extensions) -> LayerMember:
+        """Read the header of a sparse file, and the map of where its content belongs."""
+        if not self._with_sparse:
+            self._name = dict(extensions.sparse).get(b"name") or extensions.path or header[:100].partition(b"\0")[0]
+            refuse_sparse()
+        found = read_map(header, extensions, self._read, self._limits.extension_bytes)
+        entry, size = self._entry(as_regular(header), extensions)
+        if entry is None or not isinstance(entry.what, RegularFile):
+            bad_sparse()
+        found.check(size - found.inside)
+        if found.real_size > self._limits.file_bytes:
+            over("bytes in one file", self._limits.file_bytes, "limits.file-size")
+        entry.what.size = found.real_size
+        return LayerMember(raw + found.taken, entry, size - found.inside, found.areas)
 
     def _entry(self, header: bytes, extensions: Extensions | None) -> tuple[LayerEntry | None, int]:  # noqa: C901 - hot path
         name_end = header.find(b"\0", 0, 100)

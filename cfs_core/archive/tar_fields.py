@@ -10,7 +10,7 @@ from zlib import adler32
 from cfs_core.errors import ImageError, LimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cfs_core.model.tree import Xattrs
 
@@ -36,6 +36,8 @@ class Extensions:
     mtime_nsec: int = 0
     xattrs: Xattrs = ()
     length: int = 0
+    sparse: Sequence[tuple[bytes, bytes]] = ()
+    """Records of a sparse file: what follows ``GNU.sparse.`` in the key, and the value."""
 
 
 def device_number(major: int, minor: int) -> int:
@@ -100,10 +102,11 @@ def read_pax(data: bytes, found: Extensions) -> dict[bytes, bytes]:
     """Read the records of a pax header into *found*; return extended attributes. Later records win.
 
     Raises:
-        ImageError: malformed, or of a sparse file.
+        ImageError: malformed.
     """
     position, end = 0, len(data)
     xattrs: dict[bytes, bytes] = {}
+    sparse: list[tuple[bytes, bytes]] = []
     while position < end:
         space = data.find(b" ", position, position + 9)
         digits = data[position:space]
@@ -125,7 +128,8 @@ def read_pax(data: bytes, found: Extensions) -> dict[bytes, bytes]:
                 # POSIX.1-2017 pax: an empty value takes back what an earlier record said
                 setattr(found, attribute, None)
         elif key.startswith(b"GNU.sparse."):
-            sparse()
+            sparse.append((key[11:], value))
+    found.sparse = sparse
     return xattrs
 
 
@@ -228,15 +232,21 @@ def bad_pax() -> NoReturn:
     raise ImageError(msg, hint="the tool that made this layer writes broken pax headers")
 
 
-def sparse() -> NoReturn:
+def refuse_sparse() -> NoReturn:
     """Refuse a sparse file."""
     msg = "the layer has a sparse file in it"
     raise ImageError(msg, hint="make the layer without sparse files (GNU tar: without --sparse)")
 
 
+def bad_sparse() -> NoReturn:
+    """Refuse a sparse file whose map is none."""
+    msg = "the map of a sparse file is malformed"
+    raise ImageError(
+        msg, hint="make the archive again; without sparse files (GNU tar: without --sparse) it has no maps"
+    )
+
+
 def unsupported(kind: int, path: bytes) -> NoReturn:
     """Refuse an entry type."""
-    if kind == ord("S"):
-        sparse()
     msg = f"{shown(path)} has the unsupported tar entry type {chr(kind)!r}"
     raise ImageError(msg)

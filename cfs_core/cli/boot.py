@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfs_core.cli.machine import machine_options, reboot
+from cfs_core.cli.machine import dry_run_option, finalize_at_shutdown, machine_options, reboot
 from cfs_core.cli.output import ResultGroup, say, show_json
+from cfs_core.documents.machine import owned, tried
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.lifecycle.trial import TrialResult
+    from cfs_core.lifecycle.unattended import RestartResult
 
 WAIT = 300
 """Seconds; the units of one boot come at the same time, and one of them may be an upgrade."""
@@ -84,9 +86,60 @@ def failed(app: App, reason: str, root: Path, output: str, *, no_reboot: bool) -
         reboot(app)
 
 
-def _show(result: TrialResult, output: str) -> None:
+@boot.command()
+@machine_options
+@click.pass_obj
+def ownership(app: App, root: Path, output: str) -> None:
+    """Bring owners in /var to the numbers that users and groups have in what runs.
+
+    Only after an upgrade with --fix-ownership, and after going back from one.
+
+    \b
+    Example:
+      cfs boot ownership
+    """
+    from cfs_core.lifecycle.ownership import follow_ownership
+    from cfs_core.lifecycle.session import session
+
+    with session(root, app, "boot ownership", wait_seconds=WAIT) as opened:
+        result = follow_ownership(opened)
     if output == "json":
-        show_json(result)
+        show_json(owned(result))
+    else:
+        say(f"{result.result}{f': {result.files} files' if result.files else ''}")
+
+
+@boot.command()
+@dry_run_option
+@machine_options
+@click.pass_obj
+def restart(app: App, root: Path, output: str, *, dry_run: bool) -> None:
+    """Restart into what is staged, if the settings let the machine do that now.
+
+    upgrade.restart must be auto, now must be in upgrade.window, and upgrade.restart-command must not say no. Machines
+    with the same window restart at different times of it, spread over upgrade.spread minutes.
+
+    \b
+    Example:
+      cfs boot restart --dry-run
+    """
+    from datetime import UTC, datetime
+    from pathlib import Path as FilePath
+
+    from cfs_core.lifecycle.session import session
+    from cfs_core.lifecycle.unattended import decide_restart
+
+    with session(root, app, "boot restart", writable=False) as opened:
+        result = decide_restart(opened, datetime.now(UTC))
+    _show(result, output)
+    if result.result == "restart" and not dry_run and root == FilePath("/"):
+        finalize_at_shutdown(app, root)
+        reboot(app)
+
+
+def _show(result: TrialResult | RestartResult, output: str) -> None:
+    if output == "json":
+        show_json(tried(result))
         return
     about = f" {result.image_id:.16}…" if result.image_id else ""
     say(f"{result.result}{about}{f': {result.why}' if result.why else ''}")

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfs_core.cli.output import ResultCommand, authfile_option, platform_option, repo_option
+from cfs_core.cli.plan_options import plan_fields, plan_options, plan_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 FORMATS = ("text", "json", "junit", "sarif")
 
@@ -33,15 +34,7 @@ FORMATS = ("text", "json", "junit", "sarif")
 @click.option(
     "--filesystem", "filesystems", multiple=True, metavar="NAME", help="Judge with this root filesystem (repeatable)."
 )
-@click.option(
-    "--early-boot",
-    type=click.Choice(["auto", "never", "always"]),
-    help="Add early boot to the image's initramfs (default: where it has none).",
-)
-@click.option("--karg", "kargs", multiple=True, metavar="ARG", help="Add a kernel argument (repeatable).")
-@click.option(
-    "--karg-delete", "karg_deletes", multiple=True, metavar="ARG", help="Take out KEY or KEY=VALUE (repeatable)."
-)
+@plan_options
 @authfile_option
 @repo_option
 @platform_option
@@ -53,7 +46,8 @@ def check(app: App, /, reference: str, repo_path: Path | None, output: str, **op
     """Say whether an image would install so that it boots, without a disk; the exit status is the install's.
 
     The image is fetched and judged as `cfs install to-disk` judges it. Options given several times are combined with
-    each other, and each combination is judged; what none names is chosen as the install chooses it.
+    each other, and each combination is judged; what none names is chosen as the install chooses it. All other options
+    mean what they mean there.
 
     \b
     Examples:
@@ -64,11 +58,10 @@ def check(app: App, /, reference: str, repo_path: Path | None, output: str, **op
     from cfs_core.install.check import check as judge
     from cfs_core.install.request import PlanRequest
 
+    app.add_options(plan_settings(options))
     request = PlanRequest(
-        source=reference,
-        architecture=options["architecture"],
-        kargs=options["kargs"],
-        karg_deletes=options["karg_deletes"],
+        source=app.locate(reference),
+        **plan_fields(options),
         repo=repo_path,
         dry_run=True,
     )
@@ -84,5 +77,4 @@ def _choices(options: dict[str, Any]) -> Iterator[dict[str, object]]:
     """Yield every combination of what was asked for, as settings."""
     names = ("bootloader", "firmware", "filesystem")
     for values in product(*(options[f"{name}s"] or (None,) for name in names)):
-        combined = {f"install.{name}": value for name, value in zip(names, values, strict=True)}
-        yield {**combined, "install.early-boot": options["early_boot"]}
+        yield {f"install.{name}": value for name, value in zip(names, values, strict=True)}

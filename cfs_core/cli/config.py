@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfs_core.cli.output import ResultGroup, format_option, plain, show_json, table
+from cfs_core.cli.output import ResultGroup, format_option, show_json, table
+from cfs_core.documents.plugins import settings
+from cfs_core.documents.values import plain
 
 if TYPE_CHECKING:
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 
 @click.group(cls=ResultGroup)
@@ -32,7 +34,7 @@ def show(app: App, output: str, *, origin: bool) -> None:
 
     rows = [*app.settings.listing(), *provider_listing(app.settings, app.host)]
     if output == "json":
-        show_json({name: {"value": setting.value, "origin": setting.origin} for name, setting in rows})
+        show_json(settings(rows))
         return
     cells = [(name, str(plain(setting.value)), setting.origin) for name, setting in rows]
     table(

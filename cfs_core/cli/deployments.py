@@ -8,12 +8,13 @@ import click
 
 from cfs_core.cli.machine import dry_run_option, machine_options, show_change
 from cfs_core.cli.output import ResultCommand, ResultGroup, say, show_json, table
+from cfs_core.documents.machine import collected
 from cfs_core.report.progress import human_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
 
 _WIDTH = 16
 
@@ -126,7 +127,7 @@ def gc(app: App, root: Path, output: str, *, dry_run: bool) -> None:
     with session(root, app, "gc", writable=not dry_run) as opened:
         found = collect(opened, dry_run=dry_run)
     if output == "json":
-        show_json(found)
+        show_json(collected(found))
         return
     would = "would free" if dry_run else "freed"
     for kept in found.kept:

@@ -12,7 +12,7 @@ from cfs_core.pluginhost import families
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.interfaces.command import CommandProvider
 
 
@@ -102,7 +102,10 @@ class LazyGroup(click.Group):
 
 
 def _made(app: App, provider: CommandProvider) -> click.Command:
-    command: click.Command = app.host.make(families.COMMANDS, provider.name, app.command_context(provider.name))
+    from cfs_core.cli.output import CommandOutput
+
+    context = app.command_context(provider.name, CommandOutput(lambda: app.options.output_format))
+    command: click.Command = app.host.make(families.COMMANDS, provider.name, context)
     if provider.has_result:
         if any("--format" in parameter.opts for parameter in command.params):
             owner = app.host.collect(families.COMMANDS).owner(provider.name)
@@ -117,7 +120,7 @@ def _add_format(app: App, command: click.Command) -> None:
     from cfs_core.cli.output import format_option, only_results
 
     def keep(_context: click.Context, _parameter: click.Parameter, value: str) -> None:
-        app.output_format = value
+        app.configure(output_format=value)
 
     callback = command.callback
 

@@ -14,7 +14,9 @@ from cfs_core.cli.output import (
     NamedPath,
     ResultGroup,
     authfile_option,
+    erofs_option,
     format_option,
+    hash_option,
     on_terminal,
     platform_option,
     repo_option,
@@ -22,6 +24,7 @@ from cfs_core.cli.output import (
     show_json,
     table,
 )
+from cfs_core.documents import images as documents
 from cfs_core.errors import StorageError, UsageError
 from cfs_core.model.deployment import FormatOptions, FormatVersion
 from cfs_core.model.digest import HashAlgorithm
@@ -30,7 +33,7 @@ from cfs_core.model.manifest import Platform
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.interfaces.storage import Repository
     from cfs_core.model.tree import Directory
 
@@ -47,10 +50,8 @@ def identity_options(command: F) -> F:
     for option in reversed(
         [
             # Not what settings say of new repositories: one command line is to print one digest, on every machine.
-            click.option("--format", "version", type=click.Choice(["v0", "v1", "v2"]), default="v1", show_default=True),
-            click.option(
-                "--hash", "algorithm", type=click.Choice(["sha256", "sha512"]), default="sha512", show_default=True
-            ),
+            erofs_option,
+            hash_option,
             click.option("--bootable", is_flag=True, help="The form that is deployed: /boot emptied, files labelled."),
             click.option("--canonical", is_flag=True, help="The form of an OCI image: root metadata from /usr."),
             click.option("--as-is", is_flag=True, help="No change at all (default for dump files)."),
@@ -84,11 +85,10 @@ def _tree(app: App, source: str, choices: dict[str, Any]) -> Iterator[tuple[Dire
         keep_user_xattrs=choices["keep_user_xattrs"],
     )
     with open_tree(
-        Source(source),
+        Source.parse(source, app.locate),
         asked[0] if asked else None,
         storage=app.storage(),
         options=options,
-        transport=app.transport,
         platform=wanted_platform(choices["architecture"]),
         progress=app.progress,
         emit=app.emit,
@@ -115,7 +115,7 @@ def digest(app: App, /, source: str, **choices: Any) -> None:  # noqa: ANN401 - 
     \b
     Examples:
       cfs image digest oci:./debian:latest --bootable
-      cfs image digest dir:/usr --hash sha256 --format v0
+      cfs image digest dir:/usr --hash sha256 --erofs v0
     """
     with _tree(app, source, choices) as (tree, options):
         say(app.storage().write_image(tree, _Nowhere(), options))  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def erofs(app: App, /, source: str, out: Path, **choices: Any) -> None:  # noqa:
 
     \b
     Example:
-      cfs image erofs oci:./debian:latest debian.erofs --format v1
+      cfs image erofs oci:./debian:latest debian.erofs --erofs v1
     """
     from cfs_core.system.atomic import atomic_file
 
@@ -173,9 +173,10 @@ def open_repository(app: App, path: Path | None, *, create: bool = False) -> Ite
         msg = f"there is no repository at {where}"
         raise StorageError(msg, hint="make one with `cfs repo init`, or pull an image")
     from cfs_core.deploy import pull as ways
+    from cfs_core.deploy.storage import storage_at
     from cfs_core.deploy.trust import check_trust
 
-    storage = app.storage()
+    storage = storage_at(app, where) or app.storage()
     if not create:
         check_trust(app.settings, where)
     with ways.open_repository(app, storage, where) if create else storage.open(where) as repository:
@@ -204,7 +205,7 @@ def pull(
     from cfs_core.image.pull import tag_of
     from cfs_core.image.resolve import resolve
 
-    transport, parsed = app.transport(reference)
+    transport, parsed = app.locate(reference)
     resolved = resolve(transport, parsed, wanted_platform(architecture))
     judged = judge(resolved, transport, app)
     with open_repository(app, repo_path, create=True) as repository:
@@ -212,7 +213,7 @@ def pull(
         committed = repository.commit(tree, resolved, name=name or tag_of(reference))
     app.progress.close()
     if output == "json":
-        show_json({"image": committed, "layers_fetched": fetched, "verified": judged.verified})
+        show_json(documents.pulled(committed, fetched, judged.verified))
     else:
         say(f"{committed.manifest_digest}  {committed.id}")
 
@@ -231,7 +232,7 @@ def list_images(app: App, repo_path: Path | None, output: str) -> None:
     with open_repository(app, repo_path) as repository:
         found = repository.images()
     if output == "json":
-        show_json(found)
+        show_json([documents.listed(each) for each in found])
         return
     rows = [(item.name, str(item.manifest_digest)[:19], (item.id or "-")[:16], item.architecture) for item in found]
     table(rows, ("NAME", "MANIFEST", "IMAGE ID", "ARCHITECTURE"))
@@ -248,11 +249,9 @@ def inspect(app: App, name: str, repo_path: Path | None) -> None:
     Example:
       cfs image inspect debian
     """
-    import json
-
     with open_repository(app, repo_path) as repository:
         stored, manifest, config = repository.resolved(name)
-    show_json({"image": stored, "manifest": json.loads(manifest), "config": json.loads(config)})
+    show_json(documents.inspected(stored, manifest, config))
 
 
 @image.command("ls")
@@ -343,8 +342,8 @@ def copy(app: App, source: str, destination: str, architecture: str | None) -> N
     from cfs_core.deploy import pull as ways
     from cfs_core.deploy.judge import judged_for_copy
 
-    origin, reference = app.transport(source)
-    target, name = app.transport(destination)
+    origin, reference = app.locate(source)
+    target, name = app.locate(destination)
     platform = wanted_platform(architecture)
     judged = judged_for_copy(reference, origin, app, platform)
     say(ways.copy(judged, target, name, app))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cfs_core.cli.first_boot import TEXTS, first_boot_options, first_boot_request
 from cfs_core.cli.output import (
     NamedPath,
     ResultGroup,
@@ -20,30 +21,23 @@ from cfs_core.cli.output import (
     say,
     show_json,
 )
+from cfs_core.cli.plan_options import plan_fields, plan_options, plan_settings
+from cfs_core.documents.install import installed
 from cfs_core.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.install.plan import PreparedInstall
     from cfs_core.install.request import InstallRequest
     from cfs_core.install.run import InstallResult
-    from cfs_core.interfaces.provider import TransportProvider
-    from cfs_core.interfaces.transport import RunningImage
-    from cfs_core.model.disk import Volume
 
 
 @click.group(cls=ResultGroup)
 def install() -> None:
     """Install an image to a disk."""
-
-
-def _size(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    from cfs_core.config.values import parse_size
-
-    return None if value is None else parse_size(value, parameter.opts[0])
 
 
 @install.command("to-disk")
@@ -57,20 +51,6 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
     "--target-imgref", metavar="REF", help="Where the installed system looks for updates; the source by default."
 )
 @click.option("--filesystem", metavar="NAME", help="Root filesystem (default: image advice, or ext4).")
-@click.option("--root-size", callback=_size, metavar="SIZE", help="Size of the root partition, such as 10G.")
-@click.option("--esp-size", callback=_size, metavar="SIZE", help="Size of the EFI system partition.")
-@click.option("--disk-size", callback=_size, metavar="SIZE", help="Size of the whole disk; root takes what is left.")
-@click.option("--karg", "kargs", multiple=True, metavar="ARG", help="Add a kernel argument (repeatable).")
-@click.option(
-    "--karg-delete", "karg_deletes", multiple=True, metavar="ARG", help="Take out KEY or KEY=VALUE (repeatable)."
-)
-@click.option(
-    "--uki-addon",
-    "uki_addons",
-    multiple=True,
-    metavar="NAME",
-    help="Take this addon of the UKI only: a name, DIR/FILE, or none (repeatable; default: all of the image).",
-)
 @click.option("--bootloader", metavar="NAME", help="Bootloader (default: image advice, or what fits).")
 @click.option("--firmware", type=click.Choice(["uefi", "bios", "both", "u-boot"]), help="What will start the disk.")
 @click.option(
@@ -79,19 +59,13 @@ def _size(_context: click.Context, parameter: click.Parameter, value: str | None
     metavar="DIR",
     help="Let systemd-boot enrol the Secure Boot keys of DIR, which `cfs secureboot keys` made.",
 )
-@click.option(
-    "--early-boot",
-    type=click.Choice(["auto", "never", "always"]),
-    help="Add early boot to the image's initramfs (default: where it has none).",
-)
-@click.option("--composefs-native", is_flag=True, help="Keep the system in composefs storage, sealed or not.")
-@click.option("--separate-boot", is_flag=True, help="Give /boot a partition of its own.")
-@click.option("--xbootldr", is_flag=True, help="Give boot files an extended boot loader partition (XBOOTLDR).")
+@plan_options
 @click.option(
     "--root-ssh-authorized-keys",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="SSH keys that may log in as root.",
 )
+@first_boot_options
 @click.option(
     "--seed", metavar="TEXT", envvar="CFS_SEED", help="Derive all identifiers from TEXT (reproducible disks)."
 )
@@ -124,9 +98,8 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
     from cfs_core.install.run import install as run_install
 
     app: App = ctx.obj
-    _fill_in_source(app, options)
     app.add_options(_settings(options))
-    request = _request(disk, options)
+    request = _request(app, disk, options)
     if request.replace and not (options["yes"] or options["dry_run"]):
         _ask(disk)
 
@@ -142,7 +115,7 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
 
     if options["prove"]:
         _prover(ctx)
-        app.output_format = output
+        app.configure(output_format=output)
     result = run_install(request, app, show=show)
     app.progress.close()
     if result is None:
@@ -161,46 +134,36 @@ def _refuse_keys(keys: Path | None, bootloader: str) -> None:
         raise UsageError(msg, hint="choose --bootloader systemd-boot, or enrol them in the firmware's own menu")
 
 
-def _fill_in_source(app: App, options: dict[str, Any]) -> None:
-    """Take the image of the container that cfs runs in where none is named."""
+def _source(app: App, options: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return source and target: where none is named, the image of the container that cfs runs in, and its name."""
     if options["source_imgref"] is not None:
-        return
-    from cfs_core.install.running import ask, find_running_image
-    from cfs_core.pluginhost import families
+        return options["source_imgref"], options["target_imgref"]
+    from cfs_core.install.running import running_image
 
-    registry = app.host.collect(families.TRANSPORTS)
-
-    def ask_guarded(provider: TransportProvider) -> RunningImage | None:
-        return app.host.attempt(registry.owner(provider.name), "running_image", ask, provider)
-
-    found = find_running_image(registry, ask_guarded)
-    options["source_imgref"] = found.source
-    options["target_imgref"] = options["target_imgref"] or found.name
+    found = running_image(app)
+    return found.source, options["target_imgref"] or found.name
 
 
 def _show_result(result: InstallResult, output: str) -> None:
     if output == "json":
-        show_json({"result": "installed", **{name: getattr(result, name) for name in result.__slots__}})
+        show_json(installed(result))
         return
     took = f"{result.took_seconds:.1f} s"
     say(f"installed {result.image_id:.16}… to {result.disk} in {took}; read back and verified")
 
 
-def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
+def _request(app: App, disk: Path, options: Mapping[str, Any]) -> InstallRequest:
     from cfs_core.install.request import InstallRequest
 
+    source, target = _source(app, options)
     keys = options["root_ssh_authorized_keys"]
     return InstallRequest(
-        source=options["source_imgref"],
+        source=app.locate(source),
         disk=disk,
-        target_imgref=options["target_imgref"],
-        architecture=options["architecture"],
-        disk_size=options["disk_size"],
-        kargs=options["kargs"],
-        karg_deletes=options["karg_deletes"],
-        uki_addons=options["uki_addons"],
+        target_imgref=target,
+        **plan_fields(options),
         root_ssh_authorized_keys=keys.read_bytes() if keys else None,
-        boot_volume=_boot_volume(options),
+        first_boot=first_boot_request(options),
         repo=options["repo_path"],
         seed=options["seed"],
         # Asked about before anything is fetched; a name too long is judged later.
@@ -211,23 +174,12 @@ def _request(disk: Path, options: dict[str, Any]) -> InstallRequest:
 
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     """Return the options that are settings, by the settings' names."""
-    names = ("bootloader", "filesystem", "firmware", "root_size", "esp_size", "early_boot")
-    given: dict[str, object] = {f"install.{name.replace('_', '-')}": options[name] for name in names}
-    given["install.storage"] = "composefs" if options["composefs_native"] else None
+    given = plan_settings(options)
+    names = ("bootloader", "filesystem", "firmware", *TEXTS)
+    given.update({f"install.{name.replace('_', '-')}": options[name] for name in names})
     keys = options["secure_boot_enroll"]
     given["bootloader"] = {"systemd-boot": {"secure-boot-keys": str(keys)}} if keys else None
     return given
-
-
-def _boot_volume(options: dict[str, Any]) -> Volume | None:
-    from cfs_core.model.disk import Volume
-
-    if options["separate_boot"] and options["xbootldr"]:
-        msg = "--separate-boot and --xbootldr are two ways to keep boot files, and a disk has one"
-        raise UsageError(msg, hint="--xbootldr follows the Boot Loader Specification; --separate-boot is for GRUB only")
-    if options["xbootldr"]:
-        return Volume.XBOOTLDR
-    return Volume.BOOT if options["separate_boot"] else None
 
 
 def _ask(disk: Path) -> None:

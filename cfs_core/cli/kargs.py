@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cfs_core.cli.machine import dry_run_option, machine_options, refuse_elsewhere, root_option, show_change
 from cfs_core.cli.output import ResultCommand, ResultGroup, say, show_json
+from cfs_core.documents import machine as documents
 from cfs_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from cfs_core.cli.app import App
+    from collections.abc import Callable
+
+    from cfs_core.app.app import App
 
 
 @click.group(cls=ResultGroup)
@@ -34,48 +37,93 @@ def list_(app: App, root: Path, output: str) -> None:
       cfs kargs list
     """
     from cfs_core.lifecycle.access import machine_below
+    from cfs_core.lifecycle.addons import words_on
 
     machine = machine_below(root, app)
     goal = machine.status.get(machine.default)
-    words = goal.boot_entry.arguments if goal is not None and goal.boot_entry is not None else ()
+    found = words_on(machine.target, goal.boot_entry if goal is not None else None)
     running = machine.running.arguments
     if output == "json":
-        show_json({"next": words, "running": running})
+        show_json(documents.arguments(found, running))
         return
-    for word in words or running:
-        say(word if word in running else f"{word}  (from the next start on)")
+    if not found:
+        for text in running:
+            say(text)
+    for word in found:
+        notes = [f"addon {word.origin}"] if word.origin.endswith(".addon.efi") else []
+        notes += [] if word.text in running else ["from the next start on"]
+        say(f"{word.text}  ({', '.join(notes)})" if notes else word.text)
+
+
+def _addon_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--uki-addon", "addons", multiple=True, metavar="ADDON", help=what)
 
 
 @kargs.command()
-@click.argument("arguments", nargs=-1, required=True)
+@click.argument("arguments", nargs=-1)
+@_addon_option("Add this addon of the UKI: a name of the image's, or DIR/NAME.addon.efi (repeatable).")
 @dry_run_option
 @machine_options
 @click.pass_obj
-def add(app: App, arguments: tuple[str, ...], root: Path, output: str, *, dry_run: bool) -> None:
-    """Add kernel arguments.
+def add(
+    app: App, arguments: tuple[str, ...], addons: tuple[str, ...], root: Path, output: str, *, dry_run: bool
+) -> None:
+    """Add kernel arguments; to a sealed system an addon that holds them.
+
+    An addon is signed by a key that the firmware trusts. It belongs to the deployment: upgrades carry it on, and a
+    rollback goes back to what was.
 
     \b
-    Example:
+    Examples:
       cfs kargs add console=ttyS0,115200
+      cfs kargs add --uki-addon ./keymap.addon.efi
     """
     from cfs_core.image.kernel_arguments import quote
 
+    if _is_about_addons(arguments, addons):
+        _change_addons(app, root, output, added=addons, dry_run=dry_run)
+        return
     _change(app, root, output, appended=tuple(map(quote, arguments)), dry_run=dry_run)
 
 
 @kargs.command()
-@click.argument("arguments", nargs=-1, required=True)
+@click.argument("arguments", nargs=-1)
+@_addon_option("Take this addon of the UKI away (repeatable).")
 @dry_run_option
 @machine_options
 @click.pass_obj
-def delete(app: App, arguments: tuple[str, ...], root: Path, output: str, *, dry_run: bool) -> None:
-    """Take kernel arguments away: KEY, or KEY=VALUE.
+def delete(
+    app: App, arguments: tuple[str, ...], addons: tuple[str, ...], root: Path, output: str, *, dry_run: bool
+) -> None:
+    """Take kernel arguments away: KEY, or KEY=VALUE; from a sealed system an addon.
 
     \b
-    Example:
+    Examples:
       cfs kargs delete quiet
+      cfs kargs delete --uki-addon keymap
     """
+    if _is_about_addons(arguments, addons):
+        _change_addons(app, root, output, removed=addons, dry_run=dry_run)
+        return
     _change(app, root, output, deleted=arguments, dry_run=dry_run)
+
+
+def _is_about_addons(arguments: tuple[str, ...], addons: tuple[str, ...]) -> bool:
+    if bool(arguments) == bool(addons):
+        msg = "name either kernel arguments or addons (--uki-addon)"
+        raise UsageError(msg, hint="a sealed system takes addons, others take arguments: cfs kargs list shows them")
+    return bool(addons)
+
+
+def _change_addons(
+    app: App, root: Path, output: str, *, added: tuple[str, ...] = (), removed: tuple[str, ...] = (), dry_run: bool
+) -> None:
+    from cfs_core.lifecycle.addon_changes import change_addons
+    from cfs_core.lifecycle.session import session
+
+    with session(root, app, "kargs", writable=not dry_run) as opened:
+        result = change_addons(opened, added=added, removed=removed, dry_run=dry_run)
+    show_change(result, output)
 
 
 def _change(
@@ -111,7 +159,7 @@ def config_diff(app: App, root: Path, output: str) -> None:
     with session(root, app, "config-diff", writable=False) as opened:
         found = compare(opened)
     if output == "json":
-        show_json(found)
+        show_json(documents.etc_differences(found))
         return
     for each in found:
         what = f" ({', '.join(each.what)})" if each.what else ""

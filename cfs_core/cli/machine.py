@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cfs_core.cli.output import format_option, progress_fd_option, say, show_json
+from cfs_core.documents.machine import changed
 from cfs_core.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.lifecycle.changes import ChangeResult
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -47,7 +48,7 @@ def machine_options(command: F) -> F:
 def show_change(result: ChangeResult, output: str) -> None:
     """Print what a change did."""
     if output == "json":
-        show_json(result)
+        show_json(changed(result))
         return
     about = f" {result.image_id:.16}…" if result.image_id else ""
     say(f"{result.result}{about}{f': {result.why}' if result.why else ''}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from cfs_core import __version__
-from cfs_core.cli.app import App
+from cfs_core.app.app import App
 from cfs_core.cli.groups import LazyGroup, PipeBrokenError
 from cfs_core.cli.host_faults import host_fault
 from cfs_core.cli.output import progress_fd_option
@@ -80,7 +80,7 @@ def _kept(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     """Return a callback that keeps an option in the run, before the commands of plugins are looked up."""
 
     def keep(context: click.Context, _parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401 - the option's type
-        setattr(context.obj, field, value)
+        context.obj.configure(**{field: value})
 
     return keep
 
@@ -95,7 +95,7 @@ def _disable(context: click.Context, _parameter: click.Parameter, value: tuple[s
         from cfs_core.cli.suggest import refuse_unknown_plugins
 
         refuse_unknown_plugins(value)
-    context.obj.disabled = value
+    context.obj.configure(disabled=value)
 
 
 @click.group(cls=LazyGroup, commands_by_name=COMMANDS, summaries=SUMMARIES, context_settings=CONTEXT)
@@ -131,7 +131,7 @@ def _disable(context: click.Context, _parameter: click.Parameter, value: tuple[s
     default="text",
     is_eager=True,
     expose_value=False,
-    callback=lambda context, _parameter, value: setattr(context.obj, "log_as_json", value == "json"),
+    callback=lambda context, _parameter, value: context.obj.configure(log_as_json=value == "json"),
     help="Form of the log.",
 )
 @progress_fd_option
@@ -139,7 +139,7 @@ def _disable(context: click.Context, _parameter: click.Parameter, value: tuple[s
     "--no-progress",
     is_flag=True,
     expose_value=False,
-    callback=lambda context, _parameter, value: setattr(context.obj, "show_progress", not value),
+    callback=lambda context, _parameter, value: context.obj.configure(show_progress=not value),
     help="No progress bars.",
 )
 def cli() -> None:

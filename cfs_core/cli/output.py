@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import enum
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
 
 import click
 
 from cfs_core.cli.terminal import exact
+from cfs_core.documents.values import plain
 from cfs_core.errors import HostError, UsageError
 from cfs_core.interfaces.command import OutputFormat
-from cfs_core.model.digest import Digest
 from cfs_core.system.foreign_text import printable
+
+if TYPE_CHECKING:
+    from cfs_core.model.plan import Finding
 
 _RESULTS = "cfs.results"
 
@@ -189,7 +190,7 @@ def progress_fd_option(command: F) -> F:
         if not writable:
             msg = f"--progress-fd {value}: no such descriptor is open for writing"
             raise UsageError(msg, hint="open one in the shell, for example with 3>progress.jsonl --progress-fd 3")
-        context.obj.progress_descriptor = value
+        context.obj.configure(progress_descriptor=value)
 
     return click.option(
         "--progress-fd",
@@ -214,6 +215,30 @@ def format_option(command: F) -> F:
     return option(command)
 
 
+def erofs_option(command: F) -> F:
+    """Add ``--erofs VERSION``, which is ``version``."""
+    return click.option(
+        "--erofs",
+        "version",
+        type=click.Choice(["v0", "v1", "v2"]),
+        default="v1",
+        show_default=True,
+        help="Version of EROFS images.",
+    )(command)
+
+
+def hash_option(command: F) -> F:
+    """Add ``--hash ALGORITHM``, which is ``algorithm``."""
+    return click.option(
+        "--hash",
+        "algorithm",
+        type=click.Choice(["sha256", "sha512"]),
+        default="sha512",
+        show_default=True,
+        help="Hash of fs-verity.",
+    )(command)
+
+
 def repo_option(command: F) -> F:
     """Add ``--repo PATH``."""
     option = click.option("--repo", "repo_path", type=NamedPath(path_type=Path), help="Repository to use.")
@@ -231,7 +256,7 @@ def authfile_option(command: F) -> F:
 
     def keep(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
         if value is not None:
-            context.obj.authfile = value
+            context.obj.configure(authfile=value)
 
     return click.option(
         "--authfile",
@@ -240,25 +265,6 @@ def authfile_option(command: F) -> F:
         expose_value=False,
         help="Credentials for registries.",
     )(command)
-
-
-def plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON can hold
-    """Turn facts into what JSON can hold."""
-    if isinstance(value, Digest):
-        return str(value)
-    if isinstance(value, enum.Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, str | int | float | bool) or value is None:
-        return value
-    return str(value)
 
 
 def show_json(value: object) -> None:
@@ -274,3 +280,11 @@ def table(rows: Sequence[tuple[str, ...]], headings: tuple[str, ...]) -> None:
     widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
     for row in [headings, *rows]:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show_found(findings: Iterable[Finding]) -> None:
+    """Print what an examination found, a line each, and what to do about it."""
+    for found in findings:
+        say(f"{found.code}: {found.where}: {found.message}")
+        if found.hint:
+            say(f"  hint: {found.hint}")

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from cfs_core.cli.output import say, show_json, table
+from cfs_core.documents.install import REPOSITORY_STEP, planned
 from cfs_core.errors import DiskError, UsageError
-from cfs_core.model.action import (
-    CopyObject,
-    Effect,
-    ExchangePaths,
-    MakeDirectory,
-    MakeHardLink,
-    MakeSpecial,
-    MakeSymlink,
-    RemovePath,
-    RenamePath,
-    RunCommand,
-    SetEfiVariable,
-    WriteBlocks,
-    WriteFile,
-)
+from cfs_core.model.action import CopyObject, Effect, WriteFile
 from cfs_core.model.disk import Location, Volume
 from cfs_core.model.plan import Severity
+from cfs_core.report.actions import amount_of, place_of
 from cfs_core.report.progress import counted, human_bytes
 
 if TYPE_CHECKING:
@@ -33,21 +21,11 @@ if TYPE_CHECKING:
     from cfs_core.install.plan import PreparedInstall
     from cfs_core.install.request import InstallRequest
     from cfs_core.model.action import Action
-    from cfs_core.model.plan import Finding
+    from cfs_core.model.plan import Finding, Step
 
 COLORS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
-REPOSITORY_STEP = "repository"
-_WORDS: Final[dict[type, str]] = {
-    MakeDirectory: "directory",
-    MakeSymlink: "link",
-    MakeHardLink: "hard link",
-    MakeSpecial: "device",
-    RemovePath: "gone",
-    RenamePath: "new name",
-    ExchangePaths: "exchange",
-    RunCommand: "command",
-    SetEfiVariable: "variable",
-}
+FIRST_BOOT_STEP = "first-boot"
+_READ_BY_ALL = 0o004
 _STATE = re.compile(r"/state/(deploy/[0-9a-f]+/etc|os/default/var)/")
 _LONG_HEX = re.compile(r"[0-9a-f]{64,}")
 
@@ -58,12 +36,13 @@ def show_plan(
     """Print the whole plan (*full*), or what a person must see of it before it is carried out."""
     plan = prepared.plan
     if output == "json":
-        show_json(_record(image, prepared, request))
+        show_json(planned(image, prepared, request.disk))
         return
     if full:
         _head(image, prepared, request)
-        _volumes(prepared)
+        _volumes(prepared, request)
         _files(prepared)
+        _first_boot(prepared)
         say("kernel command line")
         for argument in plan.arguments:
             say(f"  {argument.text}    ({argument.origin})")
@@ -86,6 +65,7 @@ def show_file(prepared: PreparedInstall, where: str) -> None:
         msg = f"{where!r} is not VOLUME:/PATH"
         known = ", ".join(sorted(each.name for each in prepared.target.volumes()))
         raise UsageError(msg, hint=f"volumes of this plan: {known}")
+    _refuse_secret(prepared, Location(volume, path))
     try:
         text = prepared.target.read(Location(volume, path)).decode()
     except (FileNotFoundError, DiskError):
@@ -95,6 +75,14 @@ def show_file(prepared: PreparedInstall, where: str) -> None:
         msg = f"{where} is not a text file"
         raise UsageError(msg, hint="install, and read it from the disk") from None
     say(text.removesuffix("\n"))
+
+
+def _refuse_secret(prepared: PreparedInstall, location: Location) -> None:
+    """Refuse to print what not everybody may read on the machine: password hashes, keys."""
+    action = prepared.target.contents(location.volume).get(location.path)
+    if isinstance(action, CopyObject | WriteFile) and not action.attributes.mode & _READ_BY_ALL:
+        msg = f"{location} may hold a secret: it has mode {action.attributes.mode:04o}"
+        raise UsageError(msg, hint="install, and read it from the disk")
 
 
 def _head(image: PreparedImage, prepared: PreparedInstall, request: InstallRequest) -> None:
@@ -111,15 +99,28 @@ def _head(image: PreparedImage, prepared: PreparedInstall, request: InstallReque
     say(f"disk      {request.disk}\n")
 
 
-def _volumes(prepared: PreparedInstall) -> None:
-    """List partitions, with what is used of those that have files and what is left."""
+def _volumes(prepared: PreparedInstall, request: InstallRequest) -> None:
+    """List partitions: used and left bytes where there are files; what PARTUUID= and UUID= (as in root=) name."""
     rows = []
     for part in prepared.plan.partitions:
         room = tuple(map(human_bytes, prepared.disk.room_on(part, prepared.target) or ())) or ("", "")
         kind = part.filesystem or "raw"
-        rows.append((str(part.number), part.volume.value, human_bytes(part.size), *room, kind, part.uuid))
-    table(rows, ("#", "VOLUME", "SIZE", "USED", "LEFT", "FILESYSTEM", "UUID"))
+        rows.append(
+            (str(part.number), part.volume.value, human_bytes(part.size), *room, kind, part.uuid, part.fs_uuid or "")
+        )
+    table(rows, ("#", "VOLUME", "SIZE", "USED", "LEFT", "FILESYSTEM", "PARTUUID", "UUID"))
+    if request.seed is None:
+        say("identifiers will be others when the disk is made; --seed TEXT makes the same ones in every run")
     say()
+
+
+def _first_boot(prepared: PreparedInstall) -> None:
+    """List the settings of first boot; secrets are not among what there is to list."""
+    if prepared.first_boot:
+        say("settings of first boot")
+        for line in prepared.first_boot:
+            say(f"  {line.setting:19} {line.value}    ({line.origin})")
+        say()
 
 
 def _shown(findings: tuple[Finding, ...], *, full: bool) -> list[Finding]:
@@ -132,21 +133,21 @@ def _files(prepared: PreparedInstall) -> None:
     """List files with their effect, the worst first; what is copied in bulk is summed up by its place."""
     for step in prepared.plan.steps:
         say(f"{step.title} ({step.provider})")
-        single, bulk = _summed(step.actions, whole=step.id == REPOSITORY_STEP)
+        single, bulk = _summed(step)
         for place, (count, size) in bulk.items():
             amount = human_bytes(size) if size else "directory"
             say(f"  {'add':8} {amount:>10}  {place}  {counted(count, 'entry', 'entries')}")
-        for action in sorted(single, key=lambda item: (-item.effect, _where(item).split("/"))):
-            say(f"  {action.effect.name.lower():8} {_amount(action):>10}  {_short(_where(action))}")
+        for action in sorted(single, key=lambda item: (-item.effect, place_of(item).split("/"))):
+            say(f"  {action.effect.name.lower():8} {amount_of(action):>10}  {_short(place_of(action))}")
         say()
 
 
-def _summed(actions: tuple[Action, ...], *, whole: bool) -> tuple[list[Action], dict[str, tuple[int, int]]]:
+def _summed(step: Step) -> tuple[list[Action], dict[str, tuple[int, int]]]:
     """Split actions into those shown one by one, and sums by place of what is copied in bulk."""
     single: list[Action] = []
     bulk: dict[str, tuple[int, int]] = {}
-    for action in actions:
-        place = _bulk_place(action, whole=whole)
+    for action in step.actions:
+        place = _bulk_place(action, whole=step.id == REPOSITORY_STEP) if step.id != FIRST_BOOT_STEP else None
         if place is None:
             single.append(action)
         else:
@@ -169,64 +170,3 @@ def _bulk_place(action: Action, *, whole: bool) -> str | None:
 def _short(text: str) -> str:
     """Shorten digests: a plan is read by people."""
     return _LONG_HEX.sub(lambda found: found[0][:12] + "…", text)
-
-
-def describe(action: Action) -> str:
-    """Return one line about an action: where, and how much or what."""
-    return f"{_where(action)}  {_amount(action)}"
-
-
-def _where(action: Action) -> str:
-    if isinstance(action, RunCommand):
-        return " ".join(action.argv)
-    if isinstance(action, SetEfiVariable):
-        return action.name
-    return str(getattr(action, "location", None) or getattr(action, "a", ""))
-
-
-def _amount(action: Action) -> str:
-    """Return bytes for what has contents, and a word for all else."""
-    match action:
-        case CopyObject():
-            return human_bytes(action.source.size)
-        case WriteFile():
-            return human_bytes(len(action.data))
-        case WriteBlocks():
-            return f"{human_bytes(len(action.data))} at byte {action.offset}"
-        case _:
-            return _WORDS[type(action)]
-
-
-def _record(image: PreparedImage, prepared: PreparedInstall, request: InstallRequest) -> dict[str, object]:
-    plan = prepared.plan
-    return {
-        "result": "planned",
-        "disk": request.disk,
-        "image": {
-            "reference": str(image.resolved.reference),
-            "manifest_digest": image.resolved.manifest.digest,
-            "image_id": plan.image_id,
-            "sealed": image.seal is not None,
-            "verified": image.verified,
-        },
-        "storage": {"name": image.storage_choice.value, "origin": image.storage_choice.origin},
-        "bootloader": {
-            "name": prepared.decisions.bootloader_choice.value,
-            "origin": prepared.decisions.bootloader_choice.origin,
-        },
-        "kernel_version": prepared.decisions.artifacts.kernel_version,
-        "kernel": prepared.decisions.artifacts.path,
-        "partitions": plan.partitions,
-        "kernel_arguments": plan.arguments,
-        "steps": [
-            {
-                "id": step.id,
-                "provider": step.provider,
-                "actions": len(step.actions)
-                if step.id == REPOSITORY_STEP
-                else [{"effect": item.effect.name.lower(), "what": describe(item)} for item in step.actions],
-            }
-            for step in plan.steps
-        ],
-        "findings": plan.findings,
-    }

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfs_core.cli.output import ResultGroup, format_option, say, show_json, table
-from cfs_core.plugin import API_VERSION
+from cfs_core.documents import plugins as documents
+from cfs_core.interfaces import block_hashing
+from cfs_core.plugin import HashAlgorithm
 from cfs_core.pluginhost import families
 from cfs_core.pluginhost.distributions import DEFAULTS
-from cfs_core.pluginhost.load import scheme_owners
 from cfs_core.pluginhost.registry import Trouble
+from cfs_core.pluginhost.schemes import scheme_owners
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.interfaces.provider import TransportProvider
     from cfs_core.pluginhost.registry import Registry
 
@@ -49,39 +51,9 @@ def list_plugins(app: App, output: str) -> None:
     Example:
       cfs plugins list --format json
     """
-    records = []
-    for family in families.ALL:
-        registry = app.host.collect(family)
-        for name, (owner, provider) in registry.providers.items():
-            schemes = getattr(provider, "schemes", ())
-            records.append(
-                {
-                    "family": family.name,
-                    "name": name,
-                    "summary": provider.summary,
-                    "schemes": list(schemes),
-                    "plugin": owner.name,
-                    "distribution": owner.distribution,
-                    "version": owner.version,
-                    "status": "usable",
-                }
-            )
-        for name, owners in registry.withheld.items():
-            records.extend(
-                {
-                    "family": family.name,
-                    "name": name,
-                    "summary": "withheld: offered twice",
-                    "schemes": [],
-                    "plugin": owner.name,
-                    "distribution": owner.distribution,
-                    "version": owner.version,
-                    "status": "withheld",
-                }
-                for owner in owners
-            )
+    records = list(documents.providers({family.name: app.host.collect(family) for family in families.ALL}))
     if output == "json":
-        show_json({"api": list(API_VERSION), "providers": records})
+        show_json(documents.listed(records))
         return
     if not records:
         say(f"no plugins are installed; `pip install {DEFAULTS}` adds the default ones")
@@ -100,36 +72,28 @@ def doctor(app: App, output: str) -> int:
 
     Exit status 4 if a plugin is broken. What an install needs and no plugin offers is said too, but is nothing wrong
     with those that are there. What a plugin does wrong only when it is used (in an event, a check of a plan, a method)
-    is a warning at the end of that run.
+    is a warning at the end of that run. What hashes files on this machine, and how fast, is measured.
 
     \b
     Example:
       cfs plugins doctor
     """
-    app.warn_of_plugins = False  # they are the result
+    app.configure(warn_of_plugins=False)  # they are the result
     registries = {family: app.host.collect(family) for family in families.ALL}
     troubles = list({str(trouble): trouble for trouble in app.host.trouble}.values())
     troubles += _contested(registries[families.TRANSPORTS])
     broken = {trouble.plugin for trouble in troubles if trouble.fatal}
     missing = [family.name for family, registry in registries.items() if family in NEEDED and not registry.providers]
     healthy = not broken
+    choices = {algorithm: block_hashing.measured(algorithm) for algorithm in HashAlgorithm}
     if output == "json":
-        records = [
-            {
-                "plugin": trouble.plugin.name,
-                "distribution": trouble.plugin.distribution,
-                "version": trouble.plugin.version,
-                "hook": trouble.hook,
-                "problem": trouble.problem,
-                "fatal": trouble.fatal,
-            }
-            for trouble in troubles
-        ]
-        show_json({"healthy": healthy, "plugins": app.host.plugins, "troubles": records, "missing": missing})
+        show_json(documents.diagnosed(app.host.plugins, troubles, missing, choices))
     else:
         for owner in app.host.plugins:
             if owner not in broken:
                 say(f"ok       {owner}")
+        for line in _hashing(choices):
+            say(line)
         for trouble in troubles:
             say(f"{'broken ' if trouble.fatal else 'warning'}  {trouble}")
         for name in missing:
@@ -138,6 +102,17 @@ def doctor(app: App, output: str) -> int:
             say(f"hint: `pip install {DEFAULTS}` brings all that an install needs")
     # As `PluginError`: what a run that needed the plugin would end with.
     return 0 if healthy else 4
+
+
+def _hashing(choices: Mapping[HashAlgorithm, block_hashing.Choice]) -> Iterator[str]:
+    """Yield what hashes the blocks of fs-verity on this machine, how fast, and what does not."""
+    for algorithm, choice in choices.items():
+        rates = ", ".join(f"{name} {rate / 1e6:,.0f} MB/s" for name, rate in choice.rates.items())
+        yield f"hashing  {algorithm.value} by {choice.name} ({rates})"
+    for name, reason in {
+        name: reason for choice in choices.values() for name, reason in choice.refused.items()
+    }.items():
+        yield f"unused   hasher {name}: {reason}"
 
 
 def _contested(transports: Registry[TransportProvider]) -> Iterator[Trouble]:
@@ -166,11 +141,11 @@ def docs(names: tuple[str, ...], *, everything: bool, output: str) -> None:
       cfs plugins docs --all | less
     """
     from cfs_core.cli import reference_text
-    from cfs_core.cli.reference import every_entry
+    from cfs_core.cli.reference import every_entry, records
 
     chosen = reference_text.chosen(every_entry(), names)
     if output == "json":
-        show_json({"api": list(API_VERSION), "names": reference_text.records(chosen)})
+        show_json(documents.reference(records(chosen)))
     elif names or everything:
         for entry in chosen:
             say("\n".join(reference_text.described(entry)) + "\n")
@@ -202,7 +177,7 @@ def new(app: App, kind: str, name: str, directory: Path | None, output: str) -> 
         offered |= dict.fromkeys(getattr(provider, "schemes", ()), str(owner))
     path = write_project(kind, name, directory, offered=offered)
     if output == "json":
-        show_json({"path": path})
+        show_json(documents.written(path))
         return
     if importlib.util.find_spec("cfs_testkit") is not None:
         say(f"{path} is ready; try `cd {path} && pip install -e '.[test]' && pytest`")

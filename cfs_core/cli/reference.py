@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cfs_core import hookspecs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 HOOKS: Final = "hooks"
 """Stands where the name of a module stands for others: hooks are implemented, not imported."""
@@ -305,3 +305,19 @@ def _assigned_meaning(module: str, name: str) -> str:
                 if name == (alias.asname or alias.name):
                     return _assigned_meaning(node.module, alias.name)
     return ""
+
+
+def records(entries: Iterable[Entry]) -> list[dict[str, object]]:
+    """Return what there is to say about *entries*, for programs."""
+    return [
+        {
+            "name": entry.name,
+            "module": entry.module,
+            "kind": entry.kind,
+            "text": entry.text,
+            "use": entry.use,
+            "meaning": entry.meaning,
+            "parts": [dataclasses.asdict(part) for part in entry.parts],
+        }
+        for entry in entries
+    ]

@@ -1,8 +1,7 @@
-"""The reference for authors of plugins, as text for people and as records for programs."""
+"""The reference for authors of plugins, as people read it."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import textwrap
 from typing import TYPE_CHECKING, Final
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from cfs_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cfs_core.cli.reference import Entry
 
@@ -55,19 +54,3 @@ def described(entry: Entry) -> Iterator[str]:
 
 def _indented(text: str, width: int) -> list[str]:
     return ["", *textwrap.indent(text, " " * width).splitlines()] if text else []
-
-
-def records(entries: Iterable[Entry]) -> list[dict[str, object]]:
-    """Return what there is to say about *entries*, for programs."""
-    return [
-        {
-            "name": entry.name,
-            "module": entry.module,
-            "kind": entry.kind,
-            "text": entry.text,
-            "use": entry.use,
-            "meaning": entry.meaning,
-            "parts": [dataclasses.asdict(part) for part in entry.parts],
-        }
-        for entry in entries
-    ]

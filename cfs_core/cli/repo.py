@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from cfs_core.cli.image import open_repository
-from cfs_core.cli.output import ResultGroup, format_option, repo_option, say, show_json
+from cfs_core.cli.output import (
+    ResultGroup,
+    erofs_option,
+    format_option,
+    hash_option,
+    repo_option,
+    say,
+    show_found,
+    show_json,
+)
+from cfs_core.documents import images as documents
 from cfs_core.errors import UsageError
 from cfs_core.model.deployment import FormatOptions, FormatVersion
 from cfs_core.model.digest import HashAlgorithm
@@ -16,8 +26,8 @@ from cfs_core.report.progress import counted, human_bytes
 from cfs_core.system.atomic import make_parent
 
 if TYPE_CHECKING:
-    from cfs_core.cli.app import App
-    from cfs_core.model.deployment import Problem
+    from cfs_core.app.app import App
+    from cfs_core.model.plan import Finding
 
 
 @click.group(cls=ResultGroup)
@@ -27,8 +37,8 @@ def repo() -> None:
 
 @repo.command()
 @repo_option
-@click.option("--hash", "algorithm", type=click.Choice(["sha256", "sha512"]), default="sha512", show_default=True)
-@click.option("--erofs", "version", type=click.Choice(["v0", "v1", "v2"]), default="v1", show_default=True)
+@hash_option
+@erofs_option
 @click.pass_obj
 def init(app: App, repo_path: Path | None, algorithm: str, version: str) -> None:
     """Make an empty repository.
@@ -67,19 +77,18 @@ def fsck(app: App, repo_path: Path | None, disk: Path | None, output: str) -> in
     if disk is not None and repo_path is not None:
         msg = "--disk and --repo contradict each other"
         raise UsageError(msg, hint="--disk checks the repository on a disk, --repo one of this host")
-    problems: list[Problem] = []
+    problems: list[Finding] = []
     if disk is not None:
-        from cfs_core.examine.disk import check_disk
+        from cfs_core.examine.disk import examine_disk
 
-        problems = list(check_disk(app, disk))
+        problems = list(examine_disk(app, disk))
     else:
         with open_repository(app, repo_path) as repository:
             problems = list(repository.fsck())
     if output == "json":
-        show_json({"clean": not problems, "problems": problems})
+        show_json(documents.examined(problems))
     else:
-        for problem in problems:
-            say(f"{problem.code}: {problem.where}: {problem.message}")
+        show_found(problems)
         say(counted(len(problems), "problem") if problems else "clean")
     # As `StorageError`: something that is stored is damaged, on whichever volume of a disk.
     return 9 if problems else 0
@@ -100,7 +109,7 @@ def gc(app: App, repo_path: Path | None, output: str, *, dry_run: bool) -> None:
     with open_repository(app, repo_path) as repository:
         report = repository.collect_garbage(dry_run=dry_run)
     if output == "json":
-        show_json(report)
+        show_json(documents.collected(report))
         return
     verb = "would remove" if dry_run else "removed"
     freed = human_bytes(report.bytes_freed)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cfs_core.cli.output import plain, say, show_json
+from cfs_core.cli.output import say, show_json
+from cfs_core.documents.values import plain
 from cfs_core.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.lifecycle.machine import Machine
     from cfs_core.lifecycle.status import DeploymentStatus, EntryStatus
 
@@ -98,6 +99,7 @@ def _show(machine: Machine, *, booted_only: bool, verbose: bool) -> None:
             _show_deployment(machine, deployment, verbose=verbose)
     if not machine.status.deployments:
         say("no deployments")
+    _show_loader(machine)
     for entry in machine.status.foreign:
         say(f"other system\n  boot entry  {_words(entry)}")
     for name, failure in machine.failures.items():
@@ -106,6 +108,16 @@ def _show(machine: Machine, *, booted_only: bool, verbose: bool) -> None:
         say(f"note: {note.where}: {note.message} [{note.code}]")
     for problem in machine.status.problems:
         say(f"inconsistent: {problem.where}: {problem.message} [{problem.code}]")
+        if problem.hint:
+            say(f"  hint: {problem.hint}")
+
+
+def _show_loader(machine: Machine) -> None:
+    """Show the loader's version, and the image's where that is another: what an upgrade, or nobody, exchanges."""
+    installed, offered = machine.versions.installed, machine.versions.offered
+    if installed is not None:
+        other = f"; the running image has {offered}" if offered not in {None, installed} else ""
+        say(f"bootloader {machine.loader} {installed}{other}")
 
 
 def _show_deployment(machine: Machine, deployment: DeploymentStatus, *, verbose: bool) -> None:

@@ -18,13 +18,14 @@ from cfs_core.cli.machine import (
     soft_reboot_option,
 )
 from cfs_core.cli.output import ResultCommand, authfile_option, say, show_json
+from cfs_core.documents import machine as documents
 from cfs_core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.lifecycle.upgrade import UpgradeRequest, UpgradeResult
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -39,6 +40,9 @@ def _staging_options(command: F) -> F:
             "--etc-conflicts",
             type=click.Choice(["fail", "local", "image"]),
             help="Who wins where /etc cannot be merged (default: nobody).",
+        ),
+        click.option(
+            "--fix-ownership", is_flag=True, help="Change owners of files where users or groups get another number."
         ),
         click.option("--allow-weaker", is_flag=True, help="Go on though less is verified than before."),
         click.option("--apply", is_flag=True, help="Restart the machine into it."),
@@ -75,7 +79,7 @@ def upgrade(app: App, /, root: Path, output: str, **options: Any) -> int:  # noq
     """
     _contradictions(options)
     target = _with_tag(app, root, options["tag"]) if options["tag"] else None
-    request = _request(options, target=target)
+    request = _request(app, options, target=target)
     if options["check"]:
         return _check(app, root, request, output)
     return _stage(app, root, request, output, options)
@@ -84,6 +88,8 @@ def upgrade(app: App, /, root: Path, output: str, **options: Any) -> int:  # noq
 @click.command(cls=ResultCommand)
 @click.argument("target")
 @click.option("--transport", metavar="NAME", help="What TARGET is looked for in (default: registry).")
+@click.option("--retain", is_flag=True, help="Pin what runs: it stays in the boot menu.")
+@click.option("--enforce-container-sigpolicy", is_flag=True, help="Refuse if no policy judges the image.")
 @_staging_options
 @click.pass_obj
 def switch(app: App, /, target: str, root: Path, output: str, **options: Any) -> int:  # noqa: ANN401 - see above
@@ -95,10 +101,12 @@ def switch(app: App, /, target: str, root: Path, output: str, **options: Any) ->
     Example:
       cfs switch docker://quay.io/example/os:stable
     """
+    from cfs_core.deploy.target_reference import target_reference
+
     transport = options["transport"]
     if transport is not None and transport != "registry":
         target = f"{transport}:{target}"
-    return _stage(app, root, _request(options, target=target), output, options)
+    return _stage(app, root, _request(app, options, target=target_reference(target, "TARGET")), output, options)
 
 
 @click.command(cls=ResultCommand)
@@ -153,7 +161,7 @@ def finalize(app: App, /, root: Path, output: str, etc_conflicts: str | None) ->
     with session(root, app, "finalize", wait_seconds=WAIT) as opened:
         result = run(opened, OnConflict(etc_conflicts) if etc_conflicts else None)
     if output == "json":
-        show_json(result)
+        show_json(documents.finalized(result))
     else:
         about = f" {result.image_id:.16}…" if result.image_id else ""
         say(f"{result.result}{about}{f': {result.why}' if result.why else ''}")
@@ -173,24 +181,28 @@ def _contradictions(options: Mapping[str, Any]) -> None:
                 raise UsageError(msg.replace("--content-from", "--from"), hint="leave one of them out")
 
 
-def _request(options: Mapping[str, Any], *, target: str | None) -> UpgradeRequest:
+def _request(app: App, options: Mapping[str, Any], *, target: str | None) -> UpgradeRequest:
     from cfs_core.lifecycle.etc_merge.rules import OnConflict
     from cfs_core.lifecycle.upgrade import UpgradeRequest
 
-    conflicts = options["etc_conflicts"]
+    conflicts, elsewhere = options["etc_conflicts"], options.get("content_from")
     return UpgradeRequest(
         target=target,
-        content_from=options.get("content_from"),
+        content_from=app.locate(elsewhere) if elsewhere else None,
         download_only=bool(options.get("download_only")),
         dry_run=options["dry_run"],
         allow_weaker=options["allow_weaker"],
         retry=bool(options.get("retry")),
         etc_conflicts=OnConflict(conflicts) if conflicts else None,
+        fix_ownership=options["fix_ownership"],
+        retain=bool(options.get("retain")),
+        judged=bool(options.get("enforce_container_sigpolicy")),
     )
 
 
 def _with_tag(app: App, root: Path, tag: str) -> str:
     """Return the image that is followed, with another tag."""
+    from cfs_core.deploy.target_reference import target_reference
     from cfs_core.lifecycle.session import session
     from cfs_core.lifecycle.upgrade import UpgradeRequest, followed_reference
 
@@ -200,7 +212,7 @@ def _with_tag(app: App, root: Path, tag: str) -> str:
     head, colon, last = name.rpartition(":")
     if colon and "/" not in last:
         name = head
-    return f"{name}:{tag}"
+    return target_reference(f"{name}:{tag}", "--tag")
 
 
 def _check(app: App, root: Path, request: UpgradeRequest, output: str) -> int:
@@ -211,7 +223,7 @@ def _check(app: App, root: Path, request: UpgradeRequest, output: str) -> int:
         found = check(opened, app, request)
     app.progress.close()
     if output == "json":
-        show_json(found)
+        show_json(documents.update_found(found))
     else:
         version = f" ({found.version})" if found.version else ""
         say(f"update: {found.image} {found.manifest_digest}{version}" if found.update else f"no update: {found.why}")
@@ -255,7 +267,7 @@ def _finalize_now(app: App, root: Path) -> None:
 
 def _show(result: UpgradeResult, output: str, *, at_shutdown: bool) -> None:
     if output == "json":
-        show_json({**{name: getattr(result, name) for name in result.__slots__}, "finalized_at_shutdown": at_shutdown})
+        show_json(documents.upgraded(result, at_shutdown=at_shutdown))
         return
     version = f" ({result.version})" if result.version else ""
     if result.result == "nothing":

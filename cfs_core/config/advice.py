@@ -85,7 +85,7 @@ def _bootc_layer(table: dict[str, object], origin: str, architecture: str) -> tu
         raise ConfigError(msg, hint="write [install] above its keys", facts={"key": "install", "origin": origin})
     values = _flat(install)
     for name, value in values.items():
-        warnings += _judged(name, value, origin)
+        warnings += _remarks(name, value, origin)
     if not is_for(architecture, values.get("match-architectures")):
         return ()
     ours: dict[str, object] = {name: values[name] for name in ("kargs", "karg-deletes", "bootloader") if name in values}
@@ -106,7 +106,7 @@ def _flat(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     return found
 
 
-def _judged(name: str, value: object, origin: str) -> list[str]:
+def _remarks(name: str, value: object, origin: str) -> list[str]:
     """Return what is to be said about one key.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cfs_core.config.keys import BY_NAME, KEYS, OTHER_NAMES, Kind
 from cfs_core.config.values import checked, from_text
 from cfs_core.errors import ConfigError
+from cfs_core.system import strict_toml
 from cfs_core.system.environment import directory_of
 from cfs_core.system.regular import open_regular
 
@@ -141,18 +142,12 @@ def parse_toml(data: bytes, origin: str) -> dict[str, object]:
     """Parse one settings file.
 
     Raises:
-        ConfigError: too long, or not TOML.
+        ConfigError: too long, or not TOML that can be read.
     """
     if len(data) > FILE_LIMIT:
         msg = f"{origin} is longer than {FILE_LIMIT} bytes"
         raise ConfigError(msg)
-    import tomllib  # most hosts have no settings file
-
-    try:
-        return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        msg = f"{origin} is not valid TOML: {cause}"
-        raise ConfigError(msg) from cause
+    return strict_toml.parse_toml(data, origin)
 
 
 def load(environ: Mapping[str, str], *, file: Path | None = None, root: Path = Path("/")) -> Settings:
@@ -207,7 +202,7 @@ def _environment(environ: Mapping[str, str]) -> Layer:
     return Layer("environment", values, Rank.ENVIRONMENT)
 
 
-def command_line(values: Mapping[str, object]) -> Layer:
+def options_layer(values: Mapping[str, object]) -> Layer:
     """Make the top layer from options; None means not given."""
     given = {
         name: checked(BY_NAME[name], value, "command line")

@@ -86,7 +86,7 @@ def choose_addons(artifacts: BootArtifacts, asked: Sequence[str]) -> BootArtifac
     for word in asked:
         name = word.rpartition("/")[2].removesuffix(ADDON_SUFFIX)
         if "/" in word:
-            chosen[name] = _addon_file(Path(word), name)
+            chosen[name] = addon_file(Path(word), name)
         elif name in known:
             chosen[name] = known[name]
         elif word != NO_ADDONS:
@@ -95,7 +95,12 @@ def choose_addons(artifacts: BootArtifacts, asked: Sequence[str]) -> BootArtifac
     return replace(artifacts, addons=tuple(chosen[name] for name in sorted(chosen)))
 
 
-def _addon_file(path: Path, name: str) -> UkiAddon:
+def addon_file(path: Path, name: str) -> UkiAddon:
+    """Return the addon in a file, called *name*.
+
+    Raises:
+        UsageError: it is none, or names the image that is mounted.
+    """
     try:
         content = FileContent.of(path)
         words = command_line(content)

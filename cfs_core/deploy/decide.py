@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy import preflight
-from cfs_core.deploy.bootable.kernels import judge_artifacts, judge_choice, judge_initrd_presence
+from cfs_core.deploy.bootable.kernels import examine_artifacts, examine_choice, examine_initrd_presence
 from cfs_core.deploy.choose import (
     choose_addons,
     choose_architecture,
@@ -16,10 +16,10 @@ from cfs_core.deploy.choose import (
     choose_firmware,
 )
 from cfs_core.deploy.early_boot import EarlyBootQuestion, SettledEarlyBoot, settle_early_boot
-from cfs_core.deploy.loader import check_firmware, wanted_timeout
+from cfs_core.deploy.loader import examine_firmware, wanted_timeout
 from cfs_core.interfaces.bootloader import BootFacts
 from cfs_core.model.boot import Firmware, KernelArgument
-from cfs_core.model.plan import Severity
+from cfs_core.model.plan import Finding, Severity
 from cfs_core.pluginhost import families
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from cfs_core.deploy.request import DeploymentRequest
     from cfs_core.deploy.services import Services
     from cfs_core.interfaces.bootloader import Bootloader
+    from cfs_core.interfaces.provider import BootloaderProvider
     from cfs_core.model.boot import BootArtifacts
-    from cfs_core.model.plan import Finding
     from cfs_core.pluginhost.registry import PluginId
 
 
@@ -79,12 +79,7 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
     )
     made: Bootloader = services.make(families.BOOTLOADERS, loader.value, settings=image.settings, seed=request.seed)
     provider = loaders.get(loader.value)
-    own = preflight.stamped(made.check(facts), loaders.owner(loader.value))
-    if request.loader_is_there:
-        own = preflight.without_loader(own)
-    told = {finding.code for finding in own}
-    own += [finding for finding in check_firmware(provider, facts.firmware) if finding.code not in told]
-    own += judge_artifacts(artifacts, architecture, provider, facts.firmware)
+    own = _examine_loader(made, provider, facts, artifacts, is_there=request.loader_is_there)
     timeout, unable = wanted_timeout(image.settings, provider)
     early = _early_boot(own, facts, artifacts, image, services)
     facts, findings = replace(facts, artifacts=early.artifacts), list(early.findings)
@@ -107,6 +102,19 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
     )
 
 
+def _examine_loader(
+    loader: Bootloader, provider: BootloaderProvider, facts: BootFacts, artifacts: BootArtifacts, *, is_there: bool
+) -> list[Finding]:
+    """Ask *loader* what is missing, and look whether it starts these *artifacts*; what it said is not said again."""
+    own = list(loader.check(facts))
+    if is_there:
+        own = preflight.without_loader(own)
+    told = {finding.code for finding in own}
+    own += [finding for finding in examine_firmware(provider, facts.firmware) if finding.code not in told]
+    own += examine_artifacts(artifacts, facts.architecture, provider, facts.firmware)
+    return own
+
+
 def _early_boot(
     findings: list[Finding], facts: BootFacts, artifacts: BootArtifacts, image: PreparedImage, services: Services
 ) -> SettledEarlyBoot:
@@ -116,8 +124,8 @@ def _early_boot(
         PreflightError: the loader cannot start this image: nothing that it would plan means anything then.
     """
     unplannable = any(finding.severity is Severity.ERROR for finding in findings)
-    findings = [*findings, *judge_choice(image.artifacts, image.merged)]
-    settled = SettledEarlyBoot(artifacts=artifacts, findings=tuple(judge_initrd_presence(artifacts, image.merged)))
+    findings = [*findings, *examine_choice(image.artifacts, image.merged)]
+    settled = SettledEarlyBoot(artifacts=artifacts, findings=tuple(examine_initrd_presence(artifacts, image.merged)))
     if not settled.findings and not any(finding.code == "boot.initrd" for finding in findings):
         asked = EarlyBootQuestion(
             artifacts=artifacts,
@@ -140,5 +148,5 @@ def _default_firmware(offered: frozenset[Firmware]) -> frozenset[Firmware]:
 def _no_verity(filesystem: str, image: PreparedImage) -> Finding:
     message = f"{filesystem} has no fs-verity"
     if image.seal is not None and not image.seal.verity_optional:
-        return preflight.error("disk.no-verity", f"{message}, which a sealed image requires", "use --filesystem ext4")
-    return preflight.warning("disk.no-verity", f"{message}: the system will start, but its files are not verified")
+        return Finding.error("disk.no-verity", f"{message}, which a sealed image requires", "use --filesystem ext4")
+    return Finding.warning("disk.no-verity", f"{message}: the system will start, but its files are not verified")

@@ -6,27 +6,28 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.config.settings import Rank
-from cfs_core.deploy.bootable.init import judge_init
-from cfs_core.deploy.bootable.tree import judge_tree
-from cfs_core.deploy.kernel_line import check_root, check_seal, check_sealed
-from cfs_core.deploy.preflight import warning
+from cfs_core.deploy.bootable.init import examine_init
+from cfs_core.deploy.bootable.leftovers import examine_leftovers
+from cfs_core.deploy.bootable.tree import examine_tree
+from cfs_core.deploy.first_boot.plan import FirstBootPlan, plan_first_boot
+from cfs_core.deploy.kernel_line import examine_root, examine_seal, examine_sealed_arguments
 from cfs_core.deploy.state import DeploymentState, label_of, plan_state
 from cfs_core.image.kernel_arguments import collect_arguments, image_arguments
 from cfs_core.image.reader import ImageReader
 from cfs_core.image.sealed import parse_words, sealed_arguments
 from cfs_core.model.action import Attributes, CopyObject, MakeDirectory, MakeSymlink, WriteFile
 from cfs_core.model.boot import BootEntry, EntryKind, KernelArgument
-from cfs_core.model.places import REPOSITORY, ROOT
+from cfs_core.model.places import DEPLOYMENTS, REPOSITORY, ROOT
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cfs_core.deploy.decide import Decisions
     from cfs_core.deploy.prepare import PreparedImage
-    from cfs_core.deploy.request import DeploymentRequest
+    from cfs_core.deploy.request import ArgumentRequest, DeploymentRequest
     from cfs_core.model.action import Action
     from cfs_core.model.disk import Partition
-    from cfs_core.model.plan import Finding
     from cfs_core.model.tree import Xattrs
 
 
@@ -38,6 +39,8 @@ class PlannedContents:
     state: DeploymentState
     state_actions: tuple[Action, ...]
     """Everything but the origin file, which names boot files and so comes after them."""
+
+    first_boot: FirstBootPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,9 @@ def plan_contents(request: DeploymentRequest, image: PreparedImage, decisions: D
         why="root of the volume",
         attributes=Attributes(mode=0o755, xattrs=label_of(image.deployed, b"/")),
     )
+    etc = f"{DEPLOYMENTS.path}/{image.committed.id}/etc"
+    deployed = ImageReader(image.deployed, image.repository.content)
+    first_boot = plan_first_boot(image.settings, request.first_boot, deployed, etc)
     state = DeploymentState(
         image_id=image.committed.id,
         tree=image.deployed,
@@ -73,22 +79,28 @@ def plan_contents(request: DeploymentRequest, image: PreparedImage, decisions: D
         verified=image.verified,
         config=image.resolved.config,
         root_ssh_authorized_keys=request.root_ssh_authorized_keys,
+        first_boot=first_boot.files,
     )
     return PlannedContents(
         repository=(top, *(_labelled(action, label) for action in exported)),
         state=state,
         state_actions=tuple(plan_state(state)),
+        first_boot=first_boot,
     )
 
 
-def plan_entry(request: DeploymentRequest, image: PreparedImage, decisions: Decisions, root: Partition) -> PlannedEntry:
+def plan_entry(request: ArgumentRequest, image: PreparedImage, decisions: Decisions, root: Partition) -> PlannedEntry:
     """Bring the kernel arguments of all origins together, and make the menu entry that finds *root*."""
     sealed = decisions.artifacts.kind is EntryKind.UKI
     build = _sealed_arguments if sealed else _collected_arguments
     arguments, findings = build(request, image, decisions, root)
-    findings += check_root(arguments, root, sealed=sealed)
+    findings += examine_root(arguments, root, sealed=sealed)
     deployed = ImageReader(image.deployed, image.repository.content)
-    findings += (*judge_tree(deployed), *judge_init(deployed, arguments, decisions.facts.architecture))
+    findings += (
+        *examine_tree(deployed),
+        *examine_leftovers(deployed),
+        *examine_init(deployed, arguments, decisions.facts.architecture),
+    )
     release = dict(decisions.artifacts.os_release)
     entry = BootEntry(
         deployment_id=image.committed.id,
@@ -108,11 +120,11 @@ def _ignored_advice(image: PreparedImage) -> list[Finding]:
     """Say what of the image's settings has no effect: whoever wrote them relies on it."""
     advised = [layer for layer in image.settings.layers if layer.rank is Rank.IMAGE]
     hint = "leave it out of the image, or see `cfs config show` for the settings there are"
-    return [warning("image.setting-ignored", text, hint) for layer in advised for text in layer.warnings]
+    return [Finding.warning("image.setting-ignored", text, hint) for layer in advised for text in layer.warnings]
 
 
 def _sealed_arguments(
-    request: DeploymentRequest, image: PreparedImage, decisions: Decisions, _root: Partition
+    request: ArgumentRequest, image: PreparedImage, decisions: Decisions, _root: Partition
 ) -> tuple[list[KernelArgument], list[Finding]]:
     """Take the command line of the UKI; say what cannot be added to it."""
     artifacts = decisions.artifacts
@@ -120,16 +132,18 @@ def _sealed_arguments(
     from_image = image_arguments(image.merged, image.resolved.config.labels, decisions.facts.architecture)
     advised = [*from_image, *_configured(image, advice=True), *decisions.arguments]
     demanded = [*_asked(request), *_configured(image, advice=False)]
-    findings = list(check_sealed(arguments, demanded=demanded, advised=advised, deleted=request.karg_deletes))
+    findings = list(
+        examine_sealed_arguments(arguments, demanded=demanded, advised=advised, deleted=request.karg_deletes)
+    )
     needed = image.repository.kernel_arguments(image.committed, verity=decisions.verity)
     if any(parse_words(argument.text for argument in needed)):
         words = [argument.text for argument in arguments]
-        findings += check_seal(words, image.committed.id, artifacts.uki_name or "the UKI")
+        findings += examine_seal(words, image.committed.id, artifacts.uki_name or "the UKI")
     return arguments, findings
 
 
 def _collected_arguments(
-    request: DeploymentRequest, image: PreparedImage, decisions: Decisions, root: Partition
+    request: ArgumentRequest, image: PreparedImage, decisions: Decisions, root: Partition
 ) -> tuple[list[KernelArgument], list[Finding]]:
     root_argument = KernelArgument(text=f"root=UUID={root.fs_uuid}", origin="disk layout")
     needed = image.repository.kernel_arguments(image.committed, verity=decisions.verity)
@@ -151,7 +165,7 @@ def _collected_arguments(
     return list(collected.arguments), list(collected.findings)
 
 
-def _asked(request: DeploymentRequest) -> list[KernelArgument]:
+def _asked(request: ArgumentRequest) -> list[KernelArgument]:
     return [KernelArgument(text=text, origin="--karg") for text in request.kargs]
 
 

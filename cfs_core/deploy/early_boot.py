@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.preflight import error, examine_initramfs, stamped
+from cfs_core.deploy.preflight import examine_initramfs, stamped
 from cfs_core.image.artifacts import with_initrd
 from cfs_core.interfaces.initramfs import InitramfsAddition
 from cfs_core.model.boot import KernelArgument
-from cfs_core.model.plan import Finding, Severity
+from cfs_core.model.plan import Finding
 from cfs_core.pluginhost import families
 from cfs_core.report.progress import human_bytes
 
@@ -66,7 +66,7 @@ def settle_early_boot(asked: EarlyBootQuestion, services: Services) -> SettledEa
         reason = lacking[0].message if lacking else "--early-boot always asks for it"
         return _added(asked, answer, reason, services)
     if not lacking:
-        refusal = error("boot.early-boot", f"early boot cannot be added: {answer.reason}", answer.hint)
+        refusal = Finding.error("boot.early-boot", f"early boot cannot be added: {answer.reason}", answer.hint)
         return replace(as_it_is, findings=tuple(stamped([refusal], owner)))
     first = lacking[0]
     message = f"{first.message}, and early boot cannot be added: {answer.reason}"
@@ -116,10 +116,6 @@ def _added(asked: EarlyBootQuestion, addition: InitramfsAddition, reason: str, s
     if verdict is None:
         return _settled(asked.artifacts, None, findings)
     size = human_bytes(addition.content.size)
-    told = Finding(
-        severity=Severity.NOTE,
-        code="boot.early-boot",
-        message=f"early boot is added, a second initrd of {size} with {', '.join(addition.contains)}: {reason}",
-        hint="--early-boot never leaves the image's initramfs as it is",
-    )
+    message = f"early boot is added, a second initrd of {size} with {', '.join(addition.contains)}: {reason}"
+    told = Finding.note("boot.early-boot", message, "--early-boot never leaves the image's initramfs as it is")
     return _settled(artifacts, verdict, [*findings, told])

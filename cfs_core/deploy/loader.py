@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cfs_core.config.settings import Rank
-from cfs_core.deploy import preflight
 from cfs_core.deploy.choose import BOOTC_NAMES, choose_firmware
 from cfs_core.errors import BootError
 from cfs_core.image.pe import find_pe
 from cfs_core.interfaces.provider import Capability
 from cfs_core.model.boot import Firmware
+from cfs_core.model.plan import Finding
 from cfs_core.pluginhost import families
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.bootloader import BootFacts, Bootloader
     from cfs_core.interfaces.provider import BootloaderProvider
     from cfs_core.model.boot import BootEntry, BootMenu
-    from cfs_core.model.plan import Finding
     from cfs_core.pluginhost.load import PluginHost
     from cfs_core.pluginhost.registry import PluginId
     from cfs_core.target.memory import MemoryTarget
@@ -38,11 +37,11 @@ class CapabilityError(BootError):
     code = "boot.loader-unable"
 
 
-def check_firmware(provider: BootloaderProvider, firmware: frozenset[Firmware]) -> Iterator[Finding]:
+def examine_firmware(provider: BootloaderProvider, firmware: frozenset[Firmware]) -> Iterator[Finding]:
     """Compare *firmware*, all of it, with what the provider declares."""
     missing = firmware - provider.firmware
     if missing:
-        yield preflight.error("boot.firmware-unsupported", *_firmware_words(provider, missing))
+        yield Finding.error("boot.firmware-unsupported", *_firmware_words(provider, missing))
 
 
 def _firmware_words(provider: BootloaderProvider, missing: frozenset[Firmware]) -> tuple[str, str]:
@@ -83,8 +82,8 @@ def wanted_timeout(settings: Settings, provider: BootloaderProvider) -> tuple[in
     message = f"{provider.name} cannot show its menu for a given time, which install.timeout of {asked.origin} asks for"
     hint = "leave install.timeout out, or choose another --bootloader"
     if asked.rank is Rank.IMAGE:
-        return None, [preflight.warning("boot.loader-unable", message, hint)]
-    return None, [preflight.error("boot.loader-unable", message, hint)]
+        return None, [Finding.warning("boot.loader-unable", message, hint)]
+    return None, [Finding.error("boot.loader-unable", message, hint)]
 
 
 def check_filled(
@@ -143,6 +142,9 @@ def _entry_problems(target: MemoryTarget, found: BootEntry, wanted: BootEntry) -
         yield f"its menu has other kernel arguments than planned ({', '.join(lost) or 'in another order'})"
     if not found.files:
         yield f"its entry {found.title!r} names no boot files"
+    initrds = wanted.artifacts.initrds if wanted.artifacts is not None else ()
+    if len(initrds) > 1 and len(found.files) < 1 + len(initrds):
+        yield f"its entry {found.title!r} names {len(found.files)} boot files of {1 + len(initrds)}: not every initrd"
     for location in found.files:
         if location.volume not in target.volumes() or not target.exists(location):
             yield f"its entry {found.title!r} names {location}, which is not there"

@@ -62,16 +62,6 @@ def without_loader(findings: Iterable[Finding]) -> list[Finding]:
     ]
 
 
-def error(code: str, message: str, hint: str | None = None) -> Finding:
-    """Make a finding that stops the install."""
-    return Finding(severity=Severity.ERROR, code=code, message=message, hint=hint)
-
-
-def warning(code: str, message: str, hint: str | None = None) -> Finding:
-    """Make a finding that is shown."""
-    return Finding(severity=Severity.WARNING, code=code, message=message, hint=hint)
-
-
 def examine_initramfs(
     services: Services, artifacts: BootArtifacts, image: ImageReader, storage: str
 ) -> tuple[InitramfsVerdict | None, list[Finding]]:
@@ -93,23 +83,23 @@ def examine_initramfs(
             refusals.append((registry.owner(provider.name), verdict))
     if refusals:
         owner, first = refusals[0]
-        return None, stamped([error("boot.initramfs", first.reason, first.hint)], owner)
+        return None, stamped([Finding.error("boot.initramfs", first.reason, first.hint)], owner)
     faults = [str(trouble) for trouble in services.host.trouble if trouble.hook == EXAMINE and trouble.fatal]
     if faults:
         hint = "fix the plugin, or switch it off with --disable-plugin"
-        return None, [error("plugin.fault", f"the initramfs was not checked: {'; '.join(faults)}", hint)]
+        return None, [Finding.error("plugin.fault", f"the initramfs was not checked: {'; '.join(faults)}", hint)]
     if not registry.providers:
         message = "no plugin can tell whether the image's initramfs can mount the root; it was not checked"
-        return None, [warning("boot.initramfs-unchecked", message, "install cfs-initramfs")]
+        return None, [Finding.warning("boot.initramfs-unchecked", message, "install cfs-initramfs")]
     message = f"the initramfs of kernel {artifacts.kernel_version} has nothing that can mount {storage}"
     hint = (
         "add the early-boot hook to the image and rebuild its initramfs: `cfs initramfs install ROOTDIR` copies the "
         "hooks for dracut, mkinitcpio and initramfs-tools; bootc's and composefs-rs's own code works too"
     )
-    return None, [error("boot.initramfs", message, hint)]
+    return None, [Finding.error("boot.initramfs", message, hint)]
 
 
-def check_space(needs: Iterable[tuple[Path, int, str]]) -> Iterator[Finding]:
+def examine_space(needs: Iterable[tuple[Path, int, str]]) -> Iterator[Finding]:
     """Compare what will really be written with what the host has left.
 
     *needs* are (directory, bytes, what for); what is on one filesystem adds up.
@@ -119,7 +109,7 @@ def check_space(needs: Iterable[tuple[Path, int, str]]) -> Iterator[Finding]:
         try:
             devices.setdefault(where.stat().st_dev, []).append((where, needed, what))
         except OSError as cause:
-            yield error("disk.host-space", f"{where} cannot be looked at: {cause.strerror}")
+            yield Finding.error("disk.host-space", f"{where} cannot be looked at: {cause.strerror}")
     for together in devices.values():
         status = os.statvfs(together[0][0])
         available = status.f_bavail * status.f_frsize
@@ -128,4 +118,4 @@ def check_space(needs: Iterable[tuple[Path, int, str]]) -> Iterator[Finding]:
             listed = " and ".join(f"{what} about {human_bytes(needed)}" for _, needed, what in together)
             message = f"{listed} will be needed, and {where} has {human_bytes(available)} free"
             hint = "free some space, put the disk image elsewhere, or set TMPDIR to another filesystem"
-            yield error("disk.host-space", message, hint)
+            yield Finding.error("disk.host-space", message, hint)

@@ -73,7 +73,7 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
     Raises:
         CfsError: of the class of whatever failed; nothing outside the local repository was touched.
     """
-    transport, reference = services.transport(request.source)
+    transport, reference = request.source
     platform = Platform("linux", request.architecture) if request.architecture else None
     image = resolve(transport, reference, platform)
     facts = {"reference": str(reference), "manifest_digest": str(image.manifest.digest)}
@@ -88,7 +88,7 @@ def prepare(request: DeploymentRequest, services: Services) -> Iterator[Prepared
         # Where no word is of this repository's hash the first one counts, and the error below names both hashes.
         seal = effective(sealed, repository.options.algorithm) or next(iter(sealed), None)
         options = _matching_options(fetched, storage, seal) if seal is not None else None
-        name = None if request.by_digest else tag_of(request.source)
+        name = None if request.by_digest else tag_of(reference.text)
         committed = repository.commit(tree, image, options=options, name=name)
         if not fetched.own:
             _compare_identity(repository, tree, options, committed)
@@ -196,7 +196,7 @@ def _matching_options(fetched: _Fetched, storage: StorageFormat, seal: SealedDig
     algorithm = repository.options.algorithm
     if seal.algorithm is not algorithm:
         msg = f"the UKI of this image is sealed with {seal.algorithm}, and the repository keeps {algorithm}"
-        hint = "leave --repo out, or name a repository with that hash"
+        hint = f"seal the image with --hash {algorithm}; an install may leave --repo out, or name another repository"
         raise VerificationError(msg, hint=hint, facts={"expected": seal.hex})
     # V1 is what composefs-rs and bootc seal with today, and both leave user.* attributes out: most likely comes first.
     candidates = [

@@ -1,4 +1,4 @@
-"""What an install needs of the run it is in. The command line provides it; a program can provide its own."""
+"""What verbs need of the run they are in: `cfs_core.app` has it all; a program or a test can provide less."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ if TYPE_CHECKING:
 
     from cfs_core.config.settings import Settings
     from cfs_core.interfaces.context import CommandRunner, Progress
-    from cfs_core.interfaces.fetcher import Fetcher
+    from cfs_core.interfaces.fetcher import ImageLocation
     from cfs_core.interfaces.storage import StorageFormat
     from cfs_core.model.event import Event
-    from cfs_core.model.reference import ImageReference
     from cfs_core.pluginhost.families import Family
     from cfs_core.pluginhost.load import PluginHost
 
@@ -51,8 +50,8 @@ class Services(Protocol):
     def make(self, family: Family[Any], name: str, *, settings: Settings | None = None, seed: str | None = None) -> Any:  # noqa: ANN401 - typed by the caller
         """Make the chosen provider of a family, with its own table of *settings* (by default those of the run)."""
 
-    def transport(self, text: str) -> tuple[Fetcher, ImageReference]:
-        """Return the transport for a reference, and the reference in its grammar."""
+    def locate(self, text: str) -> ImageLocation:
+        """Parse a reference, in the grammar of the transport that its scheme chooses."""
 
     def storage(self, name: str | None = None) -> StorageFormat:
         """Return a storage format, by default the one that settings or what is installed choose."""

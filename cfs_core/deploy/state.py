@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import ImageError
@@ -24,7 +24,7 @@ from cfs_core.model.places import DEPLOYMENTS
 from cfs_core.model.tree import Directory, RegularFile, Special, Symlink, lookup, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from cfs_core.model.action import Action, PlacingAction
     from cfs_core.model.boot import EntryKind
@@ -58,6 +58,8 @@ class DeploymentState:
     """The image's configuration: what the origin file says of version, date and architecture is from it."""
 
     root_ssh_authorized_keys: bytes | None = None
+    first_boot: Mapping[str, PlacingAction] = field(default_factory=dict)
+    """Files that take the place of the image's, by path from /etc (``/hostname``)."""
 
 
 def plan_state(state: DeploymentState) -> Iterator[Action]:
@@ -75,7 +77,8 @@ def plan_state(state: DeploymentState) -> Iterator[Action]:
     yield MakeSymlink(location=Location(Volume.ROOT, "/ostree/bootc"), target="../composefs/bootc", why=WHY)
     # With /etc/.updated not older than /usr, ConditionNeedsUpdate= (systemd.unit(5)) does not hold, and the first boot
     # skips what brings a new /etc up to date, such as systemd-sysusers. bootc leaves it out, too.
-    yield from _copy(etc_of(state.tree), f"{deploy}/etc", state.content, skip=_NOT_COPIED)
+    replaced = frozenset(map(os.fsencode, state.first_boot))
+    yield from _copy(etc_of(state.tree), f"{deploy}/etc", state.content, skip=_NOT_COPIED | replaced)
     if state.root_ssh_authorized_keys is not None:
         yield from _ssh_keys(f"{deploy}/etc", state.root_ssh_authorized_keys, label_of(state.tree, b"/etc"))
     # One /var for all deployments, whose data outlives each of them; "default" is what ostree calls such a state root.

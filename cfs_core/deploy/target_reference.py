@@ -17,20 +17,20 @@ _NAME = re.compile(
 """HOST/NAME[:TAG][@DIGEST] (distribution specification; the host is a DNS name or an address)."""
 
 
-def target_reference(text: str) -> str:
+def target_reference(text: str, what: str = "--target-imgref") -> str:
     """Return *text* with its transport: to bootc, ``HOST/NAME:TAG`` and ``registry:HOST/NAME:TAG`` mean ``docker://``.
 
     Raises:
-        UsageError: a line of an origin file cannot hold it, or it is no image reference.
+        UsageError: a line of an origin file cannot hold it, or it is no image reference; *what* names it.
     """
-    refuse_line_breaks(text, "--target-imgref")
+    refuse_line_breaks(text, what)
     scheme, _, rest = text.partition(":")
     if scheme in PATHS and rest:
         return text
     name = text.removeprefix("docker://") if scheme == "docker" else text.removeprefix("registry:")
     short = scheme == "docker" and "/" not in name
     if not _NAME.fullmatch(f"docker.io/{name}" if short else name):
-        msg = f"{text!r} of --target-imgref is no image that an installed system could look for"
+        msg = f"{text!r} of {what} is no image that an installed system could look for"
         transports = ", ".join(sorted({"docker", "registry", *PATHS}))
         raise UsageError(msg, hint=f"write it as docker://HOST/NAME:TAG; transports: {transports}")
     return f"docker://{name}"

@@ -5,17 +5,18 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.kernel_line import check_entry
+from cfs_core.deploy.kernel_line import examine_sealed_entry
 from cfs_core.deploy.loader import unread_message
 from cfs_core.deploy.services import each_made
+from cfs_core.deploy.storage import storage_of
 from cfs_core.errors import CfsError, ImageError
 from cfs_core.examine.programs import examine_kernel, examine_loaders
 from cfs_core.image.pe import read_pe
-from cfs_core.model.deployment import Problem
 from cfs_core.model.digest import Digest
 from cfs_core.model.disk import Volume
 from cfs_core.model.origin import ORIGIN_LIMIT, OriginFile
 from cfs_core.model.places import DEPLOYMENTS, REPOSITORY
+from cfs_core.model.plan import Finding
 from cfs_core.pluginhost import families
 from cfs_core.target.read import open_disk
 
@@ -46,7 +47,7 @@ def opened_disk(services: Services, path: Path) -> Iterator[DiskImage]:
         yield disk
 
 
-def check_disk(services: Services, path: Path) -> Iterator[Problem]:
+def examine_disk(services: Services, path: Path) -> Iterator[Finding]:
     """Yield what is wrong with the disk image at *path*, byte for byte where content has a digest.
 
     Raises:
@@ -54,69 +55,63 @@ def check_disk(services: Services, path: Path) -> Iterator[Problem]:
     """
     with opened_disk(services, path) as disk:
         root = disk.reader(Volume.ROOT)
-        storage = _storage_on(services, root) if root is not None else None
+        storage = storage_of(services, root, REPOSITORY.path) if root is not None else None
         yield from examine_volumes(disk, storage)
         if root is not None:
-            yield from _check_boot_files(disk, root, storage, services.host.collect(families.BOOTLOADERS))
-        yield from _check_menus(services, disk)
+            yield from _examine_boot_files(disk, root, storage, services.host.collect(families.BOOTLOADERS))
+        yield from _examine_menus(services, disk)
 
 
-def examine_volumes(disk: DiskImage, storage: StorageFormat | None) -> Iterator[Problem]:
+def examine_volumes(disk: DiskImage, storage: StorageFormat | None) -> Iterator[Finding]:
     """Check partition table, filesystems and the repository, whose format is *storage* if any that is known."""
     yield from disk.check()
     yield from examine_loaders(disk)
     root = disk.reader(Volume.ROOT)
     if root is None:
-        yield Problem(code="disk.no-root", where=str(disk.path), message="has no root volume that can be read")
+        yield Finding.error("disk.no-root", "has no root volume that can be read", where=str(disk.path))
     elif storage is None:
         message = "is of no storage format that is installed, or is not there"
-        yield Problem(code="storage.unknown", where=str(REPOSITORY), message=message)
+        yield Finding.error("storage.unknown", message, where=str(REPOSITORY))
     else:
         yield from storage.check_files(root, REPOSITORY.path)
 
 
-def examine_entry(disk: DiskImage, entry: BootEntry, loader: BootloaderProvider) -> Iterator[Problem]:
+def examine_entry(disk: DiskImage, entry: BootEntry, loader: BootloaderProvider) -> Iterator[Finding]:
     """Look whether what a boot entry names is there, whether *loader* starts it, and whether it finds its root."""
     for location in entry.files:
         if not disk.exists(location):
             message = f"is named by the boot entry {entry.title!r} and missing"
-            yield Problem(code="boot.menu", where=str(location), message=message)
-    found = list(check_entry(disk, entry))
+            yield Finding.error("boot.menu", message, where=str(location))
+    found = list(examine_sealed_entry(disk, entry))
     yield from found
     if not any(problem.code == "boot.uki-damaged" for problem in found):
         yield from examine_kernel(disk, entry, loader)
 
 
-def _storage_on(services: Services, root: FileReader) -> StorageFormat | None:
-    """Return the storage format of the repository that is there; None if no installed one knows it."""
-    storages: Iterator[StorageFormat] = (storage for _, storage in each_made(services, families.STORAGE))
-    return next((storage for storage in storages if storage.recognises(root, REPOSITORY.path)), None)
-
-
-def _check_boot_files(
+def _examine_boot_files(
     disk: DiskImage, root: FileReader, storage: StorageFormat | None, loaders: Container[str]
-) -> Iterator[Problem]:
+) -> Iterator[Finding]:
     """Compare loader, kernels and entries with what each deployment's origin file says was installed.
 
     A file that is gone was renamed or replaced by an update, or taken away with its deployment's entry; what the menu
-    still needs is `_check_menus`' business.
+    still needs is `_examine_menus`' business.
     """
     deployments = root.names(DEPLOYMENTS.path) if root.kind(DEPLOYMENTS.path) == "directory" else ()
     for name in deployments:
         path = f"{DEPLOYMENTS.path}/{name}/{name}.origin"
         if root.kind(path) != "file":
-            yield Problem(code="state.origin", where=path, message="is missing")
+            yield Finding.error("state.origin", "is missing", where=path)
             continue
         with root.open(path) as file:
             text = file.read(ORIGIN_LIMIT).decode("utf-8", "replace")
         try:
             origin = OriginFile.parse(text)
         except ValueError as error:
-            yield Problem(code="state.origin", where=path, message=str(error))
+            yield Finding.error("state.origin", str(error), where=path)
             continue
         if origin.bootloader is not None and origin.bootloader not in loaders:
             message = unread_message(origin.bootloader, origin.bootloader_distribution)
-            yield Problem(code="boot.loader-unknown", where=name[:16], message=message)
+            yield Finding.error("boot.loader-unknown", message, where=name[:16])
         for location, expected in origin.files:
             reader = disk.reader(location.volume)
             if reader is None or reader.kind(location.path) != "file":
@@ -124,7 +119,7 @@ def _check_boot_files(
             with reader.open(location.path) as content:
                 same = Digest.of_stream(content).hex == expected
             if not same and not _is_loader_update(disk, location, root, storage):
-                yield Problem(code="boot.differs", where=str(location), message="differs from what was installed")
+                yield Finding.error("boot.differs", "differs from what was installed", where=str(location))
 
 
 def _is_loader_update(disk: DiskImage, location: Location, root: FileReader, storage: StorageFormat | None) -> bool:
@@ -142,7 +137,7 @@ def _is_loader_update(disk: DiskImage, location: Location, root: FileReader, sto
     return not sections & {".linux", ".cmdline"} and storage.has_file(root, REPOSITORY.path, content)
 
 
-def _check_menus(services: Services, disk: DiskImage) -> Iterator[Problem]:
+def _examine_menus(services: Services, disk: DiskImage) -> Iterator[Finding]:
     """Every file that a boot menu names must be there."""
 
     def read_menu(name: str) -> BootMenu:
@@ -154,7 +149,7 @@ def _check_menus(services: Services, disk: DiskImage) -> Iterator[Problem]:
         try:
             menu = services.host.attempt(registry.owner(provider.name), "read_menu", read_menu, provider.name)
         except CfsError as error:
-            yield Problem(code="boot.menu", where=provider.name, message=error.message)
+            yield Finding.error("boot.menu", error.message, where=provider.name)
             continue
         if menu is None:
             continue

@@ -9,8 +9,8 @@ from cfs_core.errors import CfsError
 from cfs_core.image.initrd import initrd_compression
 from cfs_core.image.kernel import read_kernel, read_program
 from cfs_core.model.boot import EntryKind, KernelForm
-from cfs_core.model.deployment import Problem
 from cfs_core.model.disk import Location, Volume
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,24 +23,24 @@ REMOVABLE = Location(Volume.ESP, "/EFI/BOOT")
 """Where firmware looks for something to start (UEFI 2.10, 3.5.1.1)."""
 
 
-def examine_loaders(disk: DiskImage) -> Iterator[Problem]:
+def examine_loaders(disk: DiskImage) -> Iterator[Finding]:
     """Yield programs that firmware will look at by itself, and not start."""
     for name in disk.names(REMOVABLE):
         if name.lower().startswith("boot") and name.lower().endswith(".efi"):
             yield from examine_program(disk, REMOVABLE / name)
 
 
-def examine_program(disk: DiskImage, location: Location) -> Iterator[Problem]:
+def examine_program(disk: DiskImage, location: Location) -> Iterator[Finding]:
     """Say what keeps firmware from starting a loader."""
     try:
         read_program(disk.content(location))
     except CfsError as cause:
-        yield Problem(code="boot.loader-damaged", where=str(location), message=cause.message)
+        yield Finding.error("boot.loader-damaged", cause.message, where=str(location))
     except FileNotFoundError:
-        yield Problem(code="boot.loader-damaged", where=str(location), message="is no regular file")
+        yield Finding.error("boot.loader-damaged", "is no regular file", where=str(location))
 
 
-def examine_kernel(disk: DiskImage, entry: BootEntry, loader: BootloaderProvider) -> Iterator[Problem]:
+def examine_kernel(disk: DiskImage, entry: BootEntry, loader: BootloaderProvider) -> Iterator[Finding]:
     """Say why *loader* does not start the kernel of an entry of ours, or the kernel does not unpack its initrds."""
     if entry.foreign or not entry.files or not all(map(disk.exists, entry.files)):
         return
@@ -59,11 +59,11 @@ def examine_kernel(disk: DiskImage, entry: BootEntry, loader: BootloaderProvider
     except FileNotFoundError:
         reason = "is no regular file"
     if reason is not None:
-        yield Problem(code="boot.kernel", where=str(first), message=reason)
+        yield Finding.error("boot.kernel", reason, where=str(first))
     for location in others if entry.kind is EntryKind.BLS else ():
         try:
             initrd_compression(disk.content(location))
         except CfsError as cause:
-            yield Problem(code="boot.initrd", where=str(location), message=cause.message)
+            yield Finding.error("boot.initrd", cause.message, where=str(location))
         except FileNotFoundError:
-            yield Problem(code="boot.initrd", where=str(location), message="is no regular file")
+            yield Finding.error("boot.initrd", "is no regular file", where=str(location))

@@ -19,7 +19,7 @@ from cfs_core.model.action import (
     WriteFile,
 )
 from cfs_core.model.content import BytesContent
-from cfs_core.model.deployment import Problem
+from cfs_core.model.plan import Finding
 from cfs_core.model.tree import SpecialKind
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def read_back(disk: DiskImage, plan: InstallPlan, makers: Makers) -> None:
         )
 
 
-def _problems(disk: DiskImage, plan: InstallPlan, makers: Makers) -> Iterator[Problem]:
+def _problems(disk: DiskImage, plan: InstallPlan, makers: Makers) -> Iterator[Finding]:
     yield from examine_volumes(disk, makers.storage)
     for volume in disk.volumes():
         reader = disk.reader(volume)
@@ -80,7 +80,7 @@ def _problems(disk: DiskImage, plan: InstallPlan, makers: Makers) -> Iterator[Pr
         yield from examine_entry(disk, entry, makers.declared)
 
 
-def compare(volume: Volume, reader: FileReader, steps: Iterable[Step]) -> Iterator[Problem]:
+def compare(volume: Volume, reader: FileReader, steps: Iterable[Step]) -> Iterator[Finding]:
     """Compare everything that *steps* put on *volume*; contents of the repository aside, which prove themselves."""
     last: dict[Location, tuple[PlacingAction, bool]] = {}
     for step in steps:
@@ -97,7 +97,7 @@ def compare(volume: Volume, reader: FileReader, steps: Iterable[Step]) -> Iterat
                 except OSError:
                     problem = "is missing"
             if problem:
-                yield Problem(code="disk.differs", where=str(location), message=problem)
+                yield Finding.error("disk.differs", problem, where=str(location))
 
 
 def _difference(reader: FileReader, path: str, action: PlacingAction) -> str | None:
@@ -154,19 +154,19 @@ def _same(reader: FileReader, path: str, wanted: Content) -> bool:
     return True
 
 
-def menu_problems(target: TargetView, wanted: BootEntry, bootloader: Bootloader) -> Iterator[Problem]:
+def menu_problems(target: TargetView, wanted: BootEntry, bootloader: Bootloader) -> Iterator[Finding]:
     """Parse the menu again, as the loader will, and look for the wanted entry and its files.
 
     On a new disk it is the only entry of ours: the first is what starts, whatever the loader's default says.
     """
     menu = bootloader.read_menu(target)
     if not menu.entries:
-        yield Problem(code="boot.menu", where="boot menu", message="is empty")
+        yield Finding.error("boot.menu", "is empty", where="boot menu")
         return
     first = menu.entries[0]
     if first.deployment_id != wanted.deployment_id:
         message = f"starts {first.deployment_id:.16} first, not {wanted.deployment_id:.16}"
-        yield Problem(code="boot.menu", where="boot menu", message=message)
+        yield Finding.error("boot.menu", message, where="boot menu")
         return
     if wanted.arguments and first.arguments != wanted.arguments:
-        yield Problem(code="boot.menu", where="boot menu", message=f"has other kernel arguments: {first.arguments}")
+        yield Finding.error("boot.menu", f"has other kernel arguments: {first.arguments}", where="boot menu")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cfs_core.bls import split_arguments
 from cfs_core.bls.version import version_key
 from cfs_core.errors import ImageError
+from cfs_core.image.boot_files import MODULES, initrd_path, kernel_path
 from cfs_core.image.kernel import read_kernel
 from cfs_core.image.pe import read_pe
 from cfs_core.image.uki_files import ADDON_DIRECTORY, beside_modules, on_esps, refuse_overlooked
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from cfs_core.model.content import Content
 
 ENTRIES = "/boot/loader/entries"
-MODULES = "/usr/lib/modules"
 OS_RELEASE = ("/usr/lib/os-release", "/etc/os-release")
 _OS_RELEASE_LIMIT = 64 * 1024
 _CHUNK = 1 << 20
@@ -152,12 +152,13 @@ def _kernels(image: TreeReader) -> list[BootArtifacts]:
     found = []
     release = read_os_release(image)
     for version in image.names(MODULES):
-        path = f"{MODULES}/{version}/vmlinuz"
-        kernel = image.content(path)
-        if kernel is None:
+        path = kernel_path(image, version)
+        kernel = image.content(path) if path is not None else None
+        if path is None or kernel is None:
             continue
         read = _as_kernel(kernel)
-        initrd = image.content(f"{MODULES}/{version}/initramfs.img")
+        place = initrd_path(image, version)
+        initrd = image.content(place) if place is not None else None
         found.append(
             BootArtifacts(
                 kind=EntryKind.BLS,

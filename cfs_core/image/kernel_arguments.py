@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from cfs_core.errors import ConfigError, ImageError, UsageError
 from cfs_core.interfaces.image_settings import is_for, refuse_file
 from cfs_core.model.boot import Architecture, KernelArgument
 from cfs_core.model.plan import Finding, Severity
+from cfs_core.system.strict_toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -125,21 +125,23 @@ def collect_arguments(
         lower = [each for each in lower if not matches(each, argument.text)]
         findings += _kept(argument, own)
     arguments = (*lower, *upper)
-    findings += _contradictions(arguments, frozenset(argument.text for argument in own))
+    ours = frozenset(argument.text for argument in own)
+    findings += _contradictions(arguments, ours)
+    # An error, and not planned with: the loader would be told to start another image, and be blamed for it.
+    arguments = tuple(argument for argument in arguments if not _mounts_another(argument, ours))
     length = len(" ".join(argument.text for argument in arguments).encode("utf-8", "surrogateescape"))
     limit = _COMMAND_LINE_BYTES.get(architecture, _DEFAULT_COMMAND_LINE_BYTES)
     if length > limit:
         message = f"the kernel command line has {length} bytes, {architecture.value} kernels read {limit}"
-        findings.append(_finding(Severity.ERROR, "boot.cmdline-too-long", message, "leave some arguments out"))
+        findings.append(Finding.error("boot.cmdline-too-long", message, "leave some arguments out"))
     return CollectedArguments(arguments=arguments, findings=tuple(findings), removed=tuple(removed))
 
 
 def _of_file(raw: bytes, path: str, architecture: Architecture) -> Iterator[KernelArgument]:
     try:
-        document = tomllib.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        msg = f"{path} is not TOML: {error}"
-        raise ImageError(msg) from error
+        document = parse_toml(raw, path)
+    except ConfigError as error:
+        raise ImageError(error.message, hint=error.hint) from error
     for key, value in document.items():
         if key not in {"kargs", "match-architectures"}:
             msg = f"{path} has the unknown key {key!r:.100}"
@@ -195,7 +197,7 @@ def _kept(delete: KernelArgument, own: Sequence[KernelArgument]) -> list[Finding
     if kept is None:
         return []
     message = f"{delete.origin} takes {delete.text} out: {kept.text!r} stays, the system does not start without it"
-    return [_finding(Severity.WARNING, "boot.karg-needed", message, "leave it out there")]
+    return [Finding.warning("boot.karg-needed", message, "leave it out there")]
 
 
 def _undeletable(text: str, own: Sequence[KernelArgument]) -> Finding:
@@ -204,9 +206,13 @@ def _undeletable(text: str, own: Sequence[KernelArgument]) -> Finding:
         message = (
             f"--karg-delete {text}: {kept.text!r} comes from {kept.origin} and the system does not start without it"
         )
-        return _finding(Severity.ERROR, "boot.karg-needed", message, "leave the option out")
+        return Finding.error("boot.karg-needed", message, "leave the option out")
     message = f"--karg-delete {text}: neither image nor settings have such an argument"
-    return _finding(Severity.WARNING, "boot.karg-not-found", message)
+    return Finding.warning("boot.karg-not-found", message)
+
+
+def _mounts_another(argument: KernelArgument, own: frozenset[str]) -> bool:
+    return unquoted(argument).key in _OURS and argument.text not in own
 
 
 def _contradictions(arguments: Sequence[KernelArgument], own: frozenset[str]) -> Iterator[Finding]:
@@ -214,9 +220,9 @@ def _contradictions(arguments: Sequence[KernelArgument], own: frozenset[str]) ->
     for argument in arguments:
         keys.setdefault(_key(argument), []).append(argument)
     for argument in arguments:
-        if unquoted(argument).key in _OURS and argument.text not in own:
+        if _mounts_another(argument, own):
             message = f"{argument.text!r} of {argument.origin} would mount another image than the one that is installed"
-            yield _finding(Severity.ERROR, "boot.karg-composefs", message, "remove it there; cfs adds the right one")
+            yield Finding.error("boot.karg-composefs", message, "remove it there; cfs adds the right one")
     for pair in _OPPOSITES:
         if all(key in keys for key in pair):
             both = [argument for argument in arguments if _key(argument) in pair]
@@ -232,8 +238,4 @@ def _conflict(found: Sequence[KernelArgument], severity: Severity = Severity.WAR
     listed = ", ".join(f"{argument.text!r} of {argument.origin}" for argument in found)
     message = f"kernel arguments contradict each other: {listed}; the last one counts"
     hint = "leave out the last one" if severity is Severity.ERROR else "take the others away with --karg-delete"
-    return _finding(severity, "boot.karg-conflict", message, hint)
-
-
-def _finding(severity: Severity, code: str, message: str, hint: str | None = None) -> Finding:
-    return Finding(severity=severity, code=code, message=message, hint=hint)
+    return Finding(severity=severity, code="boot.karg-conflict", message=message, hint=hint)

@@ -43,6 +43,12 @@ _DIRECTORIES = {0x10B: 96, 0x20B: 112}
 
 _COFF = struct.Struct("<4sHHIIIHH")
 _SECTION = struct.Struct("<8sIIIIIIHHI")
+_CERTIFICATE = struct.Struct("<IHH")
+"""WIN_CERTIFICATE: length of it all, revision, kind (UEFI 2.10, 32.2.4)."""
+
+_PKCS_SIGNED_DATA = 2
+_CERTIFICATES_LIMIT = 1 << 20
+"""Bytes; a signature has some thousand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +81,35 @@ class PeFile:
         """Whether firmware starts it."""
         return self.subsystem in EFI_SUBSYSTEMS
 
-    signed: bool = False
-    """Whether it has signatures (Authenticode). Whose they are is not looked at."""
+    certificates: tuple[int, int] = (0, 0)
+    """Offset and size of its table of signatures (Authenticode), in bytes; 0 and 0 where it has none."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether it has signatures. Whose they are is not looked at."""
+        return all(self.certificates)
+
+    def signatures(self) -> tuple[bytes, ...]:
+        """Return its PKCS #7 signatures as DER, as they are in the file: nothing is verified.
+
+        Raises:
+            ImageError: the table of signatures is malformed.
+        """
+        if self.certificates[1] > _CERTIFICATES_LIMIT or sum(self.certificates) > self.content.size:
+            msg = "the signatures of a PE file are not where it says"
+            raise ImageError(msg)
+        data = read_all(SectionContent(self.content, *self.certificates)) if self.signed else b""
+        found = []
+        position = 0
+        while position + _CERTIFICATE.size <= len(data):
+            size, _, kind = _CERTIFICATE.unpack_from(data, position)
+            if not _CERTIFICATE.size <= size <= len(data) - position:
+                msg = "the table of signatures of a PE file is malformed"
+                raise ImageError(msg)
+            if kind == _PKCS_SIGNED_DATA:
+                found.append(data[position + _CERTIFICATE.size : position + size])
+            position += size + -size % 8
+        return tuple(found)
 
     @property
     def architecture(self) -> Architecture | None:
@@ -100,8 +133,24 @@ class PeFile:
     @property
     def first_profile(self) -> tuple[Section, ...]:
         """The sections of profile 0, which starts where a boot menu names none; they override the base's."""
-        starts = [number for number, section in enumerate(self.sections, 1) if section.name == ".profile"]
-        return self.sections[starts[0] : starts[1] - 1 if len(starts) > 1 else None] if starts else ()
+        starts = [number for number, section in enumerate(self.sections) if section.name == ".profile"]
+        return self.sections[starts[0] : starts[1] if len(starts) > 1 else None] if starts else ()
+
+    def effective(self, name: str) -> Content | None:
+        """Return a section as systemd-stub takes it by default: profile 0's, else the base's; None if there is none.
+
+        Raises:
+            ImageError: two of that name.
+        """
+        return self._only(name, self.first_profile) or self._only(name, self.base)
+
+    def every(self, name: str) -> tuple[Content, ...]:
+        """Return all sections of that name, in their order: those of every profile."""
+        return tuple(
+            SectionContent(self.content, section.offset, section.size)
+            for section in self.sections
+            if section.name == name
+        )
 
     def text(self, name: str, *, limit: int = 1 << 20) -> str:
         """Return the text of a section as systemd-stub takes it by default: profile 0's, else the base's, else "".
@@ -112,7 +161,7 @@ class PeFile:
             LimitError: longer than *limit* bytes.
             ImageError: two of that name.
         """
-        content = self._only(name, self.first_profile) or self._only(name, self.base)
+        content = self.effective(name)
         if content is None:
             return ""
         if content.size > limit:
@@ -168,7 +217,7 @@ def read_pe(content: Content) -> PeFile:
         msg = "a PE file ends in its section table"
         raise ImageError(msg)
     sections = tuple(_section(each, content.size) for each in _SECTION.iter_unpack(table))
-    return PeFile(content, machine, sections, subsystem=_subsystem(optional), signed=_has_certificates(optional))
+    return PeFile(content, machine, sections, subsystem=_subsystem(optional), certificates=_certificate_table(optional))
 
 
 def find_pe(data: bytes | None) -> PeFile | None:
@@ -186,14 +235,14 @@ def _subsystem(optional: bytes) -> int | None:
     return int.from_bytes(optional[_SUBSYSTEM : _SUBSYSTEM + 2], "little")
 
 
-def _has_certificates(optional: bytes) -> bool:
-    """Return whether the data directories of an optional header name a certificate table."""
+def _certificate_table(optional: bytes) -> tuple[int, int]:
+    """Return offset and size of the certificate table that the data directories of an optional header name."""
     try:
         (magic,) = struct.unpack_from("<H", optional)
         offset, size = struct.unpack_from("<II", optional, _DIRECTORIES.get(magic, len(optional)) + 8 * _CERTIFICATES)
     except struct.error:
-        return False
-    return bool(offset and size)
+        return 0, 0
+    return (offset, size) if offset and size else (0, 0)
 
 
 def _section(fields: tuple[bytes, int, int, int, int, int, int, int, int, int], end: int) -> Section:

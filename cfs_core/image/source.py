@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,12 @@ if TYPE_CHECKING:
 
     from cfs_core.image.limits import ImageLimits
     from cfs_core.interfaces.context import Progress
-    from cfs_core.interfaces.fetcher import Fetcher
+    from cfs_core.interfaces.fetcher import ImageLocation
     from cfs_core.interfaces.storage import StorageFormat
     from cfs_core.model.content import Content
     from cfs_core.model.deployment import FormatOptions
     from cfs_core.model.event import Event
     from cfs_core.model.manifest import Platform
-    from cfs_core.model.reference import ImageReference
     from cfs_core.model.tree import ObjectId
 
 
@@ -38,14 +38,24 @@ class Form(enum.StrEnum):
     BOOTABLE = "bootable"
 
 
+@dataclass(frozen=True, slots=True)
 class Source:
-    """A SOURCE argument, split. ``path`` is set for directories and dump files, ``text`` is what was written."""
+    """A SOURCE argument, parsed: a directory, a dump file, or an image somewhere."""
 
-    def __init__(self, text: str) -> None:
+    kind: str
+    """``dir``, ``dump`` or ``image``."""
+
+    place: Path | ImageLocation
+
+    @classmethod
+    def parse(cls, text: str, locate: Callable[[str], ImageLocation]) -> Source:
+        """Split *text*; *locate* parses what names an image.
+
+        Raises:
+            UsageError: as *locate*.
+        """
         scheme, _, rest = text.partition(":")
-        self.text = text
-        self.kind = scheme if scheme in {"dir", "dump"} and rest else "image"
-        self.path = Path(rest) if self.kind != "image" else None
+        return cls(scheme, Path(rest)) if scheme in {"dir", "dump"} and rest else cls("image", locate(text))
 
 
 @contextmanager
@@ -55,7 +65,6 @@ def open_tree(
     *,
     storage: StorageFormat,
     options: FormatOptions,
-    transport: Callable[[str], tuple[Fetcher, ImageReference]],
     platform: Platform | None,
     progress: Progress,
     emit: Callable[[Event], None],
@@ -69,9 +78,10 @@ def open_tree(
         UsageError: a form this source cannot have.
         ImageError, TransportError, StorageError: it cannot be read.
     """
-    if source.path is None:
+    path = source.place
+    if not isinstance(path, Path):
         with storage.scratch(options) as repository:
-            made, reference = transport(source.text)
+            made, reference = path
             image = resolve(made, reference, platform)
             pull_layers(made, image, repository, progress=progress, emit=emit, limits=limits)
             tree = merged_tree(repository, image, emit=emit, limits=limits)
@@ -79,20 +89,20 @@ def open_tree(
             yield tree
         return
     if source.kind == "dump":
-        if not source.path.is_file():
-            msg = f"{source.path} is not a file"
+        if not path.is_file():
+            msg = f"{path} is not a file"
             raise UsageError(msg, hint="name a dump file: dump:FILE")
-        with source.path.open("rb") as dump:
+        with path.open("rb") as dump:
             tree = storage.read_dump(dump)
         _transform(tree, form or Form.AS_IS, storage, options, ImageReader(tree, _no_content))
         yield tree
         return
-    if not source.path.is_dir():
-        msg = f"{source.path} is not a directory"
+    if not path.is_dir():
+        msg = f"{path} is not a directory"
         raise UsageError(msg, hint="name a directory: dir:PATH")
-    tree = storage.scan(source.path, options)
+    tree = storage.scan(path, options)
     chosen = form or (Form.CANONICAL if isinstance(lookup(tree, b"usr"), Directory) else Form.AS_IS)
-    _transform(tree, chosen, storage, options, ImageReader(tree, _content_below(tree, source.path)))
+    _transform(tree, chosen, storage, options, ImageReader(tree, _content_below(tree, path)))
     yield tree
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.config.settings import command_line
-from cfs_core.deploy.preflight import PreflightError, error, refuse_errors
+from cfs_core.config.settings import options_layer
+from cfs_core.deploy.preflight import PreflightError, refuse_errors
 from cfs_core.deploy.prepare import prepare
 from cfs_core.errors import BootError, CfsError, DiskError, ImageError, PluginError, VerificationError
 from cfs_core.install.plan import make_plan
 from cfs_core.install.run import checked
 from cfs_core.model.event import Event
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from cfs_core.deploy.services import Services
     from cfs_core.install.plan import PreparedInstall
     from cfs_core.install.request import PlanRequest
-    from cfs_core.model.plan import Finding
 
 _OF_THE_IMAGE = (BootError, DiskError, ImageError, PluginError, VerificationError)
 """What an image, or its image with these choices, may be refused for; other errors say that it was not judged."""
@@ -64,7 +64,7 @@ def check(request: PlanRequest, choices: Sequence[Mapping[str, object]], service
 
 
 def _judge(request: PlanRequest, image: PreparedImage, choice: Mapping[str, object], services: Services) -> Judgement:
-    settings = image.settings.with_layer(command_line(choice))
+    settings = image.settings.with_layer(options_layer(choice))
     try:
         made = _judgement(make_plan(request, replace(image, settings=settings), services))
     except _OF_THE_IMAGE as cause:
@@ -92,7 +92,7 @@ def _judgement(prepared: PreparedInstall) -> Judgement:
 def _refused(choice: Mapping[str, object], cause: CfsError) -> Judgement:
     """Return the judgement where no plan can be made at all; what was asked for stands for what was chosen."""
     found = cause.facts.get("findings")
-    itself = replace(error(cause.code, cause.message, cause.hint), origin="cfs-core")
+    itself = replace(Finding.error(cause.code, cause.message, cause.hint), origin="cfs-core")
     asked = {name: str(value) for name, value in choice.items() if value is not None}
     return Judgement(
         bootloader=asked.get("install.bootloader"),

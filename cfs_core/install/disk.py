@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy import preflight
 from cfs_core.errors import DiskError
 from cfs_core.interfaces.layout import LayoutRequest
 from cfs_core.model.action import CopyObject
 from cfs_core.model.disk import Volume, VolumeNeed
+from cfs_core.model.plan import Finding
 from cfs_core.pluginhost import families
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.layout import DiskLayout
     from cfs_core.model.action import PlacingAction
     from cfs_core.model.disk import Partition
-    from cfs_core.model.plan import Finding
     from cfs_core.target.memory import MemoryTarget
 
 ROOT_ROOM = 512 << 20
@@ -95,12 +94,9 @@ def plan_disk(
     partitions = layout.plan(_layout_request(request, settings, decisions, declared, sizes))
     filesystems = _filesystems(partitions, services, root, request.seed)
     findings = list(_missing_volume(request, decisions, partitions))
-    registry = services.host.collect(families.FILESYSTEMS)
-    missing: list[Finding] = []
     for name in dict.fromkeys(partition.filesystem for partition in partitions if partition.filesystem):
         volume = next(partition.volume for partition in partitions if partition.filesystem == name)
-        missing += preflight.stamped(filesystems[volume].check_host(), registry.owner(name))
-    findings += missing
+        findings += filesystems[volume].check_host()
     return PlannedDisk(partitions=partitions, layout=layout, filesystems=filesystems, findings=tuple(findings))
 
 
@@ -151,4 +147,4 @@ def _missing_volume(request: PlanRequest, decisions: Decisions, partitions: Sequ
         return []
     option = "--xbootldr" if wanted is Volume.XBOOTLDR else "--separate-boot"
     message = f"{decisions.bootloader_choice.value} would put nothing on the partition that {option} asks for"
-    return [preflight.error("disk.no-boot-volume", message, f"leave {option} out, or choose another --bootloader")]
+    return [Finding.error("disk.no-boot-volume", message, f"leave {option} out, or choose another --bootloader")]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.preflight import check_space, error
+from cfs_core.deploy.preflight import examine_space
 from cfs_core.errors import CfsError
 from cfs_core.model.disk import Volume
+from cfs_core.model.plan import Finding
 from cfs_core.report.progress import human_bytes
 from cfs_core.target.memory import RAW
 from cfs_core.target.room import room_on_host
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from cfs_core.deploy.services import Services
     from cfs_core.install.disk import PlannedDisk
     from cfs_core.install.request import PlanRequest
-    from cfs_core.model.plan import Finding
     from cfs_core.target.memory import MemoryTarget
 
 _OPTIONS: Mapping[Volume, str] = {Volume.ROOT: "--root-size", Volume.ESP: "--esp-size"}
@@ -37,13 +37,13 @@ def foresee(request: PlanRequest, disk: PlannedDisk, target: MemoryTarget, servi
             needed = filesystem.bytes_needed(target.contents(partition.volume))
         except CfsError as cause:
             holds = False
-            yield error(cause.code, f"{partition.volume.value}: {cause.message}", cause.hint)
+            yield Finding.error(cause.code, f"{partition.volume.value}: {cause.message}", cause.hint)
             continue
         if needed > partition.size:
             option = _OPTIONS.get(partition.volume, "--disk-size")
             has = human_bytes(partition.size)
             message = f"{partition.volume.value} needs {human_bytes(needed)} and its partition has {has}"
-            yield error(f"disk.too-small.{partition.volume.value}", message, f"make it larger ({option})")
+            yield Finding.error(f"disk.too-small.{partition.volume.value}", message, f"make it larger ({option})")
     if holds:
         yield from _room(request, disk, target, services)
 
@@ -54,7 +54,7 @@ def _room(request: PlanRequest, disk: PlannedDisk, target: MemoryTarget, service
     root = disk.filesystems[Volume.ROOT]
     tools = any(finding.code.startswith("disk.tool-") for finding in disk.findings)
     scratch = 0 if tools else root.scratch_needed(target.contents(Volume.ROOT))
-    yield from check_space(
+    yield from examine_space(
         [
             (request.directory, room_on_host(target, disk.filesystems), "for the disk image"),
             (services.scratch, scratch, "for temporary files"),

@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy import preflight
-from cfs_core.deploy.bootable.fstab import judge_fstab
-from cfs_core.deploy.bootable.programs import judge_programs
+from cfs_core.deploy.bootable.fstab import examine_fstab
+from cfs_core.deploy.bootable.programs import examine_programs
 from cfs_core.deploy.bounds import Bounds
 from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.deployment import PlannedContents, PlannedEntry, plan_contents, plan_entry
@@ -30,6 +29,7 @@ from cfs_core.target.execute import apply
 from cfs_core.target.memory import RAW, MemoryTarget
 
 if TYPE_CHECKING:
+    from cfs_core.deploy.first_boot.plan import FirstBootLine
     from cfs_core.deploy.prepare import PreparedImage
     from cfs_core.deploy.services import Services
     from cfs_core.install.request import PlanRequest
@@ -44,6 +44,7 @@ class PreparedInstall:
     decisions: Decisions
     disk: PlannedDisk
     target: MemoryTarget
+    first_boot: tuple[FirstBootLine, ...] = ()
 
 
 def make_plan(request: PlanRequest, image: PreparedImage, services: Services) -> PreparedInstall:
@@ -75,12 +76,19 @@ def make_plan(request: PlanRequest, image: PreparedImage, services: Services) ->
         arguments=entry.arguments,
     )
     foreseen = (
+        *contents.first_boot.findings,
         *foresee(request, disk, target, services),
-        *judge_fstab(image.merged, disk.partitions, is_root),
-        *judge_programs(_made(target), decisions.facts.architecture),
+        *examine_fstab(image.merged, disk.partitions, is_root),
+        *examine_programs(_made(target), decisions.facts.architecture),
     )
     found = (*_findings(plan, decisions, disk, entry, services), *(_stamped(each, "cfs-core") for each in foreseen))
-    return PreparedInstall(plan=replace(plan, findings=found), decisions=decisions, disk=disk, target=target)
+    return PreparedInstall(
+        plan=replace(plan, findings=found),
+        decisions=decisions,
+        disk=disk,
+        target=target,
+        first_boot=contents.first_boot.lines,
+    )
 
 
 def _made(target: MemoryTarget) -> list[PlacingAction]:
@@ -98,7 +106,7 @@ def _fill_root(target: MemoryTarget, contents: PlannedContents, image: PreparedI
     bounds = Bounds.of_storage(name, services.host.collect(families.STORAGE).owner(name), REPOSITORY)
     apply(contents.repository[:1], target)
     bounds.apply(contents.repository[1:], target)
-    apply((*contents.state_actions, plan_origin(contents.state, ())), target)
+    apply((*contents.state_actions, *contents.first_boot.files.values(), plan_origin(contents.state, ())), target)
 
 
 def _completed(
@@ -119,9 +127,15 @@ def _completed(
         Step(
             id="state", provider="cfs-core", title="state of the deployment", actions=(*contents.state_actions, origin)
         ),
+        *_first_boot(contents),
         Step(id="bootloader", provider=loader, title="bootloader", actions=loader_actions),
         Step(id="menu", provider=loader, title="boot menu", actions=menu_actions),
     )
+
+
+def _first_boot(contents: PlannedContents) -> list[Step]:
+    actions = tuple(contents.first_boot.files.values())
+    return [Step(id="first-boot", provider="cfs-core", title="files of first boot", actions=actions)] if actions else []
 
 
 def _boot_files(target: MemoryTarget) -> tuple[BootFile, ...]:
@@ -160,7 +174,7 @@ def _stamped(finding: Finding, origin: str) -> Finding:
 def _plugin_faults(services: Services) -> list[Finding]:
     """A check or a kernel argument that was lost to a fault is not harmless."""
     return [
-        preflight.error("plugin.fault", str(trouble), "fix the plugin, or switch it off with --disable-plugin")
+        Finding.error("plugin.fault", str(trouble), "fix the plugin, or switch it off with --disable-plugin")
         for trouble in services.host.trouble
         if trouble.fatal and trouble.hook in {"cfs_check_plan", "cfs_kernel_arguments"}
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from cfs_core.deploy.authorized_keys import check_authorized_keys
+from cfs_core.deploy.first_boot.request import check_first_boot
 from cfs_core.deploy.loader import refuse_early
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
@@ -60,7 +61,7 @@ def checked(request: R) -> R:
     if request.root_ssh_authorized_keys is not None:
         check_authorized_keys(request.root_ssh_authorized_keys)
     if request.target_imgref is None:
-        refuse_line_breaks(request.source, "--source-imgref")
+        refuse_line_breaks(request.source.reference.text, "--source-imgref")
         return request
     return replace(request, target_imgref=target_reference(request.target_imgref))
 
@@ -74,6 +75,7 @@ def planned(request: InstallRequest, services: Services) -> Iterator[tuple[Prepa
     """
     ImageTarget.check_destination(request.disk, replace=request.replace)
     request = checked(request)
+    check_first_boot(services.settings, request.first_boot)
     refuse_early(services.settings, services.host)
     with prepare(request, services) as image:
         services.emit(Event(name="plan.started"))

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from cfs_core.errors import UsageError
 from cfs_core.interfaces.transport import RunningImage
+from cfs_core.pluginhost import families
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from cfs_core.deploy.services import Services
     from cfs_core.interfaces.provider import TransportProvider
 
 
@@ -24,6 +26,20 @@ def ask(provider: TransportProvider) -> RunningImage | None:
         msg = f"returned {type(found).__name__}, not RunningImage"
         raise TypeError(msg)
     return found
+
+
+def running_image(services: Services) -> RunningImage:
+    """Return the image of the container that cfs runs in; a plugin that fails is told of, and passed over.
+
+    Raises:
+        UsageError, TransportError: as `find_running_image`.
+    """
+    registry = services.host.collect(families.TRANSPORTS)
+
+    def guarded(provider: TransportProvider) -> RunningImage | None:
+        return services.host.attempt(registry.owner(provider.name), "running_image", ask, provider)
+
+    return find_running_image(registry, guarded)
 
 
 def find_running_image(

@@ -112,3 +112,16 @@ class Bootloader(abc.ABC):
         Raises:
             BootError: this loader cannot express *wanted* on this target; the message says what.
         """
+
+    def installed_version(self, target: TargetView, facts: BootFacts) -> str | None:
+        """Return the version of this loader that *target* has, as its files say; None where they do not.
+
+        For people: `cfs status` shows it, and nothing is decided by it.
+        """
+        del target, facts
+        return None
+
+    def offered_version(self, facts: BootFacts) -> str | None:
+        """Return the version of this loader in ``facts.image``, None where its files do not say."""
+        del facts
+        return None

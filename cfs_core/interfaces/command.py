@@ -11,11 +11,13 @@ from cfs_core.interfaces.provider import Provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import click
 
     from cfs_core.interfaces.provider import BootloaderProvider
+    from cfs_core.interfaces.target import TargetView
     from cfs_core.model.boot import BootMenu
 
 
@@ -67,6 +69,9 @@ class CommandContext(PluginContext):
     boot_menus: Callable[[Path], Sequence[DiskMenu]]
     """Reads the boot menus of a disk image, with every installed bootloader's reader; raises DiskError where no
     installed layout can read the disk."""
+
+    open_disk: Callable[[Path], AbstractContextManager[TargetView]]
+    """Opens a disk image to read its files; raises DiskError where no installed layout can read the disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cfs_core.errors import LimitError, TransportError, TruncatedError, VerificationError
 from cfs_core.interfaces.retry import Retrier
@@ -31,6 +31,13 @@ MANIFEST_MEDIA_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 """What is asked for where an image is named: manifests and indexes, OCI's and Docker's."""
+
+
+class ImageLocation(NamedTuple):
+    """Where an image is, or is to be: its reference, parsed, and what reads and writes there."""
+
+    transport: Fetcher
+    reference: ImageReference
 
 
 class Fetcher:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from cfs_core.interfaces.storage import FileReader
     from cfs_core.model.action import PlacingAction
-    from cfs_core.model.deployment import Problem
     from cfs_core.model.disk import Partition, Region
     from cfs_core.model.plan import Finding
 
@@ -50,7 +49,7 @@ class Filesystem(abc.ABC):
         """
 
     @abc.abstractmethod
-    def check(self, region: Region) -> Sequence[Problem]:
+    def check(self, region: Region) -> Sequence[Finding]:
         """Check consistency without changing anything (``e2fsck -fn``, ``fsck.fat -n``)."""
 
     @abc.abstractmethod

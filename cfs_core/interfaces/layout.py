@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cfs_core.model.boot import Architecture
-    from cfs_core.model.deployment import Problem
     from cfs_core.model.disk import Partition, Volume, VolumeNeed
+    from cfs_core.model.plan import Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,5 +69,5 @@ class DiskLayout(abc.ABC):
         """
 
     @abc.abstractmethod
-    def check(self, path: Path) -> Sequence[Problem]:
+    def check(self, path: Path) -> Sequence[Finding]:
         """Check both tables, their checksums, overlaps and bounds."""

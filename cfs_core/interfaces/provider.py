@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.bootloader import Bootloader  # noqa: F401
     from cfs_core.interfaces.context import PluginContext
     from cfs_core.interfaces.filesystem import Filesystem  # noqa: F401
+    from cfs_core.interfaces.hasher import BlockHasher  # noqa: F401
     from cfs_core.interfaces.initramfs import Initramfs  # noqa: F401
     from cfs_core.interfaces.layout import DiskLayout  # noqa: F401
     from cfs_core.interfaces.policy import Policy  # noqa: F401
@@ -150,6 +151,11 @@ class LayoutProvider(Provider["DiskLayout"]):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitramfsProvider(Provider["Initramfs"]):
     """Knows a family of initramfs code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HasherProvider(Provider["BlockHasher"]):
+    """A library that hashes many blocks at once; used where core finds it right, and faster than hashlib."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

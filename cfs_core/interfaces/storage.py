@@ -21,13 +21,13 @@ if TYPE_CHECKING:
         FormatOptions,
         GcReport,
         ImageId,
-        Problem,
         StoredImage,
     )
     from cfs_core.model.digest import Digest
     from cfs_core.model.disk import Location
     from cfs_core.model.layer import LayerEntry, LayerMember
     from cfs_core.model.manifest import ResolvedImage
+    from cfs_core.model.plan import Finding
     from cfs_core.model.tree import Directory, ObjectId
 
 
@@ -260,7 +260,7 @@ class Repository(Identifier):
         """Drop a tag; what only it kept goes with the next garbage collection."""
 
     @abc.abstractmethod
-    def fsck(self) -> Iterable[Problem]:
+    def fsck(self) -> Iterable[Finding]:
         """Read everything and yield what is wrong."""
 
     @abc.abstractmethod
@@ -378,7 +378,7 @@ class StorageFormat(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def check_files(self, files: FileReader, root: str) -> Iterable[Problem]:
+    def check_files(self, files: FileReader, root: str) -> Iterable[Finding]:
         """Check the repository at *root* of a filesystem that is not mounted, file by file, and yield what is wrong."""
 
     def has_file(self, files: FileReader, root: str, content: Content) -> bool:

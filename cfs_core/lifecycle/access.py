@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy.services import each_made
 from cfs_core.errors import StateError
-from cfs_core.lifecycle.machine import read_machine
+from cfs_core.lifecycle.machine import read_machine, with_versions
 from cfs_core.lifecycle.running import RunningSystem, read_running
 from cfs_core.lifecycle.status import mounted_volumes
 from cfs_core.lifecycle.volumes import partition_of
@@ -82,7 +82,9 @@ def machine_below(root: Path, services: Services) -> Machine:
     """
     places = find_places(root)
     running = read_running(root)
-    machine = read_machine(mounted_target(places, running, services), all_bootloaders(services), running)
+    loaders = all_bootloaders(services)
+    machine = read_machine(mounted_target(places, running, services), loaders, running)
+    machine = with_versions(machine, loaders, root)
     if all(each.origin.architecture or not each.manifest_digest for each in machine.status.deployments):
         return machine
     from cfs_core.lifecycle.image_facts import completed  # only bootc's origin files leave it to the repository
@@ -99,7 +101,8 @@ def machine_of_sysroot(sysroot: Path, services: Services) -> Machine:
     if not (sysroot / "state/deploy").is_dir():
         msg = f"{sysroot} holds no deployments: it has no state/deploy"
         raise StateError(msg, hint="name a disk image, or where the root volume is mounted: --sysroot PATH")
-    return read_machine(MountedTarget(mounted_volumes(sysroot)), all_bootloaders(services))
+    loaders = all_bootloaders(services)
+    return with_versions(read_machine(MountedTarget(mounted_volumes(sysroot)), loaders), loaders)
 
 
 @contextmanager
@@ -112,7 +115,8 @@ def machine_on(disk: Path, services: Services) -> Iterator[Machine]:
     from cfs_core.examine.disk import opened_disk  # a machine that runs need not wait for readers of disks
 
     with opened_disk(services, disk) as image:
-        yield read_machine(image, all_bootloaders(services))
+        loaders = all_bootloaders(services)
+        yield with_versions(read_machine(image, loaders), loaders)
 
 
 def all_bootloaders(services: Services) -> dict[str, Bootloader]:

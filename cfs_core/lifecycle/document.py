@@ -123,6 +123,7 @@ def _ours(machine: Machine) -> dict[str, Any]:
     records = machine.records
     return {
         "bootloader": machine.loader,
+        "bootloader_version": {"installed": machine.versions.installed, "offered": machine.versions.offered},
         "default": machine.default,
         "deployments": [
             {

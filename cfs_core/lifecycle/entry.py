@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.choose import choose_artifacts, choose_storage
 from cfs_core.deploy.deployment import plan_entry
 from cfs_core.deploy.early_boot import EarlyBootQuestion, settle_early_boot
-from cfs_core.deploy.preflight import error
-from cfs_core.deploy.request import DeploymentRequest
+from cfs_core.deploy.request import ArgumentRequest
 from cfs_core.image.artifacts import find_artifacts
 from cfs_core.image.kernel_arguments import image_arguments
+from cfs_core.lifecycle.addons import carried
 from cfs_core.lifecycle.arguments import next_arguments
 from cfs_core.model.boot import BootEntry, EntryKind
 from cfs_core.model.disk import Partition, Volume
+from cfs_core.model.plan import Finding
 from cfs_core.pluginhost import families
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from cfs_core.lifecycle.session import Session
     from cfs_core.lifecycle.stored import StoredDeployment
     from cfs_core.model.boot import BootArtifacts, KernelArgument
-    from cfs_core.model.plan import Finding
 
 _UNKNOWN_ROOT = Partition(number=0, volume=Volume.ROOT, start=0, size=0, type_guid="", uuid="", name="")
 
@@ -33,14 +34,15 @@ def new_entry(
 ) -> tuple[BootEntry, tuple[Finding, ...]]:
     """Return the entry, and what is odd about its arguments.
 
-    Arguments of a unified kernel image are sealed in it; others are those of what runs, with what both images ask for
-    exchanged.
+    Arguments of a unified kernel image are sealed in it, but for addons, which are carried on; others are those of what
+    runs, with what both images ask for exchanged.
     """
     artifacts = decisions.artifacts
     if artifacts.kind is EntryKind.UKI:
-        request = DeploymentRequest(source=str(image.resolved.reference))
         root = session.target.partition(Volume.ROOT) or _UNKNOWN_ROOT
-        planned = plan_entry(request, image, decisions, root)
+        booted = session.machine.require_booted()
+        choice = carried(session.target, booted.boot_entry, old)
+        planned = plan_entry(ArgumentRequest(), image, replace(decisions, artifacts=choice.of(artifacts)), root)
         return planned.entry, planned.findings
     needed = [*image.repository.kernel_arguments(image.committed, verity=decisions.verity), *decisions.arguments]
     asked = image_arguments(image.merged, image.resolved.config.labels, decisions.facts.architecture)
@@ -109,4 +111,4 @@ def _length(arguments: tuple[str, ...]) -> list[Finding]:
     if length <= _LIMIT:
         return []
     message = f"the kernel command line has {length} bytes, kernels read {_LIMIT}"
-    return [error("boot.cmdline-too-long", message, "take some away with `cfs kargs delete`")]
+    return [Finding.error("boot.cmdline-too-long", message, "take some away with `cfs kargs delete`")]

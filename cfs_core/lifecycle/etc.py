@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.errors import StateError
+from cfs_core.errors import ConfigError, StateError
 from cfs_core.lifecycle.etc_merge.accounts import Renumbered, owning, renumbered, without_orphans
 from cfs_core.lifecycle.etc_merge.labels import labelled
 from cfs_core.lifecycle.etc_merge.nodes import DIRECTORY, EtcNode
 from cfs_core.lifecycle.etc_merge.rules import Merge, Note, OnConflict, merge
 from cfs_core.lifecycle.etc_merge.scan import scan_directory
 from cfs_core.lifecycle.etc_merge.write import write_tree
+from cfs_core.lifecycle.ownership import renumbered_tree
 from cfs_core.lifecycle.states import remove_tree, state_of
 from cfs_core.model.action import Attributes, ExchangePaths, RemovePath, WriteFile
 from cfs_core.model.places import DEPLOYMENTS
+from cfs_core.system.strict_toml import parse_toml
 from cfs_core.system.syncing import sync_filesystem
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class EtcPlan:
     merged: Merge
     orphans: tuple[str, ...] = ()
     renumbered: tuple[Renumbered, ...] = ()
+    local: EtcTree | None = None
+    """/etc as it is now."""
 
     def report(self) -> dict[str, Any]:
         """Return what somebody may want to know, for JSON."""
@@ -67,9 +70,17 @@ def _told(note: Note) -> dict[str, str]:
 
 
 def plan_etc(
-    session: Session, old: StoredDeployment, new: StoredDeployment, storage: StorageFormat, on_conflict: OnConflict
+    session: Session,
+    old: StoredDeployment,
+    new: StoredDeployment,
+    storage: StorageFormat,
+    on_conflict: OnConflict,
+    *,
+    fix_ownership: bool = False,
 ) -> EtcPlan:
     """Merge the /etc of deployment *old*, as it is on the machine now, into that of *new*; write nothing.
+
+    With *fix_ownership*, files of users and groups that get another number there get it, too.
 
     Raises:
         StateError: the images keep /etc in ways that do not go together.
@@ -93,7 +104,9 @@ def plan_etc(
     tree, orphans = without_orphans(tree, _elsewhere(new.deployed))
     places = (state_of(session, old.id) / "etc", session.places.sysroot / "state/os/default/var")
     changed = owning(renumbered(local, tree), places)
-    return EtcPlan(tree=tree, merged=merged, orphans=orphans, renumbered=changed)
+    if fix_ownership and changed:
+        tree = renumbered_tree(tree, local, image)
+    return EtcPlan(tree=tree, merged=merged, orphans=orphans, renumbered=changed, local=local)
 
 
 def refuse_conflicts(plan: EtcPlan, on_conflict: OnConflict) -> None:
@@ -142,16 +155,16 @@ def etc_mode(image: TreeReader) -> str:
     if raw is None:
         return "bind"
     try:
-        table = tomllib.loads(raw.decode())
-    except ValueError:
+        table = parse_toml(raw, CONFIG)
+    except ConfigError:
         return "bind"
     etc, root = table.get("etc"), table.get("root")
     if isinstance(etc, dict):
         if etc.get("transient") is True:
             return "transient"
         mode = etc.get("mount")
-        if mode in {"none", "bind", "overlay", "transient"}:
-            return str(mode)
+        if isinstance(mode, str) and mode in {"none", "bind", "overlay", "transient"}:
+            return mode
     return "transient" if isinstance(root, dict) and root.get("transient") is True and etc is None else "bind"
 
 

@@ -6,22 +6,25 @@ Each step can be run again. Until the menu changes the machine starts what it st
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cfs_core.deploy.choose import choose_architecture
 from cfs_core.errors import StateError
 from cfs_core.image.resolve import host_platform
 from cfs_core.lifecycle import menus
+from cfs_core.lifecycle.addons import AddonChoice, carried
 from cfs_core.lifecycle.arguments import next_arguments
 from cfs_core.lifecycle.document import verity_optional
 from cfs_core.lifecycle.entry import entry_of, running_arguments, settled_artifacts
 from cfs_core.lifecycle.etc import MERGING, EtcPlan, plan_etc, refuse_conflicts, write_etc
 from cfs_core.lifecycle.etc_merge.rules import OnConflict
 from cfs_core.lifecycle.loader_update import LoaderUpdate, update_loader
+from cfs_core.lifecycle.ownership import record
 from cfs_core.lifecycle.records import Failure
 from cfs_core.lifecycle.staging import read_details, tries_of
 from cfs_core.lifecycle.states import remove_tree, state_of
 from cfs_core.lifecycle.stored import StoredDeployment, stored_status
+from cfs_core.model.boot import EntryKind
 from cfs_core.model.event import Event
 
 if TYPE_CHECKING:
@@ -96,14 +99,26 @@ def _planned(
         msg = f"deployment {identity:.16}… is not there"
         raise StateError(msg, hint="run `cfs upgrade` again")
     old, new = stored_status(repository, booted), stored_status(repository, staged)
-    etc = plan_etc(session, old, new, session.storage(), on_conflict)
+    details = read_details(session, identity)
+    fix = bool(details.get("fix_ownership"))
+    etc = plan_etc(session, old, new, session.storage(), on_conflict, fix_ownership=fix)
+    if fix and etc.tree is not None and etc.local is not None:
+        record(session, (booted.id, etc.local), (identity, etc.tree))
     merged = new.merged()
     artifacts = settled_artifacts(session, merged)
-    details = read_details(session, identity)
     arguments = tuple(details["arguments"]) if "arguments" in details else _arguments(session, old, new)
+    if artifacts.kind is EntryKind.UKI:
+        artifacts = _addons(session, old, details).of(artifacts)
     entry = entry_of(identity, artifacts, arguments)
     tries = details["tries"] if "tries" in details else tries_of(new.deployed, session.services.settings)
     return merged, replace(entry, tries_left=tries), etc
+
+
+def _addons(session: Session, old: StoredDeployment, details: dict[str, Any]) -> AddonChoice:
+    """Return the addons of what is staged; where another program staged it, those that `cfs upgrade` would take."""
+    if "addons" in details:
+        return AddonChoice.from_json(details["addons"])
+    return carried(session.target, session.machine.require_booted().boot_entry, old)
 
 
 def _arguments(session: Session, old: StoredDeployment, new: StoredDeployment) -> tuple[str, ...]:

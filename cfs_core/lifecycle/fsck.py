@@ -15,9 +15,9 @@ from cfs_core.lifecycle.states import GONE, path_of, remove_tree
 from cfs_core.lifecycle.stored import stored_status
 from cfs_core.model.action import CopyObject, MakeDirectory, RemovePath, RenamePath
 from cfs_core.model.boot import EntryKind
-from cfs_core.model.deployment import Problem
 from cfs_core.model.digest import Digest
 from cfs_core.model.places import REPOSITORY
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,12 +36,12 @@ _TAG = re.compile(r":[^/:@]+\Z")
 class Repaired:
     """What was done about a problem, or why nothing was."""
 
-    problem: Problem
+    problem: Finding
     done: bool
     what: str
 
 
-def check_machine(session: Session) -> Iterator[Problem]:
+def examine_machine(session: Session) -> Iterator[Finding]:
     """Yield what is wrong with repository, boot files, menu and state of the machine; nothing is changed.
 
     Raises:
@@ -51,11 +51,11 @@ def check_machine(session: Session) -> Iterator[Problem]:
         yield from repository.fsck()
         yield from session.machine.status.problems
         for deployment in session.machine.status.deployments:
-            yield from _check_boot_files(session, repository, deployment)
-    yield from _check_menu(session)
+            yield from _examine_boot_files(session, repository, deployment)
+    yield from _examine_menu(session)
 
 
-def repair_machine(session: Session, problems: Iterable[Problem]) -> tuple[Repaired, ...]:
+def repair_machine(session: Session, problems: Iterable[Finding]) -> tuple[Repaired, ...]:
     """Mend what can be: first what is fetched, then what is made from that. Nothing that is right is touched.
 
     Raises:
@@ -87,7 +87,7 @@ def _files(entry: BootEntry, artifacts: BootArtifacts) -> Iterator[tuple[Locatio
     yield from zip(entry.files, present, strict=False)
 
 
-def _check_boot_files(session: Session, repository: Repository, deployment: DeploymentStatus) -> Iterator[Problem]:
+def _examine_boot_files(session: Session, repository: Repository, deployment: DeploymentStatus) -> Iterator[Finding]:
     entry = deployment.boot_entry
     if entry is None:
         return
@@ -100,7 +100,7 @@ def _check_boot_files(session: Session, repository: Repository, deployment: Depl
             continue
         if not session.target.exists(location) or not _same(session, location, content):
             message = f"is not the boot file of deployment {deployment.id:.16}…"
-            yield Problem(code="boot.differs", where=str(location), message=message, repairable=True)
+            yield Finding.error("boot.differs", message, where=str(location), repairable=True)
 
 
 def _same(session: Session, location: Location, content: Content) -> bool:
@@ -108,22 +108,22 @@ def _same(session: Session, location: Location, content: Content) -> bool:
         return Digest.of(session.target.read(location)) == Digest.of_stream(source)
 
 
-def _check_menu(session: Session) -> Iterator[Problem]:
+def _examine_menu(session: Session) -> Iterator[Finding]:
     machine = session.machine
     booted = machine.booted
     if booted is not None and booted.boot_entry is None:
         message = "runs, and is started by no boot entry"
-        yield Problem(code="boot.entry", where=f"{booted.id:.16}", message=message, repairable=True)
+        yield Finding.error("boot.entry", message, where=f"{booted.id:.16}", repairable=True)
         return
     if machine.loader is None or machine.running.staged is not None:
         return
     for action in session.plan_menu(menus.unchanged(machine)):
         if isinstance(action, RemovePath):
             message = f"is left over: {action.why}"
-            yield Problem(code="boot.untidy", where=str(action.location), message=message, repairable=True)
+            yield Finding.error("boot.untidy", message, where=str(action.location), repairable=True)
 
 
-def _repair_boot(session: Session, problems: list[Problem]) -> list[Repaired]:
+def _repair_boot(session: Session, problems: list[Finding]) -> list[Repaired]:
     booted = session.machine.booted
     with session.repository() as repository:
         if booted is not None and booted.boot_entry is None:
@@ -154,18 +154,18 @@ def _repair_boot(session: Session, problems: list[Problem]) -> list[Repaired]:
     ]
 
 
-def _still_wrong(session: Session) -> Iterator[Problem]:
+def _still_wrong(session: Session) -> Iterator[Finding]:
     yield from session.machine.status.problems
     with session.repository() as repository:
         for deployment in session.machine.status.deployments:
-            yield from _check_boot_files(session, repository, deployment)
-    yield from _check_menu(session)
+            yield from _examine_boot_files(session, repository, deployment)
+    yield from _examine_menu(session)
 
 
 # --- the repository -------------------------------------------------------------------------------
 
 
-def _repair_objects(session: Session, problems: list[Problem]) -> Iterator[Repaired]:
+def _repair_objects(session: Session, problems: list[Finding]) -> Iterator[Repaired]:
     """Put what is damaged aside, fetch the images of live deployments again as far as they lack something, and look.
 
     What could not be fetched goes back to where it was: damaged it may still be of use to somebody.
@@ -213,13 +213,12 @@ def _fetch(session: Session, deployment: DeploymentStatus) -> str | None:
     """Fetch what the repository lacks of a deployment's image; return why that did not work."""
     if deployment.image is None or deployment.manifest_digest is None:
         return f"the origin file of {deployment.id:.16}… does not say where it came from"
-    request = DeploymentRequest(
-        source=pinned(deployment.image, deployment.manifest_digest), repo=session.places.repository, by_digest=True
-    )
     try:
+        source = session.services.locate(pinned(deployment.image, deployment.manifest_digest))
+        request = DeploymentRequest(source=source, repo=session.places.repository, by_digest=True)
         with prepare(request, session.services) as image:
             if image.committed.id != deployment.id:
-                msg = f"{request.source} makes another deployment"
+                msg = f"{source.reference} makes another deployment"
                 raise StateError(msg, hint="run `cfs upgrade`")
     except CfsError as error:
         return error.message

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.state import VERSION_LABEL
+from cfs_core.deploy.storage import storage_at
 from cfs_core.errors import CfsError
 from cfs_core.image.manifest import parse_config
 
@@ -23,7 +24,7 @@ def completed(status: Status, repository: Path, services: Services) -> Status:
     Who may not read the repository gets the status as it is.
     """
     try:
-        with services.storage().open(repository) as opened:
+        with (storage_at(services, repository) or services.storage()).open(repository) as opened:
             found = tuple(_filled(each, opened) for each in status.deployments)
     except (CfsError, OSError):
         return status

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import StateError
+from cfs_core.lifecycle.loader_versions import LoaderVersions, loader_versions
 from cfs_core.lifecycle.records import Records
 from cfs_core.lifecycle.running import RunningSystem
 from cfs_core.lifecycle.status import read_status
 from cfs_core.model.boot import BootMenu
-from cfs_core.model.deployment import Problem
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from cfs_core.interfaces.bootloader import Bootloader
     from cfs_core.interfaces.target import TargetView
@@ -31,6 +33,7 @@ class Machine:
     running: RunningSystem = field(default_factory=RunningSystem)
     records: Records = field(default_factory=Records)
     loader: str | None = None
+    versions: LoaderVersions = field(default_factory=LoaderVersions)
 
     @property
     def menu(self) -> BootMenu:
@@ -153,6 +156,16 @@ def read_machine(
     )
 
 
+def with_versions(machine: Machine, bootloaders: Mapping[str, Bootloader], root: Path | None = None) -> Machine:
+    """Return *machine* with the versions of its loader; *root*: where the image that runs is mounted, if one does."""
+    if machine.loader is None:
+        return machine
+    followed = machine.followed
+    architecture = followed.origin.architecture if followed is not None else None
+    image = root if machine.booted is not None else None
+    return replace(machine, versions=loader_versions(machine.target, bootloaders[machine.loader], architecture, image))
+
+
 def _loader(status: Status, running: RunningSystem) -> str | None:
     """Return the loader with entries of deployments; of several the one that is recorded, or that has what runs."""
     having = [name for name, menu in status.menus.items() if any(not entry.foreign for entry in menu.entries)]
@@ -161,13 +174,13 @@ def _loader(status: Status, running: RunningSystem) -> str | None:
     return next((name for name in (*recorded, *having) if name in having), None)
 
 
-def _odd(status: Status, running: RunningSystem) -> list[Problem]:
+def _odd(status: Status, running: RunningSystem) -> list[Finding]:
     found = []
     if running.booted is not None and status.get(running.booted) is None:
         message = "runs, and is neither deployed nor in a boot menu"
-        found.append(Problem(code="state.missing", where=f"{running.booted:.16}", message=message))
+        found.append(Finding.error("state.missing", message, where=f"{running.booted:.16}"))
     staged = running.staged
     if staged is not None and status.get(staged.id) is None:
         message = "is staged, and not deployed"
-        found.append(Problem(code="state.staged", where=f"{staged.id:.16}", message=message, repairable=True))
+        found.append(Finding.error("state.staged", message, where=f"{staged.id:.16}", repairable=True))
     return found

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from cfs_core.model.boot import BootEntry
 
 
+ADDON_HINT = "add an addon with them that is signed like it: cfs kargs add --uki-addon DIR/NAME.addon.efi"
+
+
 def with_new(machine: Machine, entry: BootEntry, *, keep: int) -> BootMenu:
     """Return the menu in which *entry* comes first and starts by itself.
 
@@ -87,7 +90,7 @@ def with_arguments(machine: Machine, identity: str, arguments: tuple[str, ...]) 
     entry = _entry(machine, identity)
     if entry.kind is EntryKind.UKI:
         msg = "the kernel arguments of a unified kernel image are sealed in it"
-        raise StateError(msg, hint="build them into the image, or ship a UKI addon in it", code="boot.karg-sealed")
+        raise StateError(msg, hint=ADDON_HINT, code="boot.karg-sealed")
     return with_entry(machine, replace(entry, arguments=arguments))
 
 

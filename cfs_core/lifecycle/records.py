@@ -40,7 +40,7 @@ class Records:
         """Read them; what is malformed says nothing: no pin that is lost loses a deployment that runs."""
         try:
             found: Any = json.loads(target.read(RECORDS))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, RecursionError, ValueError):
             return cls()
         if not isinstance(found, dict) or found.get("version") != VERSION:
             return cls()
@@ -49,8 +49,8 @@ class Records:
             pinned=_texts(found.get("pinned")),
             failed={
                 name: Failure(
-                    manifest_digest=value.get("manifest_digest"),
-                    tries=int(value.get("tries") or 0),
+                    manifest_digest=_text(value.get("manifest_digest")),
+                    tries=tries if isinstance(tries := value.get("tries"), int) else 0,
                     reason=str(value.get("reason") or ""),
                 )
                 for name, value in (failed.items() if isinstance(failed, dict) else ())
@@ -99,6 +99,10 @@ class Records:
             attributes=Attributes(mode=0o644),
             why="what cfs keeps about this machine",
         )
+
+
+def _text(found: object) -> str | None:
+    return found if isinstance(found, str) else None
 
 
 def _texts(found: object) -> frozenset[str]:

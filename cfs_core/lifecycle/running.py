@@ -5,16 +5,28 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from cfs_core.bls import argument_deployment, split_arguments
+from cfs_core.model.disk import Location, Volume
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 STAGED = "composefs/staged-deployment"
 """Below /run: what the finalizing at shutdown makes the default, as bootc has it (formats F.1)."""
+
+BOOTC_STAGED = (
+    Location(Volume.ESP, "/loader/entries.staged"),
+    Location(Volume.XBOOTLDR, "/loader/entries.staged"),
+    Location(Volume.BOOT, "/grub2/user.cfg.staged"),
+    Location(Volume.ROOT, "/boot/grub2/user.cfg.staged"),
+)
+"""What bootc writes beside the menu when it stages (formats F.1). cfs plans the menu when it finalizes."""
+
+DETAILS = "cfs/staged.json"
+"""Below /run: what the finalizing has to know and bootc's file has no place for."""
 
 _SOURCE = re.compile(r"(?:composefs:|transient:composefs=)([0-9a-f]+)")
 """What early boot calls the root that it mounts (formats E.6)."""
@@ -41,6 +53,8 @@ class Staged:
 
     id: str
     locked: bool = False
+    arguments: tuple[str, ...] | None = field(default=None, compare=False)
+    """The kernel arguments that it will have, as cfs noted them; None where something else staged it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +101,20 @@ def read_staged(run: Path) -> Staged | None:
         identity, locked = found["depl_id"], found.get("finalization_locked", False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return Staged(id=identity, locked=locked is True) if isinstance(identity, str) and identity else None
+    if not isinstance(identity, str) or not identity:
+        return None
+    arguments = read_details(run, identity).get("arguments")
+    known = tuple(map(str, arguments)) if isinstance(arguments, list) else None
+    return Staged(id=identity, locked=locked is True, arguments=known)
+
+
+def read_details(run: Path, identity: str) -> dict[str, Any]:
+    """Return what cfs kept about the staged deployment *identity*; empty where somebody else staged it."""
+    try:
+        found = json.loads((run / DETAILS).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and found.get("id") == identity else {}
 
 
 def format_staged(staged: Staged) -> bytes:

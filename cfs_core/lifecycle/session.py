@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.bounds import Bounds
-from cfs_core.deploy.services import each_made
+from cfs_core.deploy.storage import storage_at
 from cfs_core.errors import StateError
 from cfs_core.image.resolve import host_platform
 from cfs_core.interfaces.bootloader import BootFacts
@@ -17,8 +17,8 @@ from cfs_core.lifecycle.access import all_bootloaders, find_places, mounted_targ
 from cfs_core.lifecycle.lock import locked
 from cfs_core.lifecycle.machine import read_machine
 from cfs_core.lifecycle.mounts import make_writable
-from cfs_core.lifecycle.running import STAGED, format_staged, read_running
-from cfs_core.model.action import Action, CopyObject
+from cfs_core.lifecycle.running import BOOTC_STAGED, STAGED, format_staged, read_running
+from cfs_core.model.action import Action, CopyObject, RemovePath
 from cfs_core.model.boot import Architecture, Firmware
 from cfs_core.model.digest import Digest
 from cfs_core.model.disk import Volume
@@ -158,6 +158,9 @@ class Session:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as file:
                 file.write(format_staged(staged))
+        why = "bootc staged it, and it is no more what will be finalized"
+        there = [each for each in BOOTC_STAGED if each.volume in self.target.volumes() and self.target.exists(each)]
+        self.apply(RemovePath(location=each, why=why) for each in there)
         self.machine = replace(self.machine, running=replace(self.machine.running, staged=staged))
 
     # --- storage ------------------------------------------------------------------------------
@@ -168,10 +171,9 @@ class Session:
         Raises:
             StateError: no storage format that is installed knows it.
         """
-        storage: StorageFormat
-        for _, storage in each_made(self.services, families.STORAGE):
-            if storage.is_repository(self.places.repository):
-                return storage
+        storage = storage_at(self.services, self.places.repository)
+        if storage is not None:
+            return storage
         msg = f"{self.places.repository} is no repository of a storage format that is installed"
         raise StateError(msg, hint="install the plugin of that format: cfs plugins list")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cfs_core.bls import argument_deployment, list_names, parse_entry, read_file, split_arguments
 from cfs_core.errors import CommandError, RefusedError
+from cfs_core.lifecycle.running import BOOTC_STAGED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +33,24 @@ def why_not_soft(machine: Machine, deployment: DeploymentStatus) -> str | None:
     if deployment.origin.boot_digest is None or deployment.origin.boot_digest != booted.origin.boot_digest:
         return "its kernel or initramfs differs"
     entry, running = deployment.boot_entry, booted.boot_entry
-    if entry is not None and running is not None and _words(entry.arguments) != _words(running.arguments):
+    waiting = _staged_arguments(machine, deployment)
+    words = waiting if waiting is not None else entry.arguments if entry is not None else None
+    if words is not None and running is not None and _words(words) != _words(running.arguments):
         return "its kernel arguments differ"
+    return None
+
+
+def _staged_arguments(machine: Machine, deployment: DeploymentStatus) -> tuple[str, ...] | None:
+    """Return the arguments that what is staged will have: cfs notes them in /run, bootc in entries beside the menu."""
+    staged = machine.running.staged
+    if staged is None or staged.id != deployment.id or staged.arguments is not None:
+        return staged.arguments if staged is not None and staged.id == deployment.id else None
+    for place in BOOTC_STAGED:
+        for name in list_names(machine.target, place):
+            fields = parse_entry(read_file(machine.target, place / name) or b"")
+            words = split_arguments(" ".join(fields.every("options")))
+            if argument_deployment(words) == deployment.id:
+                return words
     return None
 
 

@@ -7,8 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cfs_core.deploy.state import DeploymentState, plan_next_state, plan_origin
+from cfs_core.lifecycle import running
+from cfs_core.lifecycle.addons import choice_of
+from cfs_core.lifecycle.running import DETAILS
 from cfs_core.lifecycle.states import NEW, adopt, sweep
 from cfs_core.model.action import CopyObject
+from cfs_core.model.boot import EntryKind
 from cfs_core.model.digest import Digest
 from cfs_core.system.atomic import atomic_file
 
@@ -22,9 +26,6 @@ if TYPE_CHECKING:
     from cfs_core.model.action import Action, WriteFile
     from cfs_core.model.boot import BootEntry
     from cfs_core.model.origin import BootFile
-
-DETAILS = "cfs/staged.json"
-"""Below /run: what the finalizing has to know and bootc's file has no place for."""
 
 GOOD_UNIT = "/usr/lib/systemd/system/cfs-boot-good.service"
 """What takes the count off a deployment that came up. Without it in the image nothing may count."""
@@ -48,6 +49,10 @@ class Plan(Protocol):
     @property
     def entry(self) -> BootEntry:
         """Its boot entry."""
+
+    @property
+    def fix_ownership(self) -> bool:
+        """Whether owners follow users and groups whose number changes."""
 
     @property
     def menu_actions(self) -> tuple[Action, ...]:
@@ -76,7 +81,11 @@ def stage(session: Session, plan: Plan, staged: Staged) -> None:
     else:  # what one goes back to is staged again: its /etc is exchanged when this is finalized
         session.apply([origin])
     session.place_boot_files(plan.menu_actions)
-    write_details(session, {"id": staged.id, "arguments": list(plan.entry.arguments), "tries": plan.entry.tries_left})
+    details: dict[str, Any] = {"id": staged.id, "arguments": list(plan.entry.arguments), "tries": plan.entry.tries_left}
+    details["fix_ownership"] = plan.fix_ownership
+    if plan.entry.kind is EntryKind.UKI and plan.entry.artifacts is not None:
+        details["addons"] = choice_of(plan.entry.artifacts.addons, plan.decisions.artifacts).as_json()
+    write_details(session, details)
     session.stage(staged)
     session.refresh()
 
@@ -97,11 +106,7 @@ def write_details(session: Session, details: dict[str, Any]) -> None:
 
 def read_details(session: Session, identity: str) -> dict[str, Any]:
     """Return what was kept about deployment *identity*; empty where somebody else staged it."""
-    try:
-        found = json.loads((session.places.run / DETAILS).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and found.get("id") == identity else {}
+    return running.read_details(session.places.run, identity)
 
 
 def _state(plan: Plan) -> DeploymentState:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy.loader import unread_message
 from cfs_core.errors import CfsError
-from cfs_core.model.deployment import Problem
 from cfs_core.model.disk import Volume
 from cfs_core.model.origin import OriginFile
 from cfs_core.model.places import DEPLOYMENTS
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
@@ -67,8 +67,8 @@ class Status:
 
     deployments: tuple[DeploymentStatus, ...]
     foreign: tuple[EntryStatus, ...]
-    problems: tuple[Problem, ...]
-    notes: tuple[Problem, ...] = ()
+    problems: tuple[Finding, ...]
+    notes: tuple[Finding, ...] = ()
     menus: Mapping[str, BootMenu] = field(default_factory=dict, repr=False)
     """The menu of each loader that could be read."""
 
@@ -83,20 +83,20 @@ def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> St
     Raises:
         DiskError: a filesystem is damaged, or cannot be read.
     """
-    problems: list[Problem] = []
+    problems: list[Finding] = []
     found = {name: _deployment(target, name, problems) for name in target.names(DEPLOYMENTS)}
     menus: dict[str, BootMenu] = {}
     for loader, bootloader in bootloaders.items():
         try:
             menus[loader] = bootloader.read_menu(target)
         except CfsError as error:
-            problems.append(Problem(code="boot.menu", where=loader, message=error.message))
+            problems.append(Finding.error("boot.menu", error.message, where=loader))
     ordered: dict[str, DeploymentStatus] = {}
     foreign: list[EntryStatus] = []
     for loader, menu in menus.items():
         for position, entry in enumerate(menu.entries, 1):
             status = _entry(loader, menu, entry, position)
-            problems += _check_files(target, entry)
+            problems += _examine_files(target, entry)
             if entry.foreign:
                 foreign.append(status)
                 continue
@@ -105,7 +105,7 @@ def read_status(target: TargetView, bootloaders: Mapping[str, Bootloader]) -> St
             first = known.boot_entry or entry
             ordered[identity] = replace(known, entries=(*known.entries, status), boot_entry=first)
     deployments = tuple({**ordered, **{name: each for name, each in found.items() if name not in ordered}}.values())
-    problems += _check(deployments, frozenset(found), menus, bootloaders)
+    problems += _examine(deployments, frozenset(found), menus, bootloaders)
     notes = tuple(_unstarted(deployments)) if any(menu.entries for menu in menus.values()) else ()
     return Status(deployments=deployments, foreign=tuple(foreign), problems=tuple(problems), notes=notes, menus=menus)
 
@@ -134,19 +134,19 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _deployment(target: TargetView, name: str, problems: list[Problem]) -> DeploymentStatus:
+def _deployment(target: TargetView, name: str, problems: list[Finding]) -> DeploymentStatus:
     location = DEPLOYMENTS / name / f"{name}.origin"
     try:
         origin = OriginFile.parse(target.read(location).decode("utf-8", "replace"))
     except FileNotFoundError:
-        problems.append(Problem(code="state.origin", where=str(location), message="is missing"))
+        problems.append(Finding.error("state.origin", "is missing", where=str(location)))
         return DeploymentStatus(id=name)
     except ValueError as error:
-        problems.append(Problem(code="state.origin", where=str(location), message=str(error)))
+        problems.append(Finding.error("state.origin", str(error), where=str(location)))
         return DeploymentStatus(id=name)
     if origin != OriginFile():
         problems += (
-            Problem(code="state.origin", where=str(location), message=f"does not say {what}")
+            Finding.error("state.origin", f"does not say {what}", where=str(location))
             for what, value in (
                 ("container-image-reference", origin.image),
                 ("manifest_digest", origin.manifest_digest),
@@ -180,54 +180,54 @@ def _entry(loader: str, menu: BootMenu, entry: BootEntry, position: int) -> Entr
     )
 
 
-def _check_files(target: TargetView, entry: BootEntry) -> Iterator[Problem]:
+def _examine_files(target: TargetView, entry: BootEntry) -> Iterator[Finding]:
     for location in entry.files:
         if location.volume in target.volumes() and not target.exists(location):
             message = f"is named by the boot entry {entry.title!r} and missing"
-            yield Problem(code="boot.menu", where=str(location), message=message)
+            yield Finding.error("boot.menu", message, where=str(location))
 
 
-def _unstarted(deployments: tuple[DeploymentStatus, ...]) -> Iterator[Problem]:
+def _unstarted(deployments: tuple[DeploymentStatus, ...]) -> Iterator[Finding]:
     """Point out deployments without an entry: whoever upgrades twice keeps two entries and, until gc, three of them."""
     for each in deployments:
         if not each.entries:
-            yield Problem(code="state.unstarted", where=f"{each.id:.16}", message="is started by no boot entry")
+            yield Finding.note("state.unstarted", "is started by no boot entry", where=f"{each.id:.16}")
 
 
-def _check(
+def _examine(
     deployments: tuple[DeploymentStatus, ...],
     present: frozenset[str],
     menus: Mapping[str, BootMenu],
     known: Container[str],
-) -> Iterator[Problem]:
+) -> Iterator[Finding]:
     unread = [each for each in deployments if each.bootloader is not None and each.bootloader not in known]
     for each in unread:
         message = unread_message(each.bootloader or "", each.bootloader_distribution)
-        yield Problem(code="boot.loader-unknown", where=f"{each.id:.16}", message=message)
+        yield Finding.error("boot.loader-unknown", message, where=f"{each.id:.16}")
     if deployments and not any(menu.entries for menu in menus.values()):
         if not unread:
-            yield Problem(code="boot.menu", where="boot menu", message="has no entries, or its volume is not here")
+            yield Finding.error("boot.menu", "has no entries, or its volume is not here", where="boot menu")
         return
     for each in deployments:
-        yield from _check_deployment(each, deployed=each.id in present)
-    yield from _check_choices(menus)
+        yield from _examine_deployment(each, deployed=each.id in present)
+    yield from _examine_choices(menus)
 
 
-def _check_deployment(each: DeploymentStatus, *, deployed: bool) -> Iterator[Problem]:
+def _examine_deployment(each: DeploymentStatus, *, deployed: bool) -> Iterator[Finding]:
     if not deployed:
         names = ", ".join(entry.name for entry in each.entries)
         message = f"has a boot entry ({names}) and is not deployed"
-        yield Problem(code="state.missing", where=f"{each.id:.16}", message=message)
+        yield Finding.error("state.missing", message, where=f"{each.id:.16}")
     for entry in each.entries:
         if each.layout is not None and entry.kind is not each.layout:
             message = f"is of kind {entry.kind.value}, but its deployment was made as {each.layout.value}"
-            yield Problem(code="state.layout", where=entry.name, message=message)
+            yield Finding.error("state.layout", message, where=entry.name)
 
 
-def _check_choices(menus: Mapping[str, BootMenu]) -> Iterator[Problem]:
+def _examine_choices(menus: Mapping[str, BootMenu]) -> Iterator[Finding]:
     for loader, menu in menus.items():
         offered = {entry.deployment_id for entry in menu.entries}
         for what, goal in (("default", menu.default), ("choice for the next boot", menu.once)):
             if goal is not None and goal not in offered:
                 message = f"its {what} is {goal:.16}, which it does not offer"
-                yield Problem(code="boot.menu", where=loader, message=message)
+                yield Finding.error("boot.menu", message, where=loader)

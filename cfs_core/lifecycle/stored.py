@@ -103,6 +103,8 @@ def _is_kernel(path: bytes) -> bool:
     parts = path.strip(b"/").split(b"/")
     if parts[:3] == [b"usr", b"lib", b"modules"]:
         return parts[4:] in ([b"vmlinuz"], [b"initramfs.img"]) or path.lower().endswith(b".efi")
+    if parts[:1] == [b"boot"] and len(parts) == 2:  # noqa: PLR2004 - a file of /boot itself
+        return parts[1].startswith((b"vmlinu", b"Image-", b"kernel-", b"initr"))
     return parts[:3] == [b"boot", b"EFI", b"Linux"]
 
 

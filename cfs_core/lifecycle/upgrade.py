@@ -6,19 +6,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.config.settings import command_line
+from cfs_core.config.settings import options_layer
 from cfs_core.deploy.decide import Decisions, decide
 from cfs_core.deploy.preflight import refuse_errors
 from cfs_core.deploy.prepare import PreparedImage, prepare
 from cfs_core.deploy.request import DeploymentRequest
-from cfs_core.deploy.target_reference import target_reference
 from cfs_core.errors import RefusedError, StateError
 from cfs_core.image.resolve import resolve
-from cfs_core.lifecycle import menus, room, weaker
+from cfs_core.lifecycle import addons, menus, room, weaker
+from cfs_core.lifecycle.boot_check import examine_boot
 from cfs_core.lifecycle.document import verity_optional
 from cfs_core.lifecycle.entry import new_entry
 from cfs_core.lifecycle.etc import EtcPlan, plan_etc, refuse_conflicts
 from cfs_core.lifecycle.etc_merge.rules import OnConflict
+from cfs_core.lifecycle.ownership import UNIT
 from cfs_core.lifecycle.running import Staged
 from cfs_core.lifecycle.staging import stage, tries_of
 from cfs_core.lifecycle.stored import StoredDeployment, stored, stored_status
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfs_core.deploy.services import Services
+    from cfs_core.interfaces.fetcher import ImageLocation
     from cfs_core.lifecycle.session import Session
     from cfs_core.lifecycle.status import DeploymentStatus
     from cfs_core.model.action import Action
@@ -43,17 +45,25 @@ _VERSION = "org.opencontainers.image.version"
 class UpgradeRequest:
     """One ``cfs upgrade`` or ``cfs switch``.
 
-    ``target`` is the image to switch to, None to follow the one that is followed; ``content_from`` another place where
-    the same content is (a USB stick, an archive, a mirror).
+    ``target`` is the image to switch to, as origin files have it (`target_reference`), None to follow the one that is
+    followed; ``content_from`` another place where the same content is (a USB stick, an archive, a mirror).
     """
 
     target: str | None = None
-    content_from: str | None = None
+    content_from: ImageLocation | None = None
     download_only: bool = False
     dry_run: bool = False
     allow_weaker: bool = False
     retry: bool = False
     etc_conflicts: OnConflict | None = None
+    fix_ownership: bool = False
+    """Give files of users and groups whose number changes the number that they get."""
+
+    retain: bool = False
+    """Pin what runs."""
+
+    judged: bool = False
+    """Refuse if no policy is asked about the image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +95,11 @@ class Planned:
     weaker: tuple[str, ...]
     dropped: tuple[str, ...] = ()
 
+    @property
+    def fix_ownership(self) -> bool:
+        """Whether owners follow users and groups whose number changes."""
+        return self.request.fix_ownership
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradeResult:
@@ -107,7 +122,7 @@ def check(session: Session, services: Services, request: UpgradeRequest) -> Chec
         StateError: the machine follows none.
     """
     reference = followed_reference(session, request)
-    image = _resolved(services, request.content_from or reference)
+    image = resolve(*(request.content_from or services.locate(reference)))
     why = _why_nothing(session, image, request)
     return Checked(
         image=reference,
@@ -127,13 +142,14 @@ def upgrade(session: Session, services: Services, request: UpgradeRequest) -> Up
     session.machine.require_booted()
     session.machine.require_loader()
     reference = followed_reference(session, request)
-    image = _resolved(services, request.content_from or reference)
+    source = request.content_from or services.locate(reference)
+    image = resolve(*source)
     digest = str(image.manifest.digest)
     why = _why_nothing(session, image, request)
     if why is not None:
         return UpgradeResult(result="nothing", image=reference, manifest_digest=digest, why=why)
     _check_before(session, services, request, reference, image)
-    with planned(session, services, request, reference) as plan:
+    with planned(session, services, request, Followed(reference=reference, source=source)) as plan:
         if plan is None:
             why = "it has the very files of what runs"
             return UpgradeResult(result="nothing", image=reference, manifest_digest=digest, why=why)
@@ -147,6 +163,9 @@ def upgrade(session: Session, services: Services, request: UpgradeRequest) -> Up
         refuse_errors(plan.findings)
         refuse_conflicts(plan.etc, _on_conflict(request, services))
         stage(session, plan, Staged(id=identity, locked=request.download_only))
+        if request.retain:
+            running = session.machine.require_booted()
+            session.keep(session.machine.records.with_pin(running.id, pinned=True))
     services.emit(Event(name="deployment.staged", facts={"image_id": identity, "locked": request.download_only}))
     return replace(done, result="downloaded" if request.download_only else "staged")
 
@@ -176,20 +195,14 @@ def followed_reference(session: Session, request: UpgradeRequest) -> str:
 
     Raises:
         StateError: the origin file does not say.
-        UsageError: the image to switch to is none.
     """
     if request.target is not None:
-        return target_reference(request.target)
+        return request.target
     followed = session.machine.followed
     if followed is None or followed.image is None:
         msg = "the origin file of this machine does not say where updates come from"
         raise StateError(msg, hint="name an image: cfs switch docker://HOST/NAME:TAG")
     return followed.image
-
-
-def _resolved(services: Services, source: str) -> ResolvedImage:
-    transport, reference = services.transport(source)
-    return resolve(transport, reference)
 
 
 def _why_nothing(session: Session, image: ResolvedImage, request: UpgradeRequest) -> str | None:
@@ -212,6 +225,9 @@ def _check_before(
 ) -> None:
     """Refuse what can be refused before anything is fetched."""
     booted = session.machine.require_booted()
+    if request.judged and not services.settings.value("policy.require"):
+        msg = "no policy would judge the image, and --enforce-container-sigpolicy asks for one"
+        raise RefusedError(msg, hint="name one in the setting policy.require; `cfs plugins list` shows them")
     found = list(weaker.before_fetching(booted, reference, services.settings))
     weaker.refuse(found, allowed=request.allow_weaker)
 
@@ -222,8 +238,18 @@ def _check_before(
     room.check_before(session.machine, session.places.roots, image, kernel_layer)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """Where updates come from, as the origin file has it, and where the content is fetched this time."""
+
+    reference: str
+    source: ImageLocation
+
+
 @contextmanager
-def planned(session: Session, services: Services, request: UpgradeRequest, reference: str) -> Iterator[Planned | None]:
+def planned(
+    session: Session, services: Services, request: UpgradeRequest, followed: Followed
+) -> Iterator[Planned | None]:
     """Fetch and plan; the repository stays open while the block runs. None where the files are those of what runs.
 
     A dry run fetches into a repository that goes away with the run: nothing on the machine changes.
@@ -233,8 +259,8 @@ def planned(session: Session, services: Services, request: UpgradeRequest, refer
     """
     dry = services.scratch / "repository"
     wanted = DeploymentRequest(
-        source=request.content_from or reference,
-        target_imgref=reference,
+        source=followed.source,
+        target_imgref=followed.reference,
         repo=dry if request.dry_run else session.places.repository,
         by_digest=True,
         loader_is_there=True,
@@ -245,14 +271,21 @@ def planned(session: Session, services: Services, request: UpgradeRequest, refer
         if _same_files(image, booted, request):
             yield None
             return
-        found = list(weaker.before_fetching(booted, reference, services.settings))
-        found += weaker.after_fetching(booted, sealed=image.seal is not None and not image.seal.verity_optional)
+        found = list(weaker.before_fetching(booted, followed.reference, services.settings))
+        found += weaker.after_fetching(booted, sealed=_is_as_sealed(image, session))
         weaker.refuse(found, allowed=request.allow_weaker)
         decisions = decide(wanted, image, services)
         decisions = replace(decisions, verity=not verity_optional(booted))
         with session.repository() as machine_repository:
             old = stored_status(machine_repository, booted)
-            yield _plan(session, request, _Parts(image=image, decisions=decisions, old=old, reference=reference), found)
+            parts = _Parts(image=image, decisions=decisions, old=old, reference=followed.reference)
+            yield _plan(session, request, parts, found)
+
+
+def _is_as_sealed(image: PreparedImage, session: Session) -> bool:
+    """Return whether *image* is sealed, and leaves fs-verity open only where what runs does, too."""
+    optional = any(word.startswith("composefs") and "=?" in word for word in session.machine.running.arguments)
+    return image.seal is not None and (optional or not image.seal.verity_optional)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,7 +314,11 @@ def _plan(session: Session, request: UpgradeRequest, parts: _Parts, weak: list[s
     menu = menus.with_new(machine, entry, keep=int(image.settings.value("deployments.keep")))
     actions = session.plan_menu(menu)
     new = stored(image.repository, image.committed.id, str(image.resolved.manifest.digest))
-    etc = plan_etc(session, parts.old, new, image.storage, _on_conflict(request, session.services))
+    conflicts, fix = _on_conflict(request, session.services), request.fix_ownership
+    if fix and not image.merged.exists(UNIT):
+        msg = f"the image has no {UNIT}, which changes owners in /var when it starts"
+        raise RefusedError(msg, hint="put it there with `cfs host install`, or leave out --fix-ownership")
+    etc = plan_etc(session, parts.old, new, image.storage, conflicts, fix_ownership=fix)
     return Planned(
         request=request,
         image=image,
@@ -291,8 +328,8 @@ def _plan(session: Session, request: UpgradeRequest, parts: _Parts, weak: list[s
         menu=menu,
         menu_actions=actions,
         etc=etc,
-        arguments_before=booted.boot_entry.arguments if booted.boot_entry is not None else (),
-        findings=(*decisions.findings, *findings),
+        arguments_before=tuple(each.text for each in addons.words_on(session.target, booted.boot_entry)),
+        findings=(*decisions.findings, *findings, *examine_boot(session, entry.artifacts or decisions.artifacts)),
         rooms=room.check_exact(actions, session.places.roots),
         weaker=tuple(weak),
         dropped=menus.dropped(machine, menu),
@@ -303,7 +340,7 @@ def describe(plan: Planned) -> dict[str, Any]:
     """Return the plan for people and programs: what is weaker, what comes and goes, arguments, /etc."""
     return {
         "deployment": plan.entry.deployment_id,
-        "kernel_arguments": {"before": plan.arguments_before, "after": plan.entry.arguments},
+        "kernel_arguments": {"before": plan.arguments_before, "after": addons.words_of(plan.entry)},
         "boot": [{"action": type(each).__name__, "where": _where(each), "why": each.why} for each in plan.menu_actions],
         "room": plan.rooms,
         "dropped": plan.dropped,
@@ -327,7 +364,7 @@ def _fixed(session: Session, services: Services) -> Any:  # noqa: ANN401 - a lay
     """Return what the machine decides, whatever an image advises: its loader, root filesystem, firmware."""
     facts = session.facts()
     known = services.host.collect(families.FILESYSTEMS)
-    return command_line(
+    return options_layer(
         {
             "install.bootloader": session.machine.require_loader(),
             "install.firmware": next(iter(facts.firmware)).value,

@@ -109,23 +109,6 @@ class StoredImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Something a check found. ``where`` is an object, stream, image or path."""
-
-    code: str
-    """Stable, for programs: ``object.missing``."""
-
-    where: str
-    """An object, stream, image or path."""
-
-    message: str
-    """What is wrong, for people."""
-
-    repairable: bool = False
-    """Whether `repair` can mend it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GcReport:
     """What garbage collection removed, or would remove."""
 

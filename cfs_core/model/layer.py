@@ -56,3 +56,6 @@ class LayerMember:
 
     size: int
     """Bytes of content that follow."""
+
+    areas: tuple[tuple[int, int], ...] | None = None
+    """Of a sparse file: offset and length in it of each stretch of the content that follows; the rest is zeros."""

@@ -29,7 +29,11 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something found before or after writing. ``code`` is stable: ``boot.loader-missing``."""
+    """Something that was found: in an image, on a host, on a disk or in a repository, before or after writing.
+
+    ``code`` is stable: ``boot.loader-missing``. Where there is a ``where``, *message* says what is the matter with it
+    (``is missing``); else it is a whole sentence.
+    """
 
     severity: Severity
     """How much it matters."""
@@ -43,8 +47,31 @@ class Finding:
     hint: str | None = None
     """What to do: a command, an option, a setting or a file."""
 
+    where: str = ""
+    """An object, stream, image, location or path; empty where the message says it."""
+
+    repairable: bool = False
+    """Whether ``cfs fsck --repair`` can mend it."""
+
     origin: str = ""
     """The distribution that found it; core fills it in."""
+
+    @classmethod
+    def error(
+        cls, code: str, message: str, hint: str | None = None, *, where: str = "", repairable: bool = False
+    ) -> Finding:
+        """Return one that refuses an install, or names what is broken."""
+        return cls(severity=Severity.ERROR, code=code, message=message, hint=hint, where=where, repairable=repairable)
+
+    @classmethod
+    def warning(cls, code: str, message: str, hint: str | None = None, *, where: str = "") -> Finding:
+        """Return one that may be wrong."""
+        return cls(severity=Severity.WARNING, code=code, message=message, hint=hint, where=where)
+
+    @classmethod
+    def note(cls, code: str, message: str, hint: str | None = None, *, where: str = "") -> Finding:
+        """Return one that is good to know."""
+        return cls(severity=Severity.NOTE, code=code, message=message, hint=hint, where=where)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

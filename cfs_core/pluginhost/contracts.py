@@ -2,7 +2,8 @@
 
 Core calls providers in many places and believes what they return. So they are held to it where they are made: core gets
 an object of the same interface that passes every call on and looks at what comes back before core does. Bytes are not
-looked at (digests verify them), nor are the many entries of layers.
+looked at (digests verify them), nor are the many entries of layers. What a plugin found says whose it is, whatever it
+claims.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import functools
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from cfs_core.interfaces.initramfs import InitramfsAddition, InitramfsVerdict
@@ -20,7 +21,7 @@ from cfs_core.interfaces.storage import LayerJob, Repository
 from cfs_core.interfaces.transport import ImageWriter
 from cfs_core.model.action import Action
 from cfs_core.model.boot import BootMenu, KernelArgument
-from cfs_core.model.deployment import CommittedImage, GcReport, Problem, StoredImage
+from cfs_core.model.deployment import CommittedImage, GcReport, StoredImage
 from cfs_core.model.disk import Partition, VolumeNeed
 from cfs_core.model.manifest import Descriptor
 from cfs_core.model.plan import Finding
@@ -108,7 +109,7 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
         "write_image": One(str),
         "is_repository": One(bool),
         "recognises": One(bool),
-        "check_files": Many(Problem, stream=True),
+        "check_files": Many(Finding, stream=True),
         "has_file": One(bool),
     },
     "Repository": {
@@ -122,7 +123,7 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
         "plan_export": Many(Action, stream=True),
         "images": Many(StoredImage),
         "resolved": Group((StoredImage, bytes, bytes)),
-        "fsck": Many(Problem, stream=True),
+        "fsck": Many(Finding, stream=True),
         "collect_garbage": One(GcReport),
     },
     "Bootloader": {
@@ -136,13 +137,13 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
         "plan": Many(Partition),
         "disk_bytes": One(int),
         "read": Many(Partition),
-        "check": Many(Problem),
+        "check": Many(Finding),
     },
     "Filesystem": {
         "scratch_needed": One(int),
         "check_host": Many(Finding),
         "bytes_needed": One(int),
-        "check": Many(Problem),
+        "check": Many(Finding),
         "reader": One(AbstractContextManager),
     },
     "Policy": {"judge": One(PolicyVerdict)},
@@ -150,6 +151,7 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
         "examine": One(InitramfsVerdict),
         "supplement": One((InitramfsAddition, InitramfsVerdict, types.NoneType)),
     },
+    "BlockHasher": {"hash_blocks": One(bytes)},
 }
 """Methods by interface, and what each returns."""
 
@@ -215,6 +217,10 @@ def _passing_on(name: str, promise: One | Group | Many | None) -> Callable[..., 
             raise self._held_owner.fault(msg)
 
         returned = promise.check(returned, complain)
+        if isinstance(promise, Many) and promise.kind is Finding:
+            stamp = functools.partial(replace, origin=self._held_owner.distribution)
+            each = map(stamp, cast("Iterable[Finding]", returned))
+            return each if promise.stream else tuple(each)
         if isinstance(returned, Repository):
             return hold(returned, Repository, self._held_owner, self._held_what)
         return returned

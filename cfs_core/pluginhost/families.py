@@ -10,6 +10,7 @@ from cfs_core.interfaces.command import CommandProvider
 from cfs_core.interfaces.provider import (
     BootloaderProvider,
     FilesystemProvider,
+    HasherProvider,
     InitramfsProvider,
     LayoutProvider,
     PolicyProvider,
@@ -72,6 +73,7 @@ INITRAMFS: Final = Family(
     f"{_INTERFACES}.initramfs:Initramfs",
     "initramfs",
 )
+HASHERS: Final = Family("hasher", "cfs_register_hashers", HasherProvider, f"{_INTERFACES}.hasher:BlockHasher", "hasher")
 # That it is a click command is all that is asked of one: what its methods return is between it and click.
 COMMANDS: Final = Family("command", "cfs_register_commands", CommandProvider, "click:Command", "command")
 
@@ -83,5 +85,6 @@ ALL: Final[tuple[Family[Any], ...]] = (
     FILESYSTEMS,
     POLICIES,
     INITRAMFS,
+    HASHERS,
     COMMANDS,
 )

@@ -347,18 +347,3 @@ def _option_problem(module: object) -> str | None:
         if used:
             return f"uses {', '.join(used)} on {hook}, which cfs does not allow there"
     return None
-
-
-def scheme_owners(registry: Registry[Any]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Map schemes to transport names, and schemes that several transports claim to those names."""
-    owners: dict[str, str] = {}
-    contested: dict[str, tuple[str, ...]] = {}
-    for provider in registry:
-        for scheme in provider.schemes:
-            if scheme in contested:
-                contested[scheme] += (provider.name,)
-            elif scheme in owners:
-                contested[scheme] = (owners.pop(scheme), provider.name)
-            else:
-                owners[scheme] = provider.name
-    return owners, contested

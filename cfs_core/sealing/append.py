@@ -39,7 +39,7 @@ def append_layer(image: OpenedImage, layer: AddedLayer, destination: str) -> Dig
         TransportError, VerificationError: nothing is visible there then.
     """
     services = image.services
-    transport, target = services.transport(destination)
+    transport, target = services.locate(destination)
     tar = image.layer_tar(layer)
     source = image.judged.image
     config = _config(source, tar, layer)

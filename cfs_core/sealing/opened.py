@@ -75,9 +75,23 @@ class OpenedImage:
             settings = settings.with_layer(layer)
         return settings
 
-    def identities(self, options: Sequence[FormatOptions]) -> tuple[ImageId, ...]:
-        """Return the identities of the bootable form under each of *options*, of the hash it was opened with."""
-        return self._identifier.image_ids(self._tree, options, bootable=True)
+    @property
+    def layer_count(self) -> int:
+        """How many layers it has."""
+        return len(self.judged.image.config.diff_ids)
+
+    def identities(self, options: Sequence[FormatOptions], *, layers: int | None = None) -> tuple[ImageId, ...]:
+        """Return the identities of the bootable form under each of *options*, of the hash it was opened with.
+
+        *layers*: of so many layers from the lowest, None for all.
+        """
+        tree = self._tree if layers is None else self._merged(self.judged.image.config.diff_ids[:layers])
+        return self._identifier.image_ids(tree, options, bootable=True)
+
+    def plain_identities(self, options: Sequence[FormatOptions], *, layers: int) -> tuple[ImageId, ...]:
+        """Return the identities of so many *layers* as they are, which nothing boots from, under each of *options*."""
+        tree = self._merged(self.judged.image.config.diff_ids[:layers])
+        return self._identifier.image_ids(tree, options, bootable=False)
 
     def identity_with(self, layer: AddedLayer, options: FormatOptions) -> ImageId:
         """Return the identity that the bootable form has with *layer* on top."""
@@ -87,12 +101,11 @@ class OpenedImage:
         stream = VerifiedLayer(tar.chunks(), tar.digest, name="the layer that is added")
         self._identifier.import_layer(stream)
         diff_ids = (*self.judged.image.config.diff_ids, tar.digest)
-        tree = merge_layers(self._identifier.layer_entries(diff_id) for diff_id in diff_ids)
-        return self._identifier.image_ids(tree, [options], bootable=True)[0]
+        return self._identifier.image_ids(self._merged(diff_ids), [options], bootable=True)[0]
 
-    def dump(self, options: FormatOptions) -> list[str]:
-        """Return the bootable form as lines of text (composefs-dump(5))."""
-        return self._lines(self.judged.image.config.diff_ids, options)
+    def dump(self, options: FormatOptions, *, layers: int | None = None) -> list[str]:
+        """Return the bootable form as lines of text (composefs-dump(5)), of so many *layers* from the lowest."""
+        return self._lines(self.judged.image.config.diff_ids[:layers], options)
 
     def dump_with(self, layer: AddedLayer, options: FormatOptions) -> list[str]:
         """Return the bootable form with *layer* on top, after `identity_with` was asked about that layer."""
@@ -101,13 +114,16 @@ class OpenedImage:
 
     def _lines(self, diff_ids: Sequence[Digest], options: FormatOptions) -> list[str]:
         storage = self.services.storage()
-        tree = merge_layers(self._identifier.layer_entries(diff_id) for diff_id in diff_ids)
+        tree = self._merged(diff_ids)
         reader = ImageReader(tree, self._identifier.content)
         storage.canonical(tree, options)
         storage.bootable(tree, reader)
         out = io.BytesIO()
         storage.write_dump(tree, out, options)
         return out.getvalue().decode("utf-8", "surrogateescape").splitlines()
+
+    def _merged(self, diff_ids: Sequence[Digest]) -> Directory:
+        return merge_layers(self._identifier.layer_entries(diff_id) for diff_id in diff_ids)
 
     def layer_tar(self, layer: AddedLayer) -> LayerTar:
         """Write *layer* into the scratch space of the run.
@@ -134,7 +150,7 @@ def open_image(
     Raises:
         CfsError: of the class of whatever failed.
     """
-    transport, reference = services.transport(source)
+    transport, reference = services.locate(source)
     image = resolve(transport, reference, Platform("linux", architecture) if architecture else None)
     judged = judge(image, transport, services)
     with services.storage().scratch(options) as identifier:

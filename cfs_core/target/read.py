@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.layout import DiskLayout
     from cfs_core.interfaces.storage import FileReader
     from cfs_core.model.content import Content
-    from cfs_core.model.deployment import Problem
     from cfs_core.model.disk import Location, Partition, Volume
+    from cfs_core.model.plan import Finding
 
 READ_LIMIT = 1 << 30
 """Most bytes `DiskImage.read` returns; larger files are read through `DiskImage.reader`."""
@@ -112,7 +112,7 @@ class DiskImage:
         reader = self.reader(location.volume)
         return reader is not None and reader.kind(location.path) is not None
 
-    def check(self) -> Iterator[Problem]:
+    def check(self) -> Iterator[Finding]:
         """Yield what is wrong with the partition table and with each filesystem."""
         yield from self._layout.check(self.path)
         for partition in self.partitions:

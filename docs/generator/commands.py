@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfs_core.cli.app import App
+from cfs_core.app.app import App
 from cfs_core.cli.main import COMMANDS, cli
 from cfs_core.pluginhost import families
 from generator.distributions import ours

@@ -47,6 +47,14 @@ FIRINGS = {
     "cfs_kernel_arguments": Firing("plan", "Once for each plan, after the bootloader was chosen.", STOPS),
     "cfs_register_layouts": Firing("plan", ONCE, LOST),
     "cfs_check_plan": Firing("check", "Once for each plan, when all of it is known. Also in dry runs.", STOPS),
+    "cfs_check_boot": Firing(
+        "any time",
+        "Once for each upgrade or switch, and when addons of a sealed deployment change. Not for installs.",
+        "The machine starts what it started before: `plugin.fault`, as a lost check is not harmless.",
+    ),
+    "cfs_register_hashers": Firing(
+        "any time", "Once in a process, when several blocks are hashed at once.", "hashlib is used: it gives the same."
+    ),
     "cfs_register_commands": Firing(
         "any time", "When a command is looked for that core does not have, and for `cfs --help`.", LOST
     ),

@@ -28,8 +28,8 @@ LAYERS = [
     {"config", "pluginhost", "report"},
     {"deploy"},
     {"examine"},
-    {"install", "lifecycle", "sealing"},
-    {"testing"},
+    {"app", "install", "lifecycle", "sealing"},
+    {"documents", "testing"},
     {"cli", "__main__"},
 ]
 """Rooms of core; one imports only from those above it in this list."""
@@ -238,6 +238,81 @@ def test_only_the_command_line_prints_or_exits():
                 called = ast.unparse(node.func)
                 if called in {"print", "exit", "quit", "sys.exit", "os._exit", "click.echo"}:
                     wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {called}")
+    assert wrong == []
+
+
+def test_the_command_line_makes_no_run_and_defines_no_document():
+    """What a run has is made by `cfs_core.app`; the keys of public JSON are chosen by `cfs_core.documents`."""
+    made, defined = [], []
+    for path in sources(CORE / "cli"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                where = f"{path.relative_to(ROOT)}:{node.lineno} {node.func.id}"
+                if node.func.id in {"HostCommands", "Logs", "PluginContext", "PluginHost", "load_settings"}:
+                    made.append(where)
+                is_call = node.args and isinstance(node.args[0], ast.Call | ast.Name | ast.ListComp | ast.Subscript)
+                if node.func.id == "show_json" and not is_call:
+                    defined.append(where)
+    assert (made, defined) == ([], [])
+
+
+VERBS = re.compile(r"_?(?:check|judge|verify|look|inspect|validate)(?:_\w+)?")
+
+
+def test_what_yields_findings_examines():
+    """One word for each: to examine yields findings, to check refuses, to judge is a policy's, to verify is by digests.
+
+    The methods of interfaces are called as their authors' fields do: ``check`` of a filesystem is its ``fsck``.
+    """
+    wrong = []
+    for path in sources(CORE):
+        if path.parent.name == "interfaces":
+            continue
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef) and node.returns is not None and VERBS.fullmatch(node.name):
+                methods = path.name == "read.py"  # DiskImage.check is layouts' and filesystems'
+                if re.search(r"\bFinding\b", ast.unparse(node.returns)) and not methods:
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert wrong == []
+
+
+ROOMS_OF_VERBS = ("app", "deploy", "documents", "examine", "install", "lifecycle", "sealing")
+LONGEST, MOST_PARAMETERS = 50, 6
+
+
+def functions(folder):
+    for path in sources(folder):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node
+
+
+def parameters(function):
+    """Return how many arguments callers give: ``self`` and ``cls`` are not theirs."""
+    given = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return [each.arg for each in given if each.arg not in {"self", "cls"}]
+
+
+@pytest.mark.parametrize("name", ROOMS_OF_VERBS)
+def test_functions_are_short_and_ask_for_little(name):
+    found = list(functions(CORE / name))
+    assert found
+    long = [where for where, node in found if node.end_lineno - node.lineno + 1 >= LONGEST]
+    many = [where for where, node in found if len(parameters(node)) > MOST_PARAMETERS]
+    assert (long, many) == ([], [])
+
+
+@pytest.mark.parametrize("folder", [CORE, *map(package_of, PLUGINS)], ids=lambda path: path.name)
+def test_no_assert_decides(folder):
+    """``python -O`` leaves asserts out; the kit's are what its tests say."""
+    if folder.name == KIT:
+        pytest.skip("a kit for tests asserts")
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sources(folder)
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Assert)
+    ]
     assert wrong == []
 
 

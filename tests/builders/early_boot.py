@@ -7,14 +7,18 @@ Debian 13's mount (which lets the kernel read an EROFS file), Debian 12's (which
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from builders import bootable
-from builders.kernels import CHECKOUT, cpio, kernel_version, module_bytes, module_folder, modules_in_order
+from builders.kernels import CHECKOUT, cpio, download, kernel_version, module_bytes, module_folder, modules_in_order
 from cfs_testkit.builders.oci import File, Image, Link, layer
 
+CACHE = CHECKOUT / ".cache/demo"
 BOOT = CHECKOUT / "plugins/initramfs/cfs_initramfs/boot"
 SETTINGS = "usr/lib/composefs/setup-root-conf.toml"
 PACKAGES = ("dash", "libblkid1", "libc6", "libmount1", "libpcre2-8-0", "libselinux1", "mount", "util-linux")
@@ -105,6 +109,25 @@ class Seen:
         return next((mount for mount in reversed(found) if mount.target == target), None)
 
 
+def unpacked(name: str, suite: str, *packages: str, kernel: bool = True) -> Path:
+    """Return packages of a Debian suite, unpacked, kept between runs; the test is skipped where they cannot be had."""
+    kept = CACHE / f"early-{name}"
+    if not kept.is_dir():
+        fresh = kept.with_name(f"{kept.name}.fresh")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        why = download(fresh, suite, "amd64", *packages, kernel=kernel)
+        if why is not None:
+            pytest.skip(f"packages of Debian {suite} cannot be had: {why}")
+        fresh.rename(kept)
+    return kept
+
+
+def trixie() -> Path:
+    """Return Debian 13's kernel and what the system is made of."""
+    return unpacked("trixie", "trixie", "busybox-static", "systemd-boot-efi", *PACKAGES)
+
+
 def locate(tree: Path, name: str) -> bytes:
     """Return a program or a library of unpacked packages."""
     folders = ("bin", "sbin", "lib64", "lib/x86_64-linux-gnu")
@@ -158,6 +181,11 @@ def with_settings(initrd: bytes, text: str) -> bytes:
 
 def image(tree: Path, initrd: bytes, busybox: bytes, settings: str) -> Image:
     """Return the bootable image of the system, with *tree*'s kernel and loader."""
+    return Image([layer(contents(tree, initrd, busybox, settings))])
+
+
+def contents(tree: Path, initrd: bytes, busybox: bytes, settings: str) -> dict[str, object]:
+    """Return what is in that image, by path."""
     version = kernel_version(tree)
     modules = f"usr/lib/modules/{version}"
     loader = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
@@ -173,7 +201,7 @@ def image(tree: Path, initrd: bytes, busybox: bytes, settings: str) -> Image:
         "usr/sbin/init": File(SYSTEM, mode=0o755),
         "usr/lib/large": File(LARGE),
     }
-    return Image([layer(content)])
+    return content
 
 
 def start(*arguments: object, console: Path, seconds: float = 120) -> Seen:

@@ -11,6 +11,7 @@ import tarfile
 import time
 from pathlib import Path
 
+from cfs_host.place import NAMES, UNITS, WANTED, packaged
 from cfs_prove.machine import (
     DIES_WITH_US,
     Architecture,
@@ -22,7 +23,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 EPOCH = 1_750_000_000
 PACKAGES = (
     "python3", "python3-click", "python3-pluggy", "python3-rich", "python3-structlog", "python3-zstandard",
-    "python3-lz4", "python3-cryptography", "python3-xxhash",
+    "python3-lz4", "python3-cryptography", "python3-xxhash", "python3-requests", "python3-jsonschema",
 )  # fmt: skip
 """Debian's, with which cfs runs in the guest."""
 
@@ -40,7 +41,7 @@ Restart=always
 WantedBy=multi-user.target
 """
 AGENT_SCRIPT = r"""stty raw -echo
-printf '<<READY>>\n'
+printf '<<READY %s>>\n' "$(cat /proc/cmdline)"
 while IFS= read -r line; do
     (eval "$line") </dev/null
     printf '\n<<STATUS %d>>\n' $?
@@ -60,11 +61,14 @@ def cfs_files():
                 mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
                 yield f"{DIST}/{path.relative_to(package.parent)}", path.read_bytes(), mode
     for info in Path(sysconfig.get_paths()["purelib"]).glob("cfs_*.dist-info"):
-        if info.name.startswith(("cfs_prove", "cfs_transport_registry", "cfs_testkit")):
+        if info.name.startswith(("cfs_prove", "cfs_testkit")):
             continue
         for name in ("METADATA", "entry_points.txt"):
             if (info / name).is_file():
                 yield f"{DIST}/{info.name}/{name}", (info / name).read_bytes(), 0o644
+    libraries = Path(sysconfig.get_paths()["purelib"])  # Debian has no package of it; it is Python and nothing else
+    for path in (libraries / "oras").rglob("*.py"):
+        yield f"{DIST}/{path.relative_to(libraries)}", path.read_bytes(), 0o644
     script = b"#!/usr/bin/python3\nfrom cfs_core.cli.main import main\n\nmain()\n"
     yield "usr/bin/cfs", script, 0o755
 
@@ -107,6 +111,34 @@ def add_tag(images, base, tag, path):
     subprocess.run(["umoci", "raw", "add-layer", "--image", f"{images}:{tag}", path], check=True)
 
 
+def build_images(workspace):
+    """Make an OCI directory with tags v1 and v2, and return it.
+
+    v1 has cfs and a shell on the serial port in it; v2 changes /etc, /usr and kernel arguments.
+    """
+    out = workspace / "debian-cfs"
+    extra = [word for name in PACKAGES for word in ("--package", name)]
+    subprocess.run([CHECKOUT / "demo/build-debian-image", out, *extra], check=True, timeout=1800)
+    units = [(f"{UNITS}/{name}", packaged(name), 0o644) for name in NAMES]
+    links = [(f"{UNITS}/{folder}/{name}", f"../{name}") for name, folder in WANTED.items()]
+    # Emulated, on a machine that is busy, five minutes may not be enough.
+    patience = b"[Service]\nTimeoutStopSec=30min\n"
+    units.append((f"{UNITS}/cfs-finalize-staged.service.d/patience.conf", patience, 0o644))
+    first, second = workspace / "cfs.tar", workspace / "v2.tar"
+    layer(first, [*cfs_files(), *agent_files(), *units], links)
+    add_tag(out, "debian", "v1", first)
+    changes = [
+        ("usr/lib/version", b"2\n", 0o644),
+        ("etc/from-image", b"2\n", 0o644),
+        ("usr/lib/bootc/kargs.d/50-v2.toml", b'kargs = ["second=yes"]\n', 0o644),
+    ]
+    layer(second, changes)
+    add_tag(out, "v1", "v2", second)
+    for path in out.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return out
+
+
 def image_disk(path, images):
     """Make an ext4 disk with an OCI directory, as a USB stick has one."""
     size = sum(file.stat().st_size for file in images.rglob("*") if file.is_file()) + (64 << 20)
@@ -118,9 +150,12 @@ def image_disk(path, images):
 
 
 class Guest:
-    """A virtual machine that keeps what it writes, and whose second serial port is a shell."""
+    """A virtual machine that keeps what it writes, and whose second serial port is a shell.
 
-    def __init__(self, disk, folder, *, firmware="uefi", others=(), memory=1536):
+    With *variables*, a file with keys enrolled, its firmware enforces Secure Boot.
+    """
+
+    def __init__(self, disk, folder, *, firmware="uefi", others=(), memory=1536, variables=None):
         self.disk, self.folder, self.others, self.firmware, self.memory = disk, folder, others, firmware, memory
         self.accelerator = "tcg"  # KVM may be there and not work; what is told here takes seconds either way
         folder.mkdir(exist_ok=True)
@@ -129,8 +164,8 @@ class Guest:
         self._socket = None
         self._buffer = b""
         if firmware == "uefi":
-            self._uefi = find_firmware(Architecture.AMD64)
-            shutil.copy(self._uefi.variables, folder / "variables.fd")
+            self._uefi = find_firmware(Architecture.AMD64, secure=variables is not None)
+            shutil.copy(variables or self._uefi.variables, folder / "variables.fd")
 
     def start(self, seconds=1200):
         """Start it and wait for the shell."""
@@ -148,7 +183,7 @@ class Guest:
                     raise
                 time.sleep(0.1)
         self._buffer = b""
-        self._wait(b"<<READY>>\n", seconds)
+        self._ready(seconds)
 
     def _command(self, address):
         import os
@@ -172,6 +207,8 @@ class Guest:
         if self.firmware == "uefi":
             words += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self._uefi.code}"]
             words += ["-drive", f"if=pflash,format=raw,unit=1,file={self.folder / 'variables.fd'}"]
+            if self._uefi.secure:
+                words += ["-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]
         return words
 
     def _wait(self, mark, seconds):
@@ -199,10 +236,18 @@ class Guest:
         assert status in ok, f"{command}: status {status}\n{text}"
         return text
 
-    def reboot(self, seconds=1800):
-        """Restart it in order and wait for the shell."""
+    def _ready(self, seconds, image=""):
+        """Wait for the shell of a system whose kernel command line names *image*, however often it restarts before."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self._wait(b"<<READY ", deadline - time.monotonic())
+            if image in self._wait(b">>\n", 10).decode("utf-8", "replace"):
+                return
+
+    def reboot(self, seconds=1800, *, image=""):
+        """Restart it in order and wait for the shell, of *image* if that is said."""
         self._socket.sendall(b"systemctl reboot\n")
-        self._wait(b"<<READY>>\n", seconds)
+        self._ready(seconds, image)
 
     def power_off(self, seconds=1800):
         """Shut it down in order."""

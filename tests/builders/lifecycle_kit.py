@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from builders import bootable
+from cfs_core.deploy.target_reference import target_reference
 from cfs_core.lifecycle.finalize import finalize
 from cfs_core.lifecycle.session import session
 from cfs_core.lifecycle.upgrade import UpgradeRequest, upgrade
@@ -93,7 +94,11 @@ def copied(machine, folder):
 
 def staged(machine, **request):
     """Upgrade *machine* as the command does; the result."""
+    if "target" in request:
+        request["target"] = target_reference(request["target"])
     with machine.app() as app, session(machine.root, app, "upgrade", writable=not request.get("dry_run")) as opened:
+        if "content_from" in request:
+            request["content_from"] = app.locate(request["content_from"])
         return upgrade(opened, app, UpgradeRequest(**request))
 
 
@@ -148,7 +153,7 @@ def run(machine, *words):
     from cfs_core.cli.main import cli
 
     with machine.app() as app:
-        app.show_progress = False
+        app.configure(show_progress=False)
         name, *rest = map(str, words)
         extra = [name] if name not in {"deployments", "kargs", "boot"} else [name, rest.pop(0)]
         argv = ["--no-progress", *extra, "--root", str(machine.root), *rest]

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cfs_core.cli.app import App
+from cfs_core.app.app import App
 from cfs_core.deploy.prepare import prepare
 from cfs_core.install.plan import make_plan
 from cfs_core.install.request import InstallRequest
@@ -130,7 +130,7 @@ def install_below(folder, source, **settings):
     made = Installed(root, folder)
     with made.app() as app:
         app.add_options(settings)
-        request = InstallRequest(source=source, disk=folder / "unused.img", repo=folder / "build-repo")
+        request = InstallRequest(source=app.locate(source), disk=folder / "unused.img", repo=folder / "build-repo")
         with prepare(request, app) as image:
             prepared = make_plan(request, image, app)
             target = MountedTarget(roots, partitions=prepared.disk.partitions, scratch=app.scratch)

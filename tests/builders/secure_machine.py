@@ -22,6 +22,7 @@ echo "{SAYS} SecureBoot $(od -An -tu1 -j4 -N1 $v/SecureBoot-{GLOBAL})"
 echo "{SAYS} SetupMode $(od -An -tu1 -j4 -N1 $v/SetupMode-{GLOBAL})"
 grep ' / / ' /proc/self/mountinfo | sed 's/^/{SAYS} root /'
 cat /proc/cmdline | sed 's/^/{SAYS} cmdline /'
+cat @READS@ 2>&1 >/dev/null | sed 's/^/{SAYS} read /'
 echo "{SAYS} end"
 """
 UNIT = """\
@@ -57,11 +58,12 @@ def missing():
     return None if shutil.which(QEMU) else f"{QEMU} is not installed"
 
 
-def boot(disk, variables, work, *, until=(), seconds=300, keep_variables=False):
+def boot(disk, variables, work, *, until=(), seconds=300, keep_variables=False, reads="/etc/os-release"):
     """Boot *disk* until it reports, its console says one of *until*, or the time is over; neither file is changed.
 
-    *keep_variables* writes what the firmware changed back to *variables*. Emulated, not with KVM: in virtual machines
-    that are machines of others, system management mode stops where it likes.
+    The file *reads* is read in the machine: what that says of errors is the fact ``read``. *keep_variables* writes what
+    the firmware changed back to *variables*. Emulated, not with KVM: in virtual machines that are machines of others,
+    system management mode stops where it likes.
     """
     console, report, own = work / "console", work / "report", work / "vars.fd"
     for path in (console, report):
@@ -80,7 +82,7 @@ def boot(disk, variables, work, *, until=(), seconds=300, keep_variables=False):
     credentials = {
         "systemd.extra-unit.secure-boot-test.service": UNIT,
         "systemd.unit-dropin.multi-user.target~secure-boot-test": DROP_IN,
-        "test.script": SCRIPT,
+        "test.script": SCRIPT.replace("@READS@", reads),
     }
     for name, text in credentials.items():
         value = base64.b64encode(text.encode()).decode()

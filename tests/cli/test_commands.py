@@ -10,7 +10,7 @@ import sys
 import click
 import pytest
 
-from cfs_core.cli.app import App
+from cfs_core.app.app import App
 from cfs_core.cli.main import cli
 
 
@@ -46,6 +46,19 @@ def every_command():
 def test_each_command_shows_an_example_of_itself(path, command):
     assert "Example" in (command.help or "")
     assert " ".join(path) in command.help
+
+
+def test_an_option_means_the_same_everywhere():
+    """``--format`` is the form of a result, ``--erofs`` the version of an EROFS image, ``--hash`` that of fs-verity."""
+    meant = {"--format": {"text", "json"}, "--erofs": {"v0", "v1", "v2"}, "--hash": {"sha256", "sha512"}}
+    seen = dict.fromkeys(meant, 0)
+    for path, command in every_command():
+        for option in command.params:
+            for name in set(option.opts) & meant.keys():
+                seen[name] += 1
+                choices = option.type.choices if isinstance(option.type, click.Choice) else ()
+                assert meant[name] <= {getattr(each, "value", each) for each in choices}, (path, name)
+    assert all(count > 2 for count in seen.values()), seen
 
 
 def test_version():

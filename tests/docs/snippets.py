@@ -81,22 +81,18 @@ def matches(shown, printed):
 
 
 class Reader:
-    """Somebody who follows a page in an empty directory, with a virtual environment that has what is installed here."""
+    """Somebody who follows a page in an empty directory, with a virtual environment that has what is installed here.
 
-    def __init__(self, folder: Path) -> None:
+    ``environment`` is another one to be used instead. ``printed`` is what each command of the page wrote.
+    """
+
+    def __init__(self, folder: Path, environment: Path | None = None) -> None:
         self.home = folder / "home"
         self.here = folder / "here"
         self.here.mkdir()
         self.home.mkdir()
-        environment = folder / "venv"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-        packages = next((environment / "lib").glob("python*/site-packages"))
-        here = sysconfig.get_paths()["purelib"]
-        (packages / "outer.pth").write_text(f"import site; site.addsitedir({here!r})\n")
-        for name, module in {"cfs": "cfs_core", "pip": "pip", "pytest": "pytest"}.items():
-            program = environment / "bin" / name
-            program.write_text(f'#!/bin/sh\nexec "{environment}/bin/python" -m {module} "$@"\n')
-            program.chmod(0o755)
+        self.printed: dict[str, str] = {}
+        environment = environment or _like_this_one(folder / "venv")
         self.environ = {
             "PATH": f"{environment}/bin:{os.environ['PATH']}:/usr/sbin:/sbin",
             "HOME": str(self.home),
@@ -108,12 +104,15 @@ class Reader:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
-    def follow(self, path):
-        """Write the files of a page, run its commands in one shell, and return what did not come out as shown."""
+    def follow(self, path, *, also=(), seconds=280):
+        """Write the files of a page, run its commands in one shell, and return what did not come out as shown.
+
+        What has one of the reasons *also* not to be run is run all the same; CHECKOUT in it is this checkout.
+        """
         script = ["exec 2>&1"]
         wanted = []
         for number, block in enumerate(blocks(path)):
-            if block.reason:
+            if block.reason and block.reason not in also:
                 continue
             if block.caption:
                 source = self.here.parent / f"block-{number}"
@@ -125,7 +124,8 @@ class Reader:
                     wanted.append(command)
                     script.append(f"{command.line}\n_s=$?; printf '{MARK} %s\\n' $_s; (exit $_s)")
             elif block.language == "sh":
-                script.append(f"bash -e <<'END_OF_SNIPPET'\n{block.text}END_OF_SNIPPET\n_s=$?")
+                text = block.text.replace("CHECKOUT", str(ROOT)) if block.reason else block.text
+                script.append(f"bash -e <<'END_OF_SNIPPET'\n{text}END_OF_SNIPPET\n_s=$?")
                 script.append(f"printf '{MARK} %s\\n' $_s")
                 wanted.append(Command(block.text.strip(), "…\n"))
             elif block.language == "python":
@@ -134,14 +134,28 @@ class Reader:
                 wanted.append(Command("python", "…\n"))
         done = subprocess.run(
             ["bash"], input="\n".join(script) + "\n", cwd=self.here, env=self.environ, capture_output=True, text=True,
-            check=False, timeout=280,
+            check=False, timeout=seconds,
         )  # fmt: skip
-        return list(_judged(wanted, done.stdout))
+        parts = re.split(rf"{MARK} (\d+)\n", done.stdout)
+        results = list(zip(parts[::2], parts[1::2], strict=False))
+        self.printed = {each.line: printed for each, (printed, _) in zip(wanted, results, strict=False)}
+        return list(_judged(wanted, results, done.stdout))
 
 
-def _judged(wanted, output):
-    parts = re.split(rf"{MARK} (\d+)\n", output)
-    results = list(zip(parts[::2], parts[1::2], strict=False))
+def _like_this_one(environment: Path) -> Path:
+    """Make a virtual environment in which everything is there that this one has."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    packages = next((environment / "lib").glob("python*/site-packages"))
+    here = sysconfig.get_paths()["purelib"]
+    (packages / "outer.pth").write_text(f"import site; site.addsitedir({here!r})\n")
+    for name, module in {"cfs": "cfs_core", "pip": "pip", "pytest": "pytest"}.items():
+        program = environment / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec "{environment}/bin/python" -m {module} "$@"\n')
+        program.chmod(0o755)
+    return environment
+
+
+def _judged(wanted, results, output):
     for index, command in enumerate(wanted):
         if index >= len(results):
             yield f"$ {command.line}\nwas not reached; the end was:\n{output[-2000:]}"

@@ -78,7 +78,7 @@ def observed(tmp_path_factory):
 def test_hooks_fire_in_the_steps_and_the_order_of_the_diagram(observed):
     from generator.hooks import EVENTS, STEPS, hooks_of
 
-    first = list(dict.fromkeys(observed))
+    first = [name for name in dict.fromkeys(observed) if name not in hooks_of("any time")]
     for step in STEPS[:-1]:
         hooks = hooks_of(step)
         events = [f"cfs_on_event:{name}" for name in EVENTS.get(step, ())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cfs_core.config.settings import Rank, Settings, command_line, layer_from_table
+from cfs_core.config.settings import Rank, Settings, layer_from_table, options_layer
 from cfs_core.deploy.limits import image_limits
 from cfs_core.errors import ImageError, LimitError
 from cfs_core.image.limits import ImageLimits
@@ -41,7 +41,7 @@ def test_each_setting_arrives():
     ]
     names += ["file-size", "path-bytes", "path-depth", "extension-bytes", "xattr-count", "xattr-bytes"]
     given = {f"limits.{name}": number for number, name in enumerate(names, 11)}
-    found = image_limits(Settings().with_layer(command_line(given)))
+    found = image_limits(Settings().with_layer(options_layer(given)))
     tar = found.layer.tar
     assert (found.layer.blob_bytes, found.layer.decompression.total_bytes, found.layer.trailer_bytes) == (11, 12, 13)
     assert (found.layer.decompression.ratio, tar.entries, found.entries, tar.file_bytes) == (14, 15, 16, 17)

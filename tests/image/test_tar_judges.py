@@ -287,21 +287,6 @@ def test_gnu_tar(tmp_path, files, form):
 
 @needs_gnu_tar
 @pytest.mark.judge
-@pytest.mark.parametrize("options", [["--format=gnu"], ["--format=pax"], ["--format=pax", "--sparse-version=0.0"],
-                                     ["--format=pax", "--sparse-version=0.1"]])  # fmt: skip
-def test_gnu_tars_sparse_files_are_refused(tmp_path, options):
-    with (tmp_path / "sparse").open("wb") as file:
-        file.truncate(1 << 20)
-        file.seek(500_000)
-        file.write(b"x" * 5000)
-    argv = ["tar", "--sparse", *options, "-C", str(tmp_path), "-cf", str(tmp_path / "out.tar"), "sparse"]
-    subprocess.run(argv, check=True, capture_output=True)
-    with pytest.raises(ImageError, match="sparse"):
-        read((tmp_path / "out.tar").read_bytes())
-
-
-@needs_gnu_tar
-@pytest.mark.judge
 def test_xattrs_as_gnu_tar_writes_them(tmp_path):
     file = tmp_path / "f"
     file.write_bytes(b"x")

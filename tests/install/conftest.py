@@ -14,11 +14,21 @@ import pytest
 
 from cfs_core.cli.main import run
 
-SHARED = frozenset({"--karg", "--karg-delete", "--bootloader", "--firmware", "--filesystem", "--architecture"})
-"""Options that `install to-disk` and `image check` have in common."""
+SHARED = frozenset(
+    {
+        "--karg", "--karg-delete", "--bootloader", "--firmware", "--filesystem", "--architecture", "--root-size",
+        "--esp-size", "--disk-size", "--uki-addon", "--early-boot",
+    }
+)  # fmt: skip
+"""Options that `install to-disk` and `image check` have in common, with a value each."""
+
+SHARED_FLAGS = frozenset({"--composefs-native", "--separate-boot", "--xbootldr"})
+"""The same, without one."""
 
 IRRELEVANT = frozenset({"--seed", "--yes", "--target-imgref", "--prove"})
-OF_THE_HOST = re.compile(r"\[(usage|refused|host|disk\.(?!no-boot-volume|no-verity)|transport|config|command)")
+OF_THE_HOST = re.compile(
+    r"\[(usage|refused|host|disk\.(?!no-boot-volume|no-verity|too-small)|transport|config|command)"
+)
 """Codes of an install that failed for other reasons than its image."""
 
 CHECKED: dict[tuple, tuple[int, str]] = {}
@@ -53,9 +63,12 @@ class Cfs:
         source, shared, repository, others = "", [], [], words[2:-1]
         while others:
             word = others.pop(0)
-            value = others.pop(0) if others and not others[0].startswith("--") else None
+            alone = word in SHARED_FLAGS or not others or others[0].startswith("--")
+            value = None if alone else others.pop(0)
             if word == "--source-imgref":
                 source = value or ""
+            elif word in SHARED_FLAGS:
+                shared.append(word)
             elif word in SHARED:
                 shared += [word, value]
             elif word == "--repo":

@@ -1,6 +1,6 @@
 import pytest
 
-from cfs_core.deploy.kernel_line import check_root, check_seal, is_root
+from cfs_core.deploy.kernel_line import examine_root, examine_seal, is_root
 from cfs_core.model.boot import KernelArgument
 from cfs_core.model.disk import Partition, Volume
 
@@ -60,13 +60,13 @@ def test_is_root(value, verdict):
 )
 def test_check_root(line, sealed, expected):
     arguments = [KernelArgument(text=word, origin="test") for word in line.split()]
-    assert [finding.severity for finding in check_root(arguments, ROOT, sealed=sealed)] == expected
+    assert [finding.severity for finding in examine_root(arguments, ROOT, sealed=sealed)] == expected
 
 
 def test_check_seal():
     right, wrong = "ab" * 64, "cd" * 64
     line = [f"composefs={wrong}", f"composefs.digest=v1-sha512-12:{right}"]
-    assert list(check_seal(line, right, "x.efi")) == []
-    assert [finding.code for finding in check_seal(line[:1], right, "x.efi")] == ["boot.uki-seal"]
+    assert list(examine_seal(line, right, "x.efi")) == []
+    assert [finding.code for finding in examine_seal(line[:1], right, "x.efi")] == ["boot.uki-seal"]
     short = [f"composefs={'ab' * 32}", f"composefs.digest=v1-sha512-12:{right}"]
-    assert list(check_seal(short, "ab" * 32, "x.efi")) == []
+    assert list(examine_seal(short, "ab" * 32, "x.efi")) == []

@@ -8,8 +8,10 @@ import click
 import pytest
 from builders import bootable
 
-from cfs_core.cli.app import App
+from cfs_core.app.app import App
+from cfs_core.cli.first_boot import TEXTS
 from cfs_core.cli.install import _provable, _prove_arguments, _settings
+from cfs_core.cli.output import CommandOutput
 from cfs_core.deploy import preflight
 from cfs_core.errors import UsageError
 from cfs_core.install.run import InstallResult
@@ -86,16 +88,18 @@ def test_a_disk_that_no_virtual_machine_starts_is_not_proven_by_another():
 
 
 def test_options_that_were_not_given_set_nothing():
-    options = dict.fromkeys(("bootloader", "filesystem", "firmware", "root_size", "esp_size", "early_boot"), None)
+    names = ("bootloader", "filesystem", "firmware", "root_size", "esp_size", "early_boot", *TEXTS)
+    options = dict.fromkeys(names, None)
     options["secure_boot_enroll"] = None
     assert set(_settings({**options, "composefs_native": False}).values()) == {None}
 
 
 def test_a_plugins_command_reads_the_menus_of_a_disk(disk):
     with App(os.environ) as app:
-        menus = {each.loader.name: each.menu for each in app.command_context("prove").boot_menus(disk)}
+        context = app.command_context("prove", CommandOutput(lambda: "text"))
+        menus = {each.loader.name: each.menu for each in context.boot_menus(disk)}
         entry = menus["systemd-boot"].entries[0]
         assert any(word.startswith("composefs=") for word in entry.arguments)
         assert menus["grub"].entries == ()
-        found = expect(disk, app.command_context("prove").boot_menus, firmware=Firmware.UEFI)
+        found = expect(disk, context.boot_menus, firmware=Firmware.UEFI)
         assert (found.loader, found.arguments, found.notes) == ("systemd-boot", entry.arguments, ())

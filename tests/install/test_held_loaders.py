@@ -9,12 +9,12 @@ from builders.distributions import Site
 from builders.pe import pe_bytes
 
 from cfs_core.config.settings import Layer, Rank, Settings
-from cfs_core.deploy.loader import CapabilityError, FirmwareError, check_filled, check_firmware, refuse_early
+from cfs_core.deploy.loader import CapabilityError, FirmwareError, check_filled, examine_firmware, refuse_early
 from cfs_core.errors import PluginError
 from cfs_core.model.action import WriteFile
 from cfs_core.model.boot import Architecture, BootEntry, BootMenu, EntryKind, Firmware
 from cfs_core.model.disk import Location, Volume
-from cfs_core.plugin import BootFacts, BootloaderProvider, Capability
+from cfs_core.plugin import BootArtifacts, BootFacts, BootloaderProvider, BytesContent, Capability
 from cfs_core.pluginhost.registry import PluginId
 from cfs_core.target.memory import MemoryTarget
 
@@ -59,6 +59,11 @@ def test_what_starts_and_reads_back_passes():
     filled(menu=BootMenu(entries=(foreign, ENTRY)))
 
 
+TWO_INITRDS = BootArtifacts(
+    kind=EntryKind.BLS, kernel_version="6", boot_digest="", kernel=BytesContent(b"k"), initrd=BytesContent(b"i"),
+    extra_initrds=(BytesContent(b"j"),),
+)  # fmt: skip
+WITH_TWO_INITRDS = dataclasses.replace(ENTRY, artifacts=TWO_INITRDS)
 ARM = pe_bytes([(".text", b"x")], 0xAA64)
 GONE = Location(Volume.ESP, "/gone")
 
@@ -83,6 +88,7 @@ GONE = Location(Volume.ESP, "/gone")
             {"menu": BootMenu(entries=(dataclasses.replace(ENTRY, files=(GONE,)),))},
             "names ESP:/gone, which is not there",
         ),
+        ({"wanted": BootMenu(entries=(WITH_TWO_INITRDS,))}, "names 1 boot files of 3: not every initrd"),
         ({"wanted": dataclasses.replace(MENU, timeout_seconds=7)}, "shown for None seconds, not for 7"),
     ],
 )
@@ -105,7 +111,7 @@ def test_what_does_not_start_is_the_plugins_fault(faults, told):
     ],
 )
 def test_firmware_is_what_was_declared(declared, asked, missing):
-    found = list(check_firmware(provider(firmware=frozenset(declared)), frozenset(asked)))
+    found = list(examine_firmware(provider(firmware=frozenset(declared)), frozenset(asked)))
     assert [finding.code for finding in found] == (["boot.firmware-unsupported"] if missing else [])
     if missing:
         assert f"does not start from {missing};" in found[0].message

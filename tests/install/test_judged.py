@@ -58,15 +58,19 @@ REFUSED = {
     "initramfs named as Debian does": (
         {INITRD: None, f"{M}/initrd.img": File(bootable.initramfs())}, "boot.initramfs", f"/{M}/initrd.img is"
     ),
-    "initramfs in /boot": (
-        {INITRD: None, f"boot/initrd.img-{bootable.KERNEL_VERSION}": File(bootable.initramfs())},
-        "boot.initramfs",
-        f"/boot/initrd.img-{bootable.KERNEL_VERSION} is",
+    "initramfs in /boot of another kernel": (
+        {INITRD: None, "boot/initrd.img-6.9": File(bootable.initramfs())}, "boot.initramfs", "has no initramfs"
     ),
-    "kernel in /boot": (
-        {KERNEL: None, f"boot/vmlinuz-{bootable.KERNEL_VERSION}": File(kernel())},
-        "image.no-kernel",
-        f"/boot/vmlinuz-{bootable.KERNEL_VERSION} is there",
+    "kernel in /boot of which there are no modules": (
+        {KERNEL: None, INITRD: None, "boot/vmlinuz-6.9": File(kernel())}, "image.no-kernel",
+        "/boot/vmlinuz-6.9 is there",
+    ),
+    "/usr that is not merged": (
+        {KERNEL: None, INITRD: None, f"{M}/modules.builtin": None, "lib/modules/6.9/vmlinuz": File(kernel())},
+        "image.no-kernel", "neither /usr/lib/modules/VERSION/vmlinuz",
+    ),
+    "no /sysroot, as in every package of a distribution": (
+        {"sysroot": None}, "image", "the image has no /sysroot: the root is read-only",
     ),
     "no mount points": (
         dict.fromkeys(("run", "proc", "sys", "dev", "tmp")), "image", "the image has no /dev, /proc, /run, /sys, /tmp:"
@@ -92,6 +96,14 @@ REFUSED = {
     "no os-release": ({"usr/lib/os-release": None, "etc/os-release": None}, "image.no-os-release", "switch-root"),
     "flags of another filesystem": (
         {"usr/lib/bootc/kargs.d/20.toml": 'kargs = ["rootflags=subvol=@"]\n'}, "boot.karg-root", "an option of btrfs"
+    ),
+    "another image on the command line": (
+        {"usr/lib/bootc/kargs.d/20.toml": f'kargs = ["composefs={"0" * 128}"]\n'},
+        "boot.karg-composefs",
+        "would mount another image",
+    ),
+    "no image on the command line": (
+        {"usr/lib/bootc/kargs.d/20.toml": 'kargs = ["composefs=0"]\n'}, "boot.karg-composefs", "mount another image"
     ),
     "loader cut at its end": (
         {LOADER: File(pe_bytes([(".sd", b"#### LoaderInfo: systemd-boot 257 ####"), (".text", b"x" * 900)])[:-512])},
@@ -141,9 +153,13 @@ TAKEN = {
         "boot.kernel-left-out",
         "/usr/lib/modules/6.13.0-new/vmlinuz: it is no kernel: it is a text file",
     ),
-    "a newer kernel in /boot": (
+    "a newer kernel in /boot without initramfs": (
         {"usr/lib/modules/6.13.0/modules.dep": "", "boot/vmlinuz-6.13.0": File(kernel())}, "boot.kernel-left-out",
-        "/usr/lib/modules/6.13.0/vmlinuz is not there (/boot/vmlinuz-6.13.0 is)",
+        "kernel 6.13.0 is left out: /usr/lib/modules/6.13.0/initramfs.img is not there",
+    ),
+    "a newer kernel under another name": (
+        {"usr/lib/modules/6.13.0/Image": File(kernel())}, "boot.kernel-left-out",
+        "/usr/lib/modules/6.13.0/vmlinuz is not there (/usr/lib/modules/6.13.0/Image is)",
     ),
     "an older kernel": (
         {f"usr/lib/modules/6.9/{name}": bootable.tree()[f"{M}/{name}"] for name in ("vmlinuz", "initramfs.img")},

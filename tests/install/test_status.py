@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from builders import bootable
 
-from cfs_core.cli.app import App
+from cfs_core.app.app import App
 from cfs_core.examine.disk import opened_disk
 from cfs_core.model.disk import Location, Volume
 

@@ -54,7 +54,7 @@ def test_a_sealed_uki_is_installed_and_a_wrong_one_refused(cfs, tmp_path):
 def test_a_uki_sealed_for_the_old_layout_is_honoured(cfs, tmp_path):
     base = bootable.image()
     plain = bootable.layout(tmp_path / "base", latest=base) + ":latest"
-    identity = cfs.ok("image", "digest", plain, "--bootable", "--format", "v2").stdout.strip()
+    identity = cfs.ok("image", "digest", plain, "--bootable", "--erofs", "v2").stdout.strip()
     source = bootable.layout(tmp_path / "uki", v2=bootable.with_uki(base, f"composefs={identity}")) + ":v2"
     done = cfs.install(source, tmp_path / "v2.img", "--format", "json")
     assert done.returncode == 0, done.stderr

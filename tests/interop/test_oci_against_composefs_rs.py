@@ -151,6 +151,20 @@ ODD = {
     + pax_header((b"path", b"usr/p"))
     + raw_header(b"x"),
     "sparse": raw_header(b"usr/f", b"S", magic=b"ustar  \0"),
+    "sparse, pax 0.0": pax_header(
+        (b"GNU.sparse.size", b"9"), (b"GNU.sparse.offset", b"1"), (b"GNU.sparse.numbytes", b"1")
+    )
+    + raw_header(b"usr/f", b"0", 1)
+    + b"a".ljust(512, b"\0"),
+    "sparse, pax 0.1": pax_header((b"GNU.sparse.size", b"9"), (b"GNU.sparse.map", b"1,1"))
+    + raw_header(b"usr/f", b"0", 1)
+    + b"a".ljust(512, b"\0"),
+    "sparse, pax 1.0": pax_header(
+        (b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9")
+    )
+    + raw_header(b"usr/f", b"0", 513)
+    + b"1\n1\n1\n".ljust(512, b"\0")
+    + b"a".ljust(512, b"\0"),
     "unknown type": raw_header(b"usr/f", b"V"),
     "directory with size": raw_header(b"usr/f", b"5", 5) + bytes(512),
     "opaque after": raw_header(b"usr/d/f") + raw_header(b"usr/d/.wh..wh..opq") + raw_header(b"usr/d/g"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 
 import pytest
@@ -29,13 +30,18 @@ STARTED = {
     "grub": ["GRUB loading.", "Welcome to GRUB!", "\x1b[1;1H                 GNU GRUB  version 2.12-9"],
     "systemd-boot": ["systemd-boot 257.13-1~deb13u1"],
     "refind": ["rEFInd 0.14.2", "Starting vmlinuz.efi", "Using load options 'root=a Access Denied'"],
-    "extlinux": ["U-Boot 2025.01+dfsg-3 (Jan 1 2025)", "Found /extlinux/extlinux.conf, booting with extlinux"],
+    "extlinux": [
+        "U-Boot 2025.01+dfsg-3 (Jan 1 2025)",
+        "Retrieving file: /extlinux/extlinux.conf",
+        "Found /x.conf, booting with extlinux",
+    ],
 }
 FAILED = {
     "grub": [
         "error: file `/boot/vmlinuz' not found.",
         "error: ../../grub-core/fs/fshelp.c:257:file `/x' not found.",
         "error: no such device: 1234.",
+        "Entering rescue mode...",
         "grub rescue> ",
         "Failed to boot both default and fallback entries.",
         "GRUB Geom Error",
@@ -47,14 +53,24 @@ FAILED = {
         "No loader found. Configuration files in \\loader\\entries\\*.conf are needed.",
         "Unable to locate embedded .linux section: Not found",
     ],
-    "refind": ["Error: Not Found while loading vmlinuz", "Invalid loader file!"],
-    "extlinux": ["Skipping one for failure retrieving kernel", "Bad Linux ARM64 Image magic!", "=> "],
+    "refind": ["Error: Not Found while loading vmlinuz", "Invalid loader file!", "Unknown error: 5"],
+    "extlinux": [
+        "Skipping one for failure retrieving kernel",
+        "Bad Linux ARM64 Image magic!",
+        "SCRIPT FAILED: continuing...",
+        "Error reading config file",
+        "=> ",
+    ],
 }
 HARMLESS = {
-    "grub": ["error: no suitable video mode found.", "error: file `/boot/grub2/fonts/unicode.pf2' not found."],
+    "grub": [
+        "error: terminal `gfxterm' isn't found.",
+        "error: no suitable video mode found.",
+        "error: file `/boot/grub2/fonts/unicode.pf2' not found.",
+    ],
     "systemd-boot": ["Boot in 3 s."],
     "refind": ["Using load options 'a=Error: Not Found while loading x'"],
-    "extlinux": ["append: root=x Bad Linux SCRIPT FAILED", "Retrieving file: /bootc/vmlinuz"],
+    "extlinux": ["append: root=x Bad Linux SCRIPT FAILED"],
 }
 
 
@@ -77,6 +93,15 @@ def loaders():
 
 LOADERS = loaders()
 NAMES = sorted(STARTED)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("kind", "lines"), [("started", STARTED), ("failed", FAILED), ("harmless", HARMLESS)])
+def test_every_pattern_has_a_line_here(name, kind, lines):
+    """So that none escapes the tests below."""
+    plain = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in lines[name]]
+    patterns = getattr(LOADERS[name].console, kind)
+    assert [each for each in patterns if not any(re.search(each, line) for line in plain)] == []
 
 
 def watched(name, *lines):

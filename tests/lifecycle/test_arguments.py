@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cfs_core.config.settings import Settings, command_line
+from cfs_core.config.settings import Settings, options_layer
 from cfs_core.errors import RefusedError, StateError
 from cfs_core.lifecycle import menus, weaker
 from cfs_core.lifecycle.arguments import edited, next_arguments
@@ -48,7 +48,7 @@ def deployment(*verified, image="docker://x/y:1", layout=EntryKind.BLS):
 
 
 def settings(*policies):
-    return Settings().with_layer(command_line({"policy.require": policies}))
+    return Settings().with_layer(options_layer({"policy.require": policies}))
 
 
 def test_what_is_weaker():

@@ -8,7 +8,7 @@ import os
 import pytest
 from builders.machines import bootc_machine, running, write_origin
 
-from cfs_core.cli.app import App
+from cfs_core.app.app import App
 from cfs_core.lifecycle.access import machine_below
 from cfs_core.lifecycle.document import document
 from cfs_core.report.yaml import to_yaml

@@ -476,7 +476,12 @@ def test_a_soft_reboot_needs_the_same_kernel(machine, versions):
     with pytest.raises(RefusedError) as caught:
         run(machine, "upgrade", "--soft-reboot", "required")
     assert (caught.value.code, "its kernel or initramfs differs" in caught.value.message) == ("state.soft-reboot", True)
-    versions.publish(version(3))
+    versions.publish(version(3, **{"usr/lib/bootc/kargs.d/10-test.toml": File('kargs = ["new=2"]\n')}))
+    with pytest.raises(RefusedError, match="its kernel arguments differ"):
+        run(machine, "upgrade", "--soft-reboot", "required")
+    assert document(machine.read())["status"]["staged"]["softRebootCapable"] is False
+    versions.publish(version(4))
     assert run(machine, "upgrade", "--soft-reboot", "required").exit_code == 0
+    assert document(machine.read())["status"]["staged"]["softRebootCapable"] is True
     with pytest.raises(UsageError):
         run(machine, "upgrade", "--apply")

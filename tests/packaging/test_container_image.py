@@ -153,7 +153,7 @@ def test_it_installs_to_a_disk_in_the_folder_that_is_mounted(user):
     assert checked.stdout == "clean\n", checked.stderr
     (deployment,) = json.loads(
         subprocess.run([*here, "status", disk, "--format", "json"], capture_output=True, text=True, check=True).stdout
-    )["deployments"]
+    )["cfs"]["deployments"]
     digest = [*here, "image", "digest", f"oci:{user.folder}/oci:latest", "--bootable"]
     expected = subprocess.run(digest, capture_output=True, text=True, check=True).stdout.strip()
     assert json.loads(done.stdout)["image_id"] == expected

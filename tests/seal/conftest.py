@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from builders import bootable
+from builders.seal_tools import tools
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -22,12 +23,6 @@ from cfs_testkit.builders.oci import File
 
 STUBS = Path("/usr/lib/systemd/boot/efi")
 EPOCH = "1750000000"
-
-
-def tools():
-    """Return PATH with the directory of judges, which has ukify where no package has."""
-    judges = os.environ.get("CFS_JUDGES")
-    return os.pathsep.join(filter(None, (os.environ["PATH"], judges)))
 
 
 @dataclass

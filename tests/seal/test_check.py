@@ -7,6 +7,7 @@ import json
 import pytest
 from builders import bootable
 from builders.pe import pe_bytes
+from builders.sealed import Owner, with_signed
 
 from cfs_core.image.difference import differences
 from cfs_testkit.builders.oci import File, Image, layer, write_layout
@@ -113,11 +114,28 @@ def test_a_file_that_was_changed_afterwards_is_named_from_the_dump(cfs, sealed):
     assert ": /etc/hostname: size 4 is 5, mode 100644 is 100600, " in said
 
 
-def test_without_a_dump_the_digests_are_told(cfs, sealed):
-    found, report = check(cfs, sealed(loader=False, over=[{"etc/hostname": File("evil\n")}]))
+@pytest.mark.parametrize(("over", "what"), [(1, "its last layer"), (2, "its last 2 layers")])
+def test_without_a_dump_the_layers_that_changed_it_are_told(over, what, cfs, sealed):
+    layers = [{"etc/hostname": File("evil\n")}, {"etc/issue": File("later\n")}][:over]
+    found, report = check(cfs, sealed("--erofs", "v2", loader=False, over=layers))
     assert found["seal.digest"] == "error"
-    assert report["differences"] == []
+    assert [line.split(":")[0] for line in report["differences"]] == ["/etc/hostname", "/etc/issue"][:over]
+    (message,) = [each["message"] for each in report["findings"] if each["code"] == "seal.digest"]
+    assert f"it fits without {what}" in message
     assert report["computed"] != report["named"]
+
+
+def test_the_digest_of_another_form_is_told_from_that_of_another_image(cfs, tmp_path):
+    base = bootable.image(loader=False, **{"boot/config": File("x\n")})
+    plain = bootable.layout(tmp_path / "plain", latest=base) + ":latest"
+    digest = cfs.ok("image", "digest", plain, "--erofs", "v2").stdout.strip()
+    owner = Owner.named("owner")
+    for named, said in ((digest, "as they are, not of the form that is installed"), ("ab" * 64, "make ")):
+        image = with_signed(base, f"rw composefs={named}", owner)
+        _, report = check(cfs, bootable.layout(tmp_path / named[:4], latest=image) + ":latest")
+        (message,) = [each["message"] for each in report["findings"] if each["code"] == "seal.digest"]
+        assert said in message
+        assert report["differences"] == []
 
 
 def test_images_without_a_seal(cfs, source, tmp_path):

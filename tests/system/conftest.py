@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from builders import secure_machine
 
 from cfs_prove.proof import ProofOptions, prove
 
@@ -194,3 +195,41 @@ def damaged(bls_disk, workspace):
     subprocess.run(["cp", "--sparse=always", bls_disk[0], copy], check=True)
     yield Damage(copy)
     copy.unlink()
+
+
+@pytest.fixture(scope="session")
+def secure_boot_tools(workspace):
+    """What seals images and enrols keys, where an ordinary user finds it."""
+    why = secure_machine.missing()
+    if why:
+        pytest.skip(why)
+    pytest.importorskip("virt.firmware", reason="virt-firmware is not installed")
+    if shutil.which("ukify"):
+        yield
+        return
+    beside = Path(os.environ.get("CFS_JUDGES", "/nowhere")).parent / "ukify/usr/bin/ukify"
+    if not beside.is_file():
+        pytest.skip("ukify is not installed; scripts/test-setup puts it beside the judges")
+    # The ordinary user cannot walk to where the judges are; Debian's Python has what ukify needs.
+    place = workspace / "bin"
+    place.mkdir()
+    shutil.copyfile(beside, place / "ukify.py")
+    (place / "ukify").write_text(f'#!/bin/sh\nexec /usr/bin/python3 {place}/ukify.py "$@"\n')
+    (place / "ukify").chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
+        yield
+
+
+@pytest.fixture(scope="session")
+def keys(user, secure_boot_tools):
+    """PK, KEK and db for tests."""
+    user.cfs("secureboot", "keys", "keys", "--name", "test")
+    return user.home / "keys"
+
+
+@pytest.fixture(scope="session")
+def variables(user, keys):
+    """OVMF's variables with the keys enrolled."""
+    user.cfs("secureboot", "enroll", keys, secure_machine.VARIABLES, "enrolled.fd")
+    return user.home / "enrolled.fd"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from builders import early_boot, kernels
+from builders import early_boot, kernels, mkinitcpio
 
 from cfs_testkit.builders.oci import write_layout
 
@@ -22,28 +22,13 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="QEMU is not installed (qemu-system-x86)"),
 ]
 
-CACHE = kernels.CHECKOUT / ".cache/demo"
 OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 IMAGE_SETTINGS = '[var]\nmount = "overlay"\n'
 
 
-def unpacked(name, suite, *packages, kernel=True):
-    """Packages of a Debian suite, unpacked, kept between runs."""
-    kept = CACHE / f"early-{name}"
-    if not kept.is_dir():
-        fresh = kept.with_name(f"{kept.name}.fresh")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        why = kernels.download(fresh, suite, "amd64", *packages, kernel=kernel)
-        if why is not None:
-            pytest.skip(f"packages of Debian {suite} cannot be had: {why}")
-        fresh.rename(kept)
-    return kept
-
-
 @pytest.fixture(scope="module")
 def trixie():
-    return unpacked("trixie", "trixie", "busybox-static", "systemd-boot-efi", *early_boot.PACKAGES)
+    return early_boot.trixie()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +75,7 @@ def cfs(folder, *words):
 @pytest.fixture(scope="module")
 def initrds(trixie, busybox):
     """Initramfs by what mounts in them."""
-    older = unpacked("bookworm-userland", "bookworm", *early_boot.PACKAGES, kernel=False)
+    older = early_boot.unpacked("bookworm-userland", "bookworm", *early_boot.PACKAGES, kernel=False)
     return {
         "mount-2.41": early_boot.initramfs(trixie, trixie, busybox),
         "mount-2.38": early_boot.initramfs(trixie, older, busybox),
@@ -190,7 +175,7 @@ def test_an_altered_image_is_refused_through_a_loop_device_as_well(system, copie
 
 
 def test_a_kernel_without_verity_in_overlayfs_starts_nothing_and_says_why(system, busybox, initrds):
-    tree = unpacked("bookworm", "bookworm", *early_boot.PACKAGES)
+    tree = early_boot.unpacked("bookworm", "bookworm", *early_boot.PACKAGES)
     kernel = tree / f"boot/vmlinuz-{kernels.kernel_version(tree)}"
     assert kernel.name.startswith("vmlinuz-6.1.")
     initrd = early_boot.initramfs(tree, tree, busybox)
@@ -222,3 +207,32 @@ def test_the_root_partition_is_found_on_the_disk_the_boot_loader_came_from(syste
     assert seen.all("root-partition") == ["/dev/vda2"]
     assert seen.finished
     assert "verity=require" in seen.mount("/").options
+
+
+@pytest.mark.campaign
+@pytest.mark.skipif(not OVMF.exists(), reason="no UEFI firmware (package ovmf)")
+def test_what_is_added_runs_between_mkinitcpios_own_hooks(trixie, busybox, tmp_path):
+    write_layout(tmp_path / "oci", {"t": mkinitcpio.image(trixie, busybox)})
+    words = (
+        "install", "to-disk", "--source-imgref", f"oci:{tmp_path}/oci:t", "--composefs-native", "--repo",
+        tmp_path / "repo", "--karg", "panic=-1", "--karg", "console=ttyS0", "--format", "json",
+    )  # fmt: skip
+    plan = json.loads(cfs(tmp_path, *words, "--dry-run", tmp_path / "disk.img"))
+    (told,) = [each["message"] for each in plan["findings"] if each["code"] == "boot.early-boot"]
+    assert "hooks for mkinitcpio" in told
+    image_id = json.loads(cfs(tmp_path, *words, "--yes", tmp_path / "disk.img"))["image_id"]
+    shutil.copyfile(OVMF.with_name(OVMF.name.replace("CODE", "VARS")), tmp_path / "vars")
+    seen = early_boot.start(
+        "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={OVMF}",
+        "-drive", f"if=pflash,unit=1,format=raw,file={tmp_path}/vars",
+        "-drive", f"file={tmp_path}/disk.img,format=raw,if=none,id=disk,snapshot=on",
+        "-device", "virtio-blk-pci,drive=disk,bootindex=0",
+        console=tmp_path / "console",
+    )  # fmt: skip
+    print(seen.console)
+    order = re.findall(r":: running (\w+ \[\w+\])", seen.console)  # behind what the firmware left on the line
+    assert order == ["run_earlyhook [udev]", "run_earlyhook [cfs]", "run_hook [udev]", "run_latehook [cfs]"]
+    assert seen.finished
+    root = seen.mount("/")
+    assert (root.source, root.kind) == (f"composefs:{image_id}", "overlay")
+    assert "verity=require" in root.options

@@ -25,6 +25,7 @@ UNUSUAL = ("a=$root${x}$(y)", "b=äöü€", "c={;|&<>#*?!}~^`%[]", 'd="two word
 
 
 PROC_CMDLINE = b"PROC-CMDLINE:"
+FIRST_BOOT = ("--hostname", "box", "--user", "anna:!:adm")
 
 
 def layer_of(tar_path, files):
@@ -107,10 +108,13 @@ def bls_images(grub_images, workspace):
 
 
 def teller(workspace):
-    """Files of a unit that writes /proc/cmdline to the console before the system counts as running."""
+    """Files of a unit that writes to the console before the system counts as running: /proc/cmdline, names, a home."""
     unit, wanted = workspace / "cmdline.service", workspace / "cmdline.conf"
     start = '/bin/sh -c \'printf "PROC-CMDLINE:%%s\\\\n" "$$(cat /proc/cmdline)" >/dev/console\''
-    unit.write_text(f"[Unit]\nBefore=multi-user.target\n[Service]\nType=oneshot\nExecStart={start}\n")
+    names = '"$$(cat /proc/sys/kernel/hostname)" "$$(id -un 1000)" "$$(id -Gn 1000)" "$$(stat -c %%U:%%a /home/anna)"'
+    who = f"/bin/sh -c 'printf \"WHO:%%s,%%s,%%s,%%s\\\\n\" {names} >/dev/console'"
+    service = f"[Service]\nType=oneshot\nExecStart={start}\nExecStart={who}\n"
+    unit.write_text(f"[Unit]\nBefore=multi-user.target\n{service}")
     wanted.write_text("[Unit]\nWants=cmdline.service\n")
     folder = "usr/lib/systemd/system"
     return {f"{folder}/cmdline.service": unit, f"{folder}/multi-user.target.d/cmdline.conf": wanted}
@@ -156,7 +160,7 @@ BOTH = [Firmware.UEFI, Firmware.BIOS]
 def hybrid_disk(user, grub_images):
     """One disk for both firmwares, by a GRUB that reads no entry files, with unusual kernel arguments."""
     arguments = [word for argument in UNUSUAL for word in ("--karg", argument)]
-    return install(user, grub_images, "grub", "--firmware", "both", *arguments)
+    return install(user, grub_images, "grub", "--firmware", "both", *FIRST_BOOT, *arguments)
 
 
 @pytest.mark.parametrize("firmware", BOTH)
@@ -166,6 +170,8 @@ def test_one_disk_boots_on_both_firmwares(hybrid_disk, firmware, machine, tmp_pa
         # GRUB puts the quotes of an argument with white space around the whole argument.
         seen = '"d=two words"' if argument.startswith("d=") else argument
         assert f" {seen} " in f"{line} "
+    who = re.search(rb"WHO:([^\r\n]*)", (tmp_path / "console").read_bytes())
+    assert who[1] == b"box,anna,anna adm,anna:700", "as it was asked for at install"
 
 
 QUOTES = ('a="two words"', "b=c\\d\\\\e", "f='g'", 'h="i"', '"j k"=l', "$m;n")
@@ -284,3 +290,48 @@ def test_secure_boot_by_the_images_shim(user, grub_images, workspace):
     text = serial_output(argv, disk, workspace / "secure.log", rb"Secure boot (en|dis)abled")
     assert b"Secure boot enabled" in text
     assert b"Command line: BOOT_IMAGE=/boot/bootc_composefs-" in text
+
+
+PROVEN_AT_INSTALL = [("debian", "systemd-boot", "uefi"), ("grub", "grub", "uefi"), ("grub", "grub", "bios")]
+
+
+@pytest.fixture
+def new_disk(user):
+    """Where a disk will be; gone after the test."""
+    disk = user.home / "new.img"
+    disk.unlink(missing_ok=True)
+    yield disk
+    disk.unlink(missing_ok=True)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("tag", "loader", "firmware"), PROVEN_AT_INSTALL)
+def test_install_proves_what_it_installed(user, grub_images, new_disk, tag, loader, firmware):
+    """Nothing but `--prove`: firmware, architecture and loader are those of the disk that was made."""
+    result = user.cfs(
+        "install", "to-disk", "--source-imgref", f"oci:{grub_images}:{tag}", "--bootloader", loader, "--firmware",
+        firmware, "--karg", 'cfst.note="two words"', "--prove", "--format", "json", new_disk,
+    )  # fmt: skip
+    proof = json.loads(result.stdout)
+    print(result.stdout)
+    assert (proof["proven"], proof["firmware"], proof["bootloader"]) == (True, firmware, loader)
+    assert proof["architecture"] == "amd64"
+    assert proof["evidence"] == "reporter"
+    assert proof["root"]["verity_required"]
+    assert proof["system_state"] == "running"
+    assert 'cfst.note="two words"' in proof["arguments"]
+    assert all(argument in proof["command_line"] for argument in proof["arguments"] if '"' not in argument)
+
+
+@pytest.mark.campaign
+def test_install_says_so_where_what_it_installed_does_not_come_up(user, demo_image, new_disk):
+    """The plan cannot know how much memory a machine has; the disk stays for whoever wants to look at it."""
+    result = user.cfs(
+        "install", "to-disk", "--source-imgref", f"oci:{demo_image}:debian", "--karg", "mem=48M", "--prove", new_disk,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 11, result.stdout + result.stderr
+    assert "read back and verified" in result.stdout
+    assert "NOT proven: " in result.stdout
+    assert "error: " in result.stderr
+    assert new_disk.exists()

@@ -1,4 +1,4 @@
-"""The Debian image with other initramfs than dracut with cfs's early boot: initramfs-tools, composefs-rs's program."""
+"""The Debian image with early boot built into its initramfs: ours by initramfs-tools, composefs-rs's program."""
 
 from __future__ import annotations
 
@@ -72,10 +72,6 @@ class Tree:
     @property
     def initramfs(self):
         return f"usr/lib/modules/{self.version}/initramfs.img"
-
-    def without_cfs(self):
-        shutil.rmtree(self.folder / "usr/lib/dracut/modules.d/90cfs")
-        (self.folder / "usr/lib/dracut/dracut.conf.d/90-cfs.conf").unlink()
 
     def write(self, name, text, mode=0o644):
         path = self.folder / name
@@ -160,7 +156,6 @@ def test_initramfs_tools_finds_the_root_partition_and_mounts_the_image(tree, ins
 @pytest.mark.judge
 @pytest.mark.skipif(SETUP_ROOT is None, reason="composefs-setup-root is not installed (see tests/install-judges)")
 def test_composefs_rs_mounts_what_was_installed(tree, installed, machine):
-    tree.without_cfs()
     shutil.copy(SETUP_ROOT, tree.folder / "usr/bin/composefs-setup-root")
     tree.write("usr/lib/dracut/modules.d/37composefs/module-setup.sh", MODULE, 0o755)
     tree.write("usr/lib/dracut/modules.d/37composefs/unit", UNIT)

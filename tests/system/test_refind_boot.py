@@ -150,7 +150,7 @@ def booted(disk, variables, until):
         console=variables.with_suffix(".console"), report=variables.with_suffix(".report"), variables=variables
     )
     files.console.write_bytes(b"")
-    words = machine.command_line(
+    words = machine.qemu_argv(
         emulator, disk, files, form="raw", firmware=Firmware.UEFI, uefi=machine.find_firmware(Architecture.AMD64),
         accelerator=Accelerator.TCG, memory_mib=1024, nonce=make_nonce(),
     )  # fmt: skip

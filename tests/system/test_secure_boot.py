@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import json
+import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 from builders import secure_machine
 
+from cfs_core.model.content import BytesContent, read_all
+from cfs_core.sealing import read_pe
 from cfs_core.system.command import HostCommands
 from cfs_seal.pe_signatures import attach, mapped
 from cfs_seal.signing import load_signers, sign_file
@@ -20,46 +22,10 @@ REFUSED = ("Access denied", "Security Violation", "Security violation", "Access 
 
 
 @pytest.fixture(scope="module")
-def machine_files(workspace):
-    why = secure_machine.missing()
-    if why:
-        pytest.skip(why)
-    pytest.importorskip("virt.firmware", reason="virt-firmware is not installed")
-    if shutil.which("ukify"):
-        yield
-        return
-    beside = Path(os.environ.get("CFS_JUDGES", "/nowhere")).parent / "ukify/usr/bin/ukify"
-    if not beside.is_file():
-        pytest.skip("ukify is not installed; scripts/test-setup puts it beside the judges")
-    # The ordinary user cannot walk to where the judges are; Debian's Python has what ukify needs.
-    place = workspace / "bin"
-    place.mkdir()
-    shutil.copyfile(beside, place / "ukify.py")
-    (place / "ukify").write_text(f'#!/bin/sh\nexec /usr/bin/python3 {place}/ukify.py "$@"\n')
-    (place / "ukify").chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
-        yield
-
-
-@pytest.fixture(scope="module")
-def keys(user, machine_files):
-    user.cfs("secureboot", "keys", "keys", "--name", "test")
-    return user.home / "keys"
-
-
-@pytest.fixture(scope="module")
-def variables(user, keys):
-    """OVMF's variables with the keys enrolled."""
-    user.cfs("secureboot", "enroll", keys, secure_machine.VARIABLES, "enrolled.fd")
-    return user.home / "enrolled.fd"
-
-
-@pytest.fixture(scope="module")
 def sealed(user, demo_image, keys):
     """The demo's image, sealed by an ordinary user with one command, and its identity."""
     made = user.cfs(
-        "seal", f"oci:{demo_image}:debian", "oci:sealed:debian", "--sign-loader", "--key", keys / "db.key",
+        "seal", f"oci:{demo_image}:debian-early-boot", "oci:sealed:debian", "--sign-loader", "--key", keys / "db.key",
         "--certificate", keys / "db.pem", "--karg", "console=ttyS0", "--name", "debian",
     )  # fmt: skip
     digest = next(line.split()[1] for line in made.stdout.splitlines() if line.startswith("digest"))
@@ -147,3 +113,78 @@ def test_a_uki_that_was_touched_is_not_started(what, touched, variables, tmp_pat
     assert not seen.up
     assert any(text in seen.console for text in REFUSED), seen.console[-3000:]
     assert "Linux version" not in seen.console
+
+
+# --- what is on the root filesystem, and what the menu says -----------------------------------------------------------
+
+
+def objects(user, reference):
+    """Yield path and object of each file of the image that has one."""
+    for line in user.cfs("image", "dump", reference).stdout.splitlines():
+        path, size, mode, *rest = line.split(" ")
+        if mode.startswith("100") and int(size) > 4096:
+            yield path, rest[7]
+
+
+def test_an_object_that_was_changed_gives_an_error_when_it_is_read(touched, sealed, user, variables, tmp_path):
+    path, digest = next(each for each in objects(user, sealed[0]) if each[0].startswith("/usr/share/"))
+    touched.flip(f"/composefs/objects/{digest[:2]}/{digest[2:]}", at=100)
+    seen = secure_machine.boot(touched.disk, variables, tmp_path, reads=path)
+    assert_verified(seen, sealed[1])
+    assert "Input/output error" in seen.facts["read"]
+
+
+def test_another_erofs_image_in_its_place_is_refused_by_early_boot(touched, sealed, variables, tmp_path):
+    identity = sealed[1]
+    path = f"/composefs/objects/{identity[:2]}/{identity[2:]}"
+    other = re.findall(r"[0-9a-f]{126}", touched.debugfs("ls -p /composefs/objects/00"))[0]
+    touched.debugfs(f'unlink "{path}"', f'link "/composefs/objects/00/{other}" "{path}"')
+    seen = secure_machine.boot(touched.disk, variables, tmp_path, until=("does not verify", "has the wrong"))
+    assert not seen.up
+    assert "Linux version" in seen.console, "the firmware starts what is signed"
+    assert re.search("cfs-setup-root: .*(does not verify|wrong)", seen.console), seen.console[-3000:]
+
+
+def entry_of(disk):
+    (name,) = disk.esp_names("loader/entries")
+    return name
+
+
+def test_a_boot_entry_cannot_name_another_image_to_a_sealed_one(touched, sealed, variables, tmp_path):
+    """The stub takes no command line but its own where Secure Boot is on (systemd-stub(7))."""
+    touched.exchange_esp_file(entry_of(touched), lambda old: old + b"options rw composefs=" + b"ab" * 64 + b"\n")
+    seen = secure_machine.boot(touched.disk, variables, tmp_path)
+    assert_verified(seen, sealed[1])
+    assert "abab" not in seen.facts["cmdline"]
+
+
+def test_a_boot_entry_with_another_digest_and_the_kernel_itself_is_refused(touched, variables, tmp_path):
+    kept = {}
+
+    def keep(old):
+        kept["uki"] = old
+        return old
+
+    touched.exchange_esp_file(uki_on(touched), keep)
+    pe = read_pe(BytesContent(kept["uki"]))
+    for name, section in (("vmlinuz", ".linux"), ("initrd", ".initrd")):
+        (tmp_path / name).write_bytes(read_all(pe.section(section)))
+        subprocess.run(["mcopy", "-i", f"{touched.disk}@@{touched.esp}", tmp_path / name, f"::{name}"], check=True)
+    text = f"title x\nlinux /vmlinuz\ninitrd /initrd\noptions rw console=ttyS0 composefs={'ab' * 64}\n"
+    touched.exchange_esp_file(entry_of(touched), lambda _old: text.encode())
+    seen = secure_machine.boot(touched.disk, variables, tmp_path, until=REFUSED, seconds=200)
+    assert not seen.up
+    assert any(text in seen.console for text in REFUSED), seen.console[-3000:]
+    assert "Linux version" not in seen.console
+
+
+def test_cfs_prove_says_that_it_is_on_who_signed_and_what_was_measured(disk, user, variables):
+    options = ("--variables", variables, "--accelerator", "tcg", "--timeout", "400", "--format", "json")
+    found = json.loads(user.cfs("prove", disk, *options).stdout)
+    assert found["proven"]
+    assert (found["secure_boot"], found["setup_mode"]) == (True, False)
+    assert found["signed_by"] == ["CN=test db"]
+    if shutil.which("swtpm"):
+        assert found["pcr11"]["as_predicted"] is True, found["pcr11"]
+    else:
+        assert found["pcr11"]["detail"] == "no TPM in this machine"

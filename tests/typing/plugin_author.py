@@ -187,5 +187,11 @@ def cfs_check_plan(plan: InstallPlan) -> Iterable[Finding]:
 
 
 @hookimpl
+def cfs_check_boot(artifacts: BootArtifacts, efivars: Path) -> Iterable[Finding]:
+    if artifacts.uki is None and efivars.is_dir():
+        yield Finding(severity=Severity.WARNING, code="shelf.uki", message="starts no UKI", origin="shelf")
+
+
+@hookimpl
 def cfs_on_event(event: Event) -> None:
     assert_type(event.name, str)

@@ -78,12 +78,12 @@ def test_the_module_holds_classes_and_nothing_else():
 
 @pytest.mark.parametrize("name", ["code", "event", "message", "hint", "self", "msg", "level", "exc_info"])
 def test_any_name_is_one_for_a_fact(name, capsys):
-    from cfs_core.cli.app import App
+    from cfs_core.app.app import App
     from cfs_core.cli.main import show
 
     for as_json in (True, False):
         app = App({})
-        app.log_level, app.log_as_json = "debug", as_json
+        app.configure(log_level="debug", log_as_json=as_json)
         show(errors.ImageError("it is so", facts={name: "planted"}), app)
         app.emit(Event(name="layer.stored", facts={name: "planted"}))
     told = capsys.readouterr().err

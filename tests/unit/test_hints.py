@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from cfs_core.cli.app import App
+from cfs_core.app.app import App
 from cfs_core.cli.main import cli
 from cfs_core.config.keys import BY_NAME, Kind
 from cfs_core.errors import CfsError

@@ -17,8 +17,9 @@ from cfs_core.plugin import (
     hookimpl,
 )
 from cfs_core.pluginhost import families
-from cfs_core.pluginhost.load import PluginHost, scheme_owners
+from cfs_core.pluginhost.load import PluginHost
 from cfs_core.pluginhost.registry import PluginId
+from cfs_core.pluginhost.schemes import scheme_owners
 
 HEAD = """
 from cfs_core.plugin import *

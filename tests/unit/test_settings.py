@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cfs_core.config.advice import image_advice
 from cfs_core.config.keys import BY_NAME, KEYS, Kind
-from cfs_core.config.settings import FILE_LIMIT, Rank, Settings, command_line, layer_from_table, load
+from cfs_core.config.settings import FILE_LIMIT, Rank, Settings, layer_from_table, load, options_layer
 from cfs_core.config.values import from_text, parse_size
 from cfs_core.errors import ConfigError
 from cfs_core.model.content import BytesContent
@@ -46,7 +46,7 @@ def test_every_origin_wins_over_the_ones_below(tmp_path):
     environ = {"XDG_CONFIG_HOME": str(tmp_path / "home"), "CFS_INSTALL_FILESYSTEM": "environment"}
     settings = load(environ, file=file, root=tmp_path)
     advice = image_advice(Image({"/usr/lib/cfs/install.d/1.toml": b'install.filesystem = "image"'}))
-    for layer in (*advice, command_line({"install.filesystem": "command line"})):
+    for layer in (*advice, options_layer({"install.filesystem": "command line"})):
         settings = settings.with_layer(layer)
     assert [s.value for s in settings.every("install.filesystem")] == [
         rank.name.lower().replace("_", " ") for rank in list(Rank)[1:]

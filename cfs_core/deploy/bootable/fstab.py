@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.preflight import warning
 from cfs_core.errors import LimitError
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cfs_core.interfaces.storage import TreeReader
     from cfs_core.model.disk import Partition
-    from cfs_core.model.plan import Finding
 
 FSTAB = "/etc/fstab"
 _LIMIT = 1 << 20
@@ -24,14 +23,16 @@ _PATIENT = frozenset({"noauto", "nofail", "x-systemd.automount"})
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
-def judge_fstab(
+def examine_fstab(
     image: TreeReader, partitions: Sequence[Partition], is_partition: Callable[[str, Partition], bool | None]
 ) -> Iterator[Finding]:
     """Warn of mounts that the system waits for in vain; *is_partition* compares a device's name with a partition."""
     try:
         raw = image.read(FSTAB, limit=_LIMIT)
     except LimitError as cause:
-        yield warning("image.fstab", f"{FSTAB} of the image was not looked at: {cause.message}", "make it shorter")
+        yield Finding.warning(
+            "image.fstab", f"{FSTAB} of the image was not looked at: {cause.message}", "make it shorter"
+        )
         return
     missing = []
     for number, line in enumerate((raw or b"").decode("utf-8", "surrogateescape").splitlines(), 1):
@@ -48,4 +49,4 @@ def judge_fstab(
     if missing:
         message = f"{FSTAB} of the image names devices that this disk does not have: {'; '.join(missing)}"
         hint = "remove these lines from the image: cfs and systemd find root and boot volumes, or add the option nofail"
-        yield warning("image.fstab", message, hint)
+        yield Finding.warning("image.fstab", message, hint)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.preflight import error, warning
 from cfs_core.errors import ImageError
 from cfs_core.image.kernel import described
 from cfs_core.model.elf import ELF_MAGIC, elf_architecture, elf_interpreter
+from cfs_core.model.plan import Finding
 from cfs_core.model.tree import Directory, RegularFile, Symlink
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from cfs_core.image.reader import ImageReader
     from cfs_core.model.boot import Architecture, KernelArgument
-    from cfs_core.model.plan import Finding
     from cfs_core.model.tree import Node
 
 CANDIDATES = ("/usr/lib/systemd/systemd", "/sbin/init", "/etc/init", "/bin/init")
@@ -34,7 +33,7 @@ _HEAD = 4096
 _LINE = 256
 
 
-def judge_init(
+def examine_init(
     image: ImageReader, arguments: Sequence[KernelArgument], architecture: Architecture
 ) -> Iterator[Finding]:
     """Look at the program that ``init=`` names, or at those that are started where it names none."""
@@ -45,12 +44,12 @@ def judge_init(
         problem = _problem(image, path, architecture)
         if problem:
             message = f"{named[-1].text!r} of {named[-1].origin} names a program that cannot be started: {problem}"
-            yield error("boot.init", message, "leave the argument out, or put the program into the image")
+            yield Finding.error("boot.init", message, "leave the argument out, or put the program into the image")
         return
     found = [(path, _problem(image, path, architecture)) for path in CANDIDATES if _named(image, path) is not None]
     if not found:
-        yield error("boot.init", f"the image has no init: none of {', '.join(CANDIDATES)} is there", hint)
-    make = warning if any(problem is None for _, problem in found) else error
+        yield Finding.error("boot.init", f"the image has no init: none of {', '.join(CANDIDATES)} is there", hint)
+    make = Finding.warning if any(problem is None for _, problem in found) else Finding.error
     for path, problem in found:
         if problem:
             yield make("boot.init", f"{path} of the image cannot be started: {problem}", hint)

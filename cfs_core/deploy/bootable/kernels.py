@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.bootable.nearby import initrds_elsewhere, kernels_elsewhere
-from cfs_core.deploy.preflight import error, warning
 from cfs_core.errors import ImageError
-from cfs_core.image.artifacts import MODULES, kernel_order
+from cfs_core.image.artifacts import kernel_order
+from cfs_core.image.boot_files import MODULES
 from cfs_core.image.initrd import initrd_compression
 from cfs_core.image.kernel import read_kernel, read_program
 from cfs_core.model.boot import Architecture, EntryKind, Firmware, KernelForm
-from cfs_core.model.plan import Finding, Severity
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -30,37 +30,39 @@ WORDS = {
 }
 
 
-def judge_artifacts(
+def examine_artifacts(
     artifacts: BootArtifacts, architecture: Architecture, loader: BootloaderProvider, firmware: Iterable[Firmware]
 ) -> Iterator[Finding]:
     """Say what keeps *loader* on *firmware* from starting what was chosen of an image for *architecture*."""
     if artifacts.kind is EntryKind.UKI:
-        yield from _judge_uki(artifacts, architecture)
+        yield from _examine_uki(artifacts, architecture)
     elif artifacts.kernel is not None:
-        yield from _judge_kernel(artifacts, artifacts.kernel, loader, firmware)
+        yield from _examine_kernel(artifacts, artifacts.kernel, loader, firmware)
+        if artifacts.initrd is not None:
+            yield from _examine_initrd(
+                artifacts.initrd, f"the initramfs of kernel {artifacts.kernel_version} of the image"
+            )
     found = artifacts.architecture
     if found is not None and found is not architecture:
         message = f"the image says it is for {architecture.value}, but its kernel is for {found.value}"
-        yield error("image.architecture", message, "fix the image's platform, or put the right kernel into it")
+        yield Finding.error("image.architecture", message, "fix the image's platform, or put the right kernel into it")
 
 
-def _judge_kernel(
+def _examine_kernel(
     artifacts: BootArtifacts, kernel: Content, loader: BootloaderProvider, firmware: Iterable[Firmware]
 ) -> Iterator[Finding]:
     where = artifacts.path
     try:
         forms = read_kernel(kernel).forms
     except ImageError as cause:
-        yield error("boot.kernel", f"{where} of the image cannot be started: {cause.message}", _again(where))
+        yield Finding.error("boot.kernel", f"{where} of the image cannot be started: {cause.message}", _again(where))
         return
     reason = unstartable(forms, loader, firmware)
     if reason is not None:
         hint = (
             "choose another --bootloader, or a kernel that is built with CONFIG_EFI_STUB and not compressed as a whole"
         )
-        yield error("boot.kernel-form", f"{where} of the image: {reason}", hint)
-    if artifacts.initrd is not None:
-        yield from _judge_initrd(artifacts.initrd, f"{where.rpartition('/')[0]}/initramfs.img of the image")
+        yield Finding.error("boot.kernel-form", f"{where} of the image: {reason}", hint)
 
 
 def unstartable(forms: frozenset[KernelForm], loader: BootloaderProvider, firmware: Iterable[Firmware]) -> str | None:
@@ -83,15 +85,17 @@ def _again(where: str) -> str:
     return f"install the kernel's package again in the image, or copy its kernel to {where}"
 
 
-def _judge_initrd(initrd: Content, where: str) -> Iterator[Finding]:
+def _examine_initrd(initrd: Content, where: str) -> Iterator[Finding]:
     try:
         initrd_compression(initrd)
     except ImageError as cause:
         message = f"{where} cannot be unpacked: {cause.message}"
-        yield error("boot.initrd", message, "build it again in the image, with dracut, mkinitcpio or mkinitramfs")
+        yield Finding.error(
+            "boot.initrd", message, "build it again in the image, with dracut, mkinitcpio or mkinitramfs"
+        )
 
 
-def _judge_uki(artifacts: BootArtifacts, architecture: Architecture) -> Iterator[Finding]:
+def _examine_uki(artifacts: BootArtifacts, architecture: Architecture) -> Iterator[Finding]:
     hint = "build it again with ukify"
     if artifacts.uki is None:
         return
@@ -100,25 +104,25 @@ def _judge_uki(artifacts: BootArtifacts, architecture: Architecture) -> Iterator
         linux, initrd = program.section(".linux"), program.section(".initrd")
         if linux is not None and KernelForm.EFI not in read_kernel(linux).forms:
             message = f"the kernel in {artifacts.path} of the image has no EFI stub, which a UKI starts it by"
-            yield error("boot.uki", message, hint)
+            yield Finding.error("boot.uki", message, hint)
     except ImageError as cause:
-        yield error("boot.uki", f"{artifacts.path} of the image cannot be started: {cause.message}", hint)
+        yield Finding.error("boot.uki", f"{artifacts.path} of the image cannot be started: {cause.message}", hint)
         return
     if initrd is not None:
-        yield from _judge_initrd(initrd, f"the initramfs in {artifacts.path} of the image")
+        yield from _examine_initrd(initrd, f"the initramfs in {artifacts.path} of the image")
     for addon in artifacts.addons:
         try:
             found = read_program(addon.content).architecture
         except ImageError as cause:
-            yield error("boot.uki", f"the addon {addon.name} of the image is left out: {cause.message}", hint)
+            yield Finding.error("boot.uki", f"the addon {addon.name} of the image is left out: {cause.message}", hint)
             continue
         if found is not architecture:
             name = found.value if found is not None else "another CPU"
             message = f"the addon {addon.name} of the image is for {name}, and firmware starts none but its own"
-            yield error("image.architecture", message, hint)
+            yield Finding.error("image.architecture", message, hint)
 
 
-def judge_initrd_presence(artifacts: BootArtifacts, image: TreeReader) -> Iterator[Finding]:
+def examine_initrd_presence(artifacts: BootArtifacts, image: TreeReader) -> Iterator[Finding]:
     """Say where an initramfs is looked for, and what is there under other names, if a kernel has none."""
     if artifacts.kind is not EntryKind.BLS or artifacts.initrd is not None:
         return
@@ -127,10 +131,10 @@ def judge_initrd_presence(artifacts: BootArtifacts, image: TreeReader) -> Iterat
     message = f"kernel {artifacts.kernel_version} of the image has no initramfs: {wanted} is not there"
     message += f" ({', '.join(near)} is, and nothing looks for it there)" if near else ""
     hint = f"in the image: mv {near[0]} {wanted}" if near else f"build it in the image, to {wanted}"
-    yield error("boot.initramfs", message, hint)
+    yield Finding.error("boot.initramfs", message, hint)
 
 
-def judge_choice(artifacts: Sequence[BootArtifacts], image: TreeReader) -> Iterator[Finding]:
+def examine_choice(artifacts: Sequence[BootArtifacts], image: TreeReader) -> Iterator[Finding]:
     """Say which kernels are left out for the chosen one, the first of *artifacts*, and why."""
     chosen, *others = artifacts
     newest = kernel_order(chosen.kernel_version)
@@ -140,20 +144,22 @@ def judge_choice(artifacts: Sequence[BootArtifacts], image: TreeReader) -> Itera
         name, newer = _name(other), kernel_order(other.kernel_version) > newest
         if other.kind is EntryKind.BLS and (reason := _incomplete(other, image)):
             message = f"{name} is left out: {reason}"
-            yield (warning if newer else _note)("boot.kernel-left-out", message, "complete it, or remove it")
+            yield (Finding.warning if newer else Finding.note)(
+                "boot.kernel-left-out", message, "complete it, or remove it"
+            )
         elif newer:
             message = f"{name} is newer, and left out: {_name(chosen)} is taken, as UKIs come before kernels"
-            yield warning("boot.kernel-left-out", message, "remove the UKI, or build one of the newer kernel")
+            yield Finding.warning("boot.kernel-left-out", message, "remove the UKI, or build one of the newer kernel")
         else:
             message = f"{name} is left out: {_name(chosen)} is started"
-            yield _note("boot.kernel-left-out", message, "remove it from the image if nothing needs it")
+            yield Finding.note("boot.kernel-left-out", message, "remove it from the image if nothing needs it")
     known = {other.kernel_version for other in artifacts}
     for version in image.names(MODULES):
         near = [] if version in known else kernels_elsewhere(image, version)
         if near:
             message = f"kernel {version} is left out: {MODULES}/{version}/vmlinuz is not there ({', '.join(near)} is)"
             hint = f"in the image: mv {near[0]} {MODULES}/{version}/vmlinuz"
-            make = warning if kernel_order(version) > newest else _note
+            make = Finding.warning if kernel_order(version) > newest else Finding.note
             yield make("boot.kernel-left-out", message, hint)
 
 
@@ -175,7 +181,3 @@ def _incomplete(artifacts: BootArtifacts, image: TreeReader) -> str | None:
         beside = f" ({', '.join(near)} is)" if near else ""
         return f"{MODULES}/{artifacts.kernel_version}/initramfs.img is not there{beside}"
     return None
-
-
-def _note(code: str, message: str, hint: str | None = None) -> Finding:
-    return Finding(severity=Severity.NOTE, code=code, message=message, hint=hint)

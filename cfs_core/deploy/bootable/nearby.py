@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.image.artifacts import MODULES
+from cfs_core.image.boot_files import MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.preflight import error
+from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfs_core.model.boot import KernelArgument
-    from cfs_core.model.plan import Finding
 
 _SHARED = "acl noacl barrier nobarrier dax discard nodiscard norecovery quota usrquota grpquota prjquota"
 _OPTIONS = {
@@ -41,7 +40,7 @@ _OPTIONS = {
 }
 
 
-def judge_rootflags(argument: KernelArgument, filesystem: str) -> Iterator[Finding]:
+def examine_rootflags(argument: KernelArgument, filesystem: str) -> Iterator[Finding]:
     """Yield an error for each option of *argument* that another filesystem knows, and *filesystem* does not."""
     known = {name: frozenset(text.split()) | frozenset(_SHARED.split()) for name, text in _OPTIONS.items()}
     if filesystem not in known:
@@ -54,4 +53,4 @@ def judge_rootflags(argument: KernelArgument, filesystem: str) -> Iterator[Findi
                 f"{argument.text!r} of {argument.origin}: {key} is an option of {' and '.join(others)}, and the root "
                 f"filesystem, {filesystem}, is not mounted with it"
             )
-            yield error("boot.karg-root", message, "leave it out, or choose another --filesystem")
+            yield Finding.error("boot.karg-root", message, "leave it out, or choose another --filesystem")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.preflight import error, warning
 from cfs_core.errors import ImageError
 from cfs_core.image.artifacts import OS_RELEASE
+from cfs_core.model.plan import Finding
 from cfs_core.model.tree import Directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cfs_core.interfaces.storage import TreeReader
-    from cfs_core.model.plan import Finding
 
 MOUNT_POINTS = {
     "boot": "boot files",
@@ -52,18 +51,20 @@ def check_mount_points(root: Directory) -> None:
     raise ImageError(msg, hint=f"in the image: RUN {' && '.join(commands)}", facts={"missing": missing, "wrong": wrong})
 
 
-def judge_tree(image: TreeReader) -> Iterator[Finding]:
+def examine_tree(image: TreeReader) -> Iterator[Finding]:
     """Say what switching to the root refuses, and what one image must not give to every machine."""
     if not any(image.content(path) is not None for path in OS_RELEASE):
         message = (
             f"the image has neither {' nor '.join(OS_RELEASE)}, and `systemctl switch-root` enters no root without"
         )
-        yield error("image.no-os-release", message, "write at least ID= and PRETTY_NAME= into /usr/lib/os-release")
+        yield Finding.error(
+            "image.no-os-release", message, "write at least ID= and PRETTY_NAME= into /usr/lib/os-release"
+        )
     content = image.content("/etc/machine-id")
     if content is not None and content.size <= 64 and _MACHINE_ID.match(image.read("/etc/machine-id") or b""):  # noqa: PLR2004 - an id has 32 digits
         message = "/etc/machine-id of the image holds an id, which every machine that is installed from it will have"
         hint = "in the image: RUN : >/etc/machine-id (or write uninitialized into it)"
-        yield warning("image.machine-id", message, hint)
+        yield Finding.warning("image.machine-id", message, hint)
 
 
 def _listed(names: list[str]) -> str:

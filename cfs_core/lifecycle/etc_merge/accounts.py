@@ -67,6 +67,11 @@ def renumbered(local: EtcTree, merged: EtcTree) -> tuple[Renumbered, ...]:
     return tuple(found)
 
 
+def numbers_of(tree: EtcTree) -> dict[str, dict[str, int]]:
+    """Return the numbers of ``user`` and ``group`` by name."""
+    return {kind: dict(_numbers(tree.get(path))) for kind, path in (("user", b"passwd"), ("group", b"group"))}
+
+
 def owning(changed: tuple[Renumbered, ...], trees: Iterable[Path]) -> tuple[Renumbered, ...]:
     """Return those of *changed* to whose old number something below *trees* belongs. No link is followed."""
     left = {(each.kind, each.old): each for each in changed}

@@ -18,6 +18,8 @@ _ELF_OBJECT = 0
 _LIMIT = 2000
 """Modules that are looked at; GRUB has some 300."""
 
+_SBAT = re.compile(rb"^(grub[a-z._0-9]*),[0-9]+,[^,\n]*,grub2?,([!-+\--~]+),", re.MULTILINE)
+
 _LIST_HEADER = struct.Struct("<4sIQQ")
 _OBJECT_HEADER = struct.Struct("<II")
 _LOADER = re.compile(rb"\\\0((?:[gG]\0[rR]\0[uU]\0[bB]\0)(?:[A-Za-z0-9_.]\0)*(?:[eE]\0[fF]\0[iI]\0))\0\0")
@@ -38,6 +40,16 @@ def built_in(data: bytes) -> tuple[BuiltIn, ...]:
     """
     found = islice(re.finditer(_MODULES_MAGIC, data), _LIMIT)  # GRUB's own code speaks of the magic too
     return next((modules for match in found if (modules := tuple(islice(_objects(data, match.start()), _LIMIT)))), ())
+
+
+def version(data: bytes) -> str | None:
+    """Return the version of a GRUB as the uppermost line about it of its SBAT section says, a distribution's if any.
+
+    Source: shim, SBAT.md; a GRUB that was made of modules has no such section.
+    """
+    lines = {match[1]: match[2].decode("ascii", "replace") for match in _SBAT.finditer(data)}
+    theirs = [name for name in lines if name not in {b"grub", b"grub.peimage"}]
+    return lines[theirs[0]] if theirs else lines.get(b"grub")
 
 
 def loader_name(shim: bytes) -> str | None:

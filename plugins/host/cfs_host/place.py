@@ -16,8 +16,11 @@ NAMES = (
     "cfs-boot-check.service",
     "cfs-boot-failed.service",
     "cfs-boot-good.service",
+    "cfs-boot-ownership.service",
     "cfs-boot-trial.timer",
     "cfs-finalize-staged.service",
+    "cfs-upgrade-restart.service",
+    "cfs-upgrade-restart.timer",
     "cfs-upgrade.service",
     "cfs-upgrade.timer",
 )
@@ -25,11 +28,12 @@ NAMES = (
 WANTED = {
     "cfs-boot-check.service": "multi-user.target.wants",
     "cfs-boot-good.service": "multi-user.target.wants",
+    "cfs-boot-ownership.service": "sysinit.target.wants",
     "cfs-boot-trial.timer": "timers.target.wants",
 }
 """Units that every boot starts, and the directory that says so. The one for the shutdown is started by what stages."""
 
-TIMER = {"cfs-upgrade.timer": "timers.target.wants"}
+TIMER = {"cfs-upgrade-restart.timer": "timers.target.wants", "cfs-upgrade.timer": "timers.target.wants"}
 
 
 def packaged(name: str) -> bytes:

@@ -29,7 +29,7 @@ def needed_libraries(data: bytes) -> tuple[str, ...]:
         return tuple(table[value : table.index(b"\0", value)].decode("ascii") for tag, value in tags if tag == _NEEDED)
     except StopIteration:
         return ()
-    except (struct.error, KeyError, IndexError, ValueError) as error:
+    except (struct.error, KeyError, IndexError, OverflowError, ValueError) as error:
         message = "it is a damaged ELF file"
         raise ImageError(message, hint="install its package in the image again") from error
 

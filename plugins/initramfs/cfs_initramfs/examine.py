@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import Initramfs, InitramfsVerdict
+from cfs_core.plugin import ConfigError, Initramfs, InitramfsVerdict, parse_toml
 from cfs_initramfs.contents import CONFIG, read_contents
 from cfs_initramfs.handlers import CFS, HANDLERS
 from cfs_initramfs.programs import INIT
@@ -176,9 +175,9 @@ def _config_problem(handler: Handler, contents: Contents, image: TreeReader) -> 
     if data is None:
         return None
     try:
-        config = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return _refusal(handler, f"/{CONFIG} is not TOML: {error}", "correct it in the image")
+        config = parse_toml(data, f"/{CONFIG}")
+    except ConfigError as error:
+        return _refusal(handler, error.message, "correct it in the image")
     if re.search(rb"(?m)^[^#\n]*=\s*\{", data):
         return _refusal(
             handler,
@@ -188,7 +187,7 @@ def _config_problem(handler: Handler, contents: Contents, image: TreeReader) -> 
     for section in ("etc", "var"):
         table = config.get(section, {})
         mount = table.get("mount", "bind") if isinstance(table, dict) else table
-        if mount not in MOUNTS:
+        if not isinstance(mount, str) or mount not in MOUNTS:
             return _refusal(
                 handler, f"/{CONFIG}: [{section}] mount = {mount!r}", "say none, bind, overlay or transient"
             )

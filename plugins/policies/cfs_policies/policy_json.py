@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,7 +160,7 @@ def _keys(value: dict[str, Any], where: str) -> Keys:
         return Keys(tuple(map(Path, entries)), ())
     try:
         return Keys((), tuple(base64.b64decode(each, validate=True) for each in entries))
-    except binascii.Error as error:
+    except ValueError as error:  # of the alphabet, or no ASCII at all
         msg = f"{given[0]!r} of {where} is not base64"
         raise DocumentError(msg) from error
 

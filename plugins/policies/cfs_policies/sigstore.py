@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import hashlib
 from typing import TYPE_CHECKING
@@ -86,7 +85,7 @@ def verify(payload: bytes, signature: str, keys: Sequence[PublicKey]) -> str:
     """
     try:
         raw = base64.b64decode(signature, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # of the alphabet, or no ASCII at all
         msg = "the signature is not base64"
         raise SignatureInvalidError(msg) from error
     for key in keys:

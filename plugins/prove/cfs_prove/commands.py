@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cfs_core.plugin import CommandContext
+    from cfs_prove.measured import Pcr
     from cfs_prove.report import ProofReport, Stage
 
 HELP = """
@@ -101,6 +102,19 @@ def make_prove(context: CommandContext) -> click.Command:
                 "files of this host, so say so only of one that you trust.",
             ),
             click.Option(
+                ["--variables"],
+                type=click.Path(path_type=Path, exists=True, dir_okay=False),
+                metavar="FILE",
+                help="Variables of firmware with keys enrolled (`cfs secureboot enroll`): starts with Secure Boot on.",
+            ),
+            click.Option(
+                ["--tpm"],
+                type=click.Choice(["yes", "no", "auto"]),
+                default="auto",
+                show_default=True,
+                help="Give the machine a TPM (swtpm) that measures what is started; auto: for unified kernel images.",
+            ),
+            click.Option(
                 ["--console-log"], type=click.Path(path_type=Path, dir_okay=False), help="Keep the console's output."
             ),
         ],
@@ -114,11 +128,13 @@ def _prove(
     firmware: str,
     loader: str | None,
     architecture: str | None,
+    tpm: str,
     **choices: Any,  # noqa: ANN401 - options under the names ProofOptions has
 ) -> None:
     from cfs_prove.proof import ProofOptions
 
-    options = {"architecture": Architecture(architecture) if architecture else None, **choices}
+    wanted = {"yes": True, "no": False, "auto": None}[tpm]
+    options = {"architecture": Architecture(architecture) if architecture else None, "tpm": wanted, **choices}
     several = len(FIRMWARE[firmware]) > 1
     reports = []
     for each in FIRMWARE[firmware]:
@@ -150,7 +166,7 @@ def _boot(context: CommandContext, disk: Path, options: Any, loader: str | None)
     from cfs_prove.proof import prove
 
     machine.disk_format(disk, options.disk_format)  # what cannot be read at all is refused in prove's own words
-    expected = expect(disk, context.boot_menus, firmware=options.firmware, loader=loader)
+    expected = expect(disk, context.boot_menus, firmware=options.firmware, loader=loader, open_disk=context.open_disk)
 
     def on_stage(stage: Stage, seconds: float) -> None:
         context.emit(Event(name="prove.stage", facts={"stage": stage.value, "seconds": seconds}))
@@ -189,6 +205,7 @@ def _lines(report: ProofReport) -> Iterator[str]:
         verity = "required" if report.root.verity_required else "NOT required"
         kind = "composefs" if report.root.image_id else report.root.filesystem
         yield f"root:    {kind}, fs-verity {verity}"
+    yield from _trust_lines(report)
     if report.system_state:
         failed = f", failed: {', '.join(report.failed_units)}" if report.failed_units else ""
         yield f"systemd: {report.system_state}{failed}"
@@ -203,3 +220,24 @@ def _lines(report: ProofReport) -> Iterator[str]:
         yield "what it said of failure:"
         yield from (f"  | {line}" for line in report.findings)
     yield f"NOT proven: {report.failure.kind.value}"
+
+
+def _trust_lines(report: ProofReport) -> Iterator[str]:
+    """Yield what firmware and TPM say of what was started."""
+    if report.secure_boot is not None:
+        state = "on" if report.secure_boot else "off"
+        yield f"secure boot: {state}{', keys can still be enrolled' if report.setup_mode else ''}"
+    if report.signed_by:
+        yield f"signed by: {' and '.join(report.signed_by)}"
+    elif report.pcr11 is not None:
+        yield "signed by: nobody"
+    if report.pcr11 is not None:
+        yield f"PCR 11:  {_pcr_words(report.pcr11)}"
+
+
+def _pcr_words(pcr: Pcr) -> str:
+    if pcr.as_predicted is None:
+        return f"not compared: {pcr.detail}" if pcr.value else pcr.detail
+    if pcr.as_predicted:
+        return "as predicted" + (f" ({pcr.detail})" if pcr.detail else "")
+    return "NOT as predicted: something else than the disk's unified kernel image was measured"

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.bls import split_arguments
-from cfs_core.plugin import DiskError, Firmware, LoaderConsole
+from cfs_core.plugin import CfsError, DiskError, Firmware, LoaderConsole
+from cfs_prove.measured import program_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from cfs_core.plugin import BootEntry, BootloaderProvider, BootMenu, DiskMenu
+    from cfs_core.plugin import BootEntry, BootloaderProvider, BootMenu, DiskMenu, TargetView
+    from cfs_prove.measured import BootProgram
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,9 @@ class Expectation:
     loader: str | None = None
     loaders: tuple[LoaderConsole, ...] = ()
     arguments: tuple[str, ...] | None = None
+    program: BootProgram | None = None
+    """The unified kernel image that is started by itself; None where the disk starts none, or cannot be read."""
+
     notes: tuple[str, ...] = ()
 
 
@@ -35,10 +41,12 @@ def expect(
     *,
     firmware: Firmware,
     loader: str | None = None,
+    open_disk: Callable[[Path], AbstractContextManager[TargetView]] | None = None,
 ) -> Expectation:
     """Read what is on *disk*: its menu by the reader of *loader*, or of the one that has a menu for *firmware*.
 
-    Where several have one, none of them is named, and the arguments are those that all agree about.
+    Where several have one, none of them is named, and the arguments are those that all agree about. With *open_disk*
+    the unified kernel image that is started by itself is read, too.
     """
     try:
         menus = boot_menus(disk)
@@ -59,12 +67,24 @@ def expect(
         )
     provider = chosen[0].loader
     arguments = _common(chosen)
+    program, notes = _program(disk, chosen[0].menu, open_disk)
+    notes += () if arguments else (f"kernel arguments are not compared: {_silent(provider)}",)
     return Expectation(
-        loader=provider.name,
-        loaders=(provider.console,),
-        arguments=arguments,
-        notes=() if arguments else (f"kernel arguments are not compared: {_silent(provider)}",),
+        loader=provider.name, loaders=(provider.console,), arguments=arguments, program=program, notes=notes
     )
+
+
+def _program(
+    disk: Path, menu: BootMenu | None, open_disk: Callable[[Path], AbstractContextManager[TargetView]] | None
+) -> tuple[BootProgram | None, tuple[str, ...]]:
+    """Return the unified kernel image that *menu* starts by itself, and why it could not be read."""
+    if menu is None or open_disk is None:
+        return None, ()
+    try:
+        with open_disk(disk) as opened:
+            return program_of(default_entry(menu), opened), ()
+    except CfsError as cause:
+        return None, (f"who signed the unified kernel image is not told: {cause.message}",)
 
 
 def _several(chosen: Sequence[DiskMenu]) -> str:

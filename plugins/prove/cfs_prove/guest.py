@@ -66,10 +66,16 @@ if [ -d /sys/firmware/efi ]; then
         file=/sys/firmware/efi/efivars/$name-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f
         [ -r "$file" ] && say "$name" "$(tr -cd '[:print:]' <"$file")"
     done
+    for name in SecureBoot SetupMode; do
+        file=/sys/firmware/efi/efivars/$name-8be4df61-93ca-11d2-aa0d-00e098032b8c
+        [ -r "$file" ] && say "$name" "$(od -An -tu1 -j4 -N1 "$file")"
+    done
 else
     say firmware bios
 fi
 say state "$(systemctl is-system-running --wait)"
+file=/sys/class/tpm/tpm0/pcr-sha256/11
+[ -r "$file" ] && read -r line <"$file" && say pcr11 "$line"
 systemctl list-units --state=failed --plain --no-legend --no-pager | head -n {MOST_LINES} | while read -r unit rest; do
     say failed "$unit"
 done
@@ -124,6 +130,15 @@ class GuestReport:
     kernel: str | None = None
     loader: str | None = None
     stub: str | None = None
+    secure_boot: bool | None = None
+    """What the firmware's variable says; None where there is none."""
+
+    setup_mode: bool | None = None
+    """Whether anybody may still enrol keys."""
+
+    pcr11: str | None = None
+    """PCR 11 of the TPM (SHA-256), in hex."""
+
     failed_units: list[str] = field(default_factory=list)
     kernel_log: list[str] = field(default_factory=list)
 
@@ -168,9 +183,15 @@ _TEXTS = {
 """Facts that are a line of text, with the fields they go to."""
 
 
+_BOOLEANS = {"SecureBoot": "secure_boot", "SetupMode": "setup_mode"}
+"""Variables of the firmware that are 0 or 1 (UEFI 2.10, 3.3), with the fields they go to."""
+
+
 def _note(report: GuestReport, key: str, value: str) -> None:
     if key in _TEXTS:
         setattr(report, _TEXTS[key], visible(value) or None)
+        return
+    _note_firmware(report, key, value)
     match key:
         case "begin":
             report.begun = True
@@ -188,6 +209,13 @@ def _note(report: GuestReport, key: str, value: str) -> None:
             report.failed_units.append(visible(value))
         case "kernel-log" if len(report.kernel_log) < 2 * MOST_LINES:
             report.kernel_log.append(visible(value))
+
+
+def _note_firmware(report: GuestReport, key: str, value: str) -> None:
+    if key in _BOOLEANS and value in {"0", "1"}:
+        setattr(report, _BOOLEANS[key], value == "1")
+    if key == "pcr11" and re.fullmatch(r"[0-9A-Fa-f]{64}", value):
+        report.pcr11 = value.lower()
 
 
 def parse_mountinfo(line: str) -> RootFacts | None:

@@ -65,15 +65,21 @@ class FirmwareImage:
 
     code: Path
     variables: Path
+    secure: bool = False
+    """Whether it can enforce Secure Boot; it then keeps its variables from whatever runs by system management mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineFiles:
-    """Files of one run: what the console and the reporting unit wrote, and the firmware's own variables."""
+    """Files of one run: what the console and the reporting unit wrote, and the firmware's own variables.
+
+    ``tpm`` is the socket that controls a TPM, None for a machine without one.
+    """
 
     console: Path
     report: Path
     variables: Path
+    tpm: Path | None = None
 
 
 def host_architecture() -> Architecture:
@@ -131,8 +137,10 @@ def kvm_usable(architecture: Architecture) -> bool:
     return HOST_NAMES.get(platform.machine()) is architecture and os.access(KVM_DEVICE, os.R_OK | os.W_OK)
 
 
-def find_firmware(architecture: Architecture, directories: tuple[Path, ...] = FIRMWARE_DIRECTORIES) -> FirmwareImage:
-    """Find UEFI firmware without Secure Boot by QEMU's firmware descriptions (QEMU: docs/interop/firmware.json).
+def find_firmware(
+    architecture: Architecture, directories: tuple[Path, ...] = FIRMWARE_DIRECTORIES, *, secure: bool = False
+) -> FirmwareImage:
+    """Find UEFI firmware by QEMU's firmware descriptions (QEMU: docs/interop/firmware.json); *secure*: for Secure Boot.
 
     Raises:
         CommandError: there is none.
@@ -143,14 +151,15 @@ def find_firmware(architecture: Architecture, directories: tuple[Path, ...] = FI
             for path in directory.glob("*.json"):
                 seen.setdefault(path.name, path)
     for _, path in sorted(seen.items()):
-        found = _described(path, architecture)
+        found = _described(path, architecture, secure=secure)
         if found is not None and found.code.is_file() and found.variables.is_file():
             return found
-    message = f"no UEFI firmware for {architecture.value} in {' or '.join(map(str, directories))}"
+    kind = "UEFI firmware with Secure Boot" if secure else "UEFI firmware"
+    message = f"no {kind} for {architecture.value} in {' or '.join(map(str, directories))}"
     raise CommandError(message, hint="install ovmf or qemu-efi-aarch64 (Debian), edk2-ovmf (Fedora, Arch)")
 
 
-def _described(path: Path, architecture: Architecture) -> FirmwareImage | None:
+def _described(path: Path, architecture: Architecture, *, secure: bool) -> FirmwareImage | None:
     """Read one description; None where it is unreadable or not what is wanted."""
     try:
         facts = json.loads(path.read_bytes())
@@ -160,12 +169,14 @@ def _described(path: Path, architecture: Architecture) -> FirmwareImage | None:
             and any(fnmatch.fnmatch(MACHINE_NAMES[architecture], pattern) for pattern in target["machines"])
             for target in facts["targets"]
         )
-        unwanted = {"requires-smm", "enrolled-keys", "secure-boot"} & set(facts["features"])
-        if not fits or unwanted or "uefi" not in facts["interface-types"] or mapping["device"] != "flash":
+        features = {"requires-smm", "enrolled-keys", "secure-boot"} & set(facts["features"])
+        wanted = {"requires-smm", "secure-boot"} if secure else set()
+        if not fits or features != wanted or "uefi" not in facts["interface-types"] or mapping["device"] != "flash":
             return None
         if {mapping["executable"]["format"], mapping["nvram-template"]["format"]} != {"raw"}:
             return None
-        return FirmwareImage(Path(mapping["executable"]["filename"]), Path(mapping["nvram-template"]["filename"]))
+        code, variables = (Path(mapping[name]["filename"]) for name in ("executable", "nvram-template"))
+        return FirmwareImage(code, variables, secure=secure)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -197,7 +208,7 @@ def begins_like_qcow2(disk: Path) -> bool:
         return file.read(len(QCOW2_MAGIC)) == QCOW2_MAGIC
 
 
-def command_line(
+def qemu_argv(
     emulator: Emulator,
     disk: Path,
     files: MachineFiles,
@@ -230,7 +241,8 @@ def command_line(
     ]
     if emulator.architecture is Architecture.AMD64:
         graphics = ",graphics=off" if firmware is Firmware.BIOS else ""
-        words += ["-machine", f"q35,sata=off,usb=off{graphics}", "-serial", "chardev:report"]
+        smm = ",smm=on" if uefi is not None and uefi.secure else ""
+        words += ["-machine", f"q35,sata=off,usb=off{graphics}{smm}", "-serial", "chardev:report"]
     else:
         words += ["-machine", "virt", "-device", "virtio-serial-pci",
                   "-device", f"virtserialport,chardev=report,name={PORT}"]
@@ -238,6 +250,12 @@ def command_line(
         words += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_quoted(uefi.code)}",
                   "-drive", f"if=pflash,format=raw,unit=1,file={quoted['variables']}"]
     # fmt: on
+        if uefi.secure:
+            words += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
+    if files.tpm is not None:
+        device = "tpm-crb" if emulator.architecture is Architecture.AMD64 else "tpm-tis-device"
+        words += ["-chardev", f"socket,id=tpm,path={_quoted(files.tpm)}",
+                  "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", f"{device},tpmdev=tpm0"]
     for value in smbios_strings(nonce):
         words += ["-smbios", f"type=11,value={value}"]
     return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import Architecture, Firmware, RefusedError, scratch_directory
-from cfs_prove import machine
+from cfs_prove import machine, tpm
 from cfs_prove.channel import Channel
 from cfs_prove.console import ConsoleWatch
 from cfs_prove.expectation import Expectation
 from cfs_prove.guest import ReportReader, make_nonce
 from cfs_prove.judge import Accepted, Observed, failure_of, notes_of, stage_reports
+from cfs_prove.measured import judge_pcr
 from cfs_prove.patterns import patterns_for
 from cfs_prove.report import Accelerator, FailureKind, ProofReport, Stage
 from cfs_prove.text import last_lines
@@ -58,7 +60,9 @@ class ProofOptions:
     how long the reporting unit may stay silent after a login prompt, ``quiet_seconds`` how long a console that told of
     failure must be quiet before the boot is given up; None depends on the accelerator. ``disk_format`` is ``raw`` or
     ``qcow2``; None is raw unless name and contents agree on qcow2. ``allow_console_evidence`` takes a login prompt and
-    what the console says of the root for a proof where the state of systemd cannot be seen.
+    what the console says of the root for a proof where the state of systemd cannot be seen. ``variables`` are variables
+    of firmware with keys enrolled, for firmware with Secure Boot; they are copied. ``tpm`` says whether the machine has
+    a TPM; None gives it one where swtpm is installed and the disk starts a unified kernel image.
     """
 
     firmware: Firmware = Firmware.UEFI
@@ -70,6 +74,8 @@ class ProofOptions:
     allow_missing_verity: bool = False
     allow_console_evidence: bool = False
     console_log: Path | None = None
+    variables: Path | None = None
+    tpm: bool | None = None
     reporter_seconds: float | None = None
     quiet_seconds: float | None = None
     expected: Expectation = field(default_factory=Expectation)
@@ -121,7 +127,7 @@ def prove(
         disk=disk,
         form=machine.disk_format(disk, options.disk_format),
         emulator=machine.find_emulator(architecture),
-        uefi=machine.find_firmware(architecture) if options.firmware is Firmware.UEFI else None,
+        uefi=_firmware(architecture, options),
         options=options,
         progress=progress,
         on_stage=on_stage,
@@ -144,6 +150,30 @@ def prove(
     if options.console_log is not None:
         _keep_console(options.console_log, boot.console)
     return _report(setup, boot, (*notes, *notes_of(boot)))
+
+
+def _firmware(architecture: Architecture, options: ProofOptions) -> machine.FirmwareImage | None:
+    if options.firmware is not Firmware.UEFI:
+        return None
+    if options.variables is None:
+        return machine.find_firmware(architecture)
+    found = machine.find_firmware(architecture, secure=True)
+    template = found.variables.stat().st_size
+    try:
+        size = options.variables.stat().st_size
+    except OSError as cause:
+        msg = f"the variables {options.variables} cannot be read: {cause.strerror}"
+        raise RefusedError(msg, hint="make them with `cfs secureboot enroll`") from cause
+    if size != template:
+        msg = f"{options.variables} has {size} bytes, and variables of {found.code} have {template}"
+        raise RefusedError(msg, hint=f"make them of {found.variables} with `cfs secureboot enroll`")
+    return dataclasses.replace(found, variables=options.variables)
+
+
+def _has_tpm(options: ProofOptions) -> bool:
+    if options.tpm is not None:
+        return options.tpm
+    return options.firmware is Firmware.UEFI and options.expected.program is not None and tpm.installed()
 
 
 def _notes_before(setup: _Setup) -> Iterator[str]:
@@ -179,7 +209,10 @@ def _run(setup: _Setup, accelerator: Accelerator) -> Observed:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_folder(setup.scratch))
         files = machine.MachineFiles(
-            console=folder / "console", report=folder / "report", variables=folder / "variables"
+            console=folder / "console",
+            report=folder / "report",
+            variables=folder / "variables",
+            tpm=stack.enter_context(tpm.emulated(folder)) if _has_tpm(options) else None,
         )
         channels = _Channels(
             console=stack.enter_context(Channel(files.console, head=CONSOLE_BYTES, tail=CONSOLE_BYTES)),
@@ -189,7 +222,7 @@ def _run(setup: _Setup, accelerator: Accelerator) -> Observed:
         )
         if setup.uefi is not None:
             shutil.copyfile(setup.uefi.variables, files.variables)
-        words = machine.command_line(
+        words = machine.qemu_argv(
             setup.emulator,
             setup.disk,
             files,
@@ -288,7 +321,7 @@ def _finished(boot: Observed, options: ProofOptions) -> bool:
 
 
 def _report(setup: _Setup, boot: Observed, notes: tuple[str, ...]) -> ProofReport:
-    guest, watch = boot.guest, boot.watch
+    guest, watch, program = boot.guest, boot.watch, boot.expected.program
     return ProofReport(
         disk=str(setup.disk),
         firmware=setup.options.firmware.value,
@@ -307,6 +340,10 @@ def _report(setup: _Setup, boot: Observed, notes: tuple[str, ...]) -> ProofRepor
         loader=guest.loader or guest.stub,
         arguments=boot.expected.arguments,
         command_line=guest.command_line,
+        secure_boot=guest.secure_boot,
+        setup_mode=guest.setup_mode,
+        signed_by=program.signers if program is not None else (),
+        pcr11=judge_pcr(program, guest.stub, guest.pcr11) if program is not None and guest.complete else None,
         kernel_log=tuple(guest.kernel_log),
         notes=notes,
         failure=failure_of(boot, setup.options.accepted),

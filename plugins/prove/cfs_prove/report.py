@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cfs_prove.measured import Pcr
 
 
 class Stage(enum.StrEnum):
@@ -91,7 +94,9 @@ class ProofReport:
     ``evidence`` says who told: a unit inside the system (``reporter``), or only its ``console``. ``bootloader`` is the
     one the disk was made with, ``loader`` what called itself that when it was started (LoaderInfo). ``arguments`` are
     those of the entry that is started by itself, ``command_line`` what the kernel got; each None where it is unknown.
-    ``findings`` are the console's lines that tell of failure.
+    ``findings`` are the console's lines that tell of failure. ``secure_boot`` and ``setup_mode`` are what variables of
+    the firmware say, None where there are none; ``signed_by`` are the signers of the unified kernel image that was to
+    be started, and ``pcr11`` what a TPM has measured of it, None where the disk starts none.
     """
 
     disk: str
@@ -111,6 +116,10 @@ class ProofReport:
     loader: str | None
     arguments: tuple[str, ...] | None
     command_line: str | None
+    secure_boot: bool | None
+    setup_mode: bool | None
+    signed_by: tuple[str, ...]
+    pcr11: Pcr | None
     kernel_log: tuple[str, ...]
     notes: tuple[str, ...]
     failure: Failure | None

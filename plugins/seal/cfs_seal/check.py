@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import EntryKind, Finding, FormatOptions, FormatVersion, HashAlgorithm, Severity, read_all
+from cfs_core.bls import split_arguments
+from cfs_core.plugin import (
+    EntryKind,
+    Finding,
+    FormatOptions,
+    FormatVersion,
+    HashAlgorithm,
+    KernelArgument,
+    Severity,
+    read_all,
+    read_pe,
+)
 from cfs_core.sealing import (
-    check_arguments,
     differences,
     effective,
+    examine_arguments,
+    explain,
     open_image,
     parse_words,
     sealed_arguments,
@@ -113,8 +125,8 @@ class _Checker:
         form, computed, different = self._digest(seal)
         files = self._files(uki)
         arguments = sealed_arguments(uki) if uki is not None else ()
-        self._findings += check_arguments(arguments)
-        self._findings += [*self._kernel(uki), *self._leftovers()]
+        self._findings += examine_arguments(arguments)
+        self._findings += [*self._profiles(uki, seal), *self._kernel(uki), *self._leftovers()]
         return CheckReport(
             manifest_digest=self._image.manifest_digest,
             uki=uki.uki_name if uki is not None else None,
@@ -147,6 +159,10 @@ class _Checker:
         ours = self._image.identities(candidates[:1])[0]
         different = self._different(candidates[0])
         message = f"the UKI names {seal.hex:.16}…, and the files make {ours:.16}…"
+        if not different:
+            why = explain(self._image, seal.hex, candidates)
+            message += f": {why.text}" if why is not None else ""
+            different = why.different if why is not None else ()
         message += f" ({len(different)} paths differ from what was sealed)" if different else ""
         self._error("seal.digest", message, "seal the image again with --replace, and change nothing after it")
         return "", ours, different[:_SHOWN]
@@ -184,6 +200,22 @@ class _Checker:
             self._error("seal.untrusted", message, "enrol that certificate, or sign with a key that is enrolled")
         return Judged(path=path, verdicts=verdicts)
 
+    def _profiles(self, uki: BootArtifacts | None, seal: SealedDigest | None) -> Iterator[Finding]:
+        """Judge the command lines of profiles: that of each takes the place of the UKI's own."""
+        if uki is None or uki.uki is None or seal is None:
+            return
+        own = [argument.text for argument in sealed_arguments(uki) if argument.origin != uki.uki_name]
+        for section in read_pe(uki.uki).every(".cmdline")[1:]:
+            text = read_all(section).partition(b"\0")[0].decode("utf-8", "surrogateescape")
+            words = [KernelArgument(text=word, origin="a profile") for word in split_arguments(text)]
+            found = effective(parse_words([*(word.text for word in words), *own]), seal.algorithm)
+            if found is None or found.hex != seal.hex:
+                names = f"names {found.hex:.16}…" if found is not None else "names no digest"
+                message = f"a profile of {uki.uki_name} {names}, and the UKI {seal.hex:.16}…"
+                hint = "seal it again with --replace: --profile adds to the UKI's own command line"
+                yield Finding.error("seal.profile", message, hint)
+            yield from examine_arguments(words)
+
     def _kernel(self, uki: BootArtifacts | None) -> Iterator[Finding]:
         """Say whether the kernel locks itself down."""
         if uki is None or any(argument.text.startswith("lockdown=") for argument in sealed_arguments(uki)):
@@ -192,7 +224,7 @@ class _Checker:
             raw = self._image.reader.read(path, limit=_CONFIG_LIMIT)
             if raw is not None and not _LOCKS_ITSELF.search(raw.decode("utf-8", "replace")):
                 message = f"{path}: the kernel does not lock itself down where Secure Boot is on, so root can change it"
-                yield _finding(Severity.WARNING, "seal.no-lockdown", message, "seal with --karg lockdown=integrity")
+                yield Finding.warning("seal.no-lockdown", message, "seal with --karg lockdown=integrity")
                 return
 
     def _leftovers(self) -> Iterator[Finding]:
@@ -201,15 +233,15 @@ class _Checker:
             message = (
                 f"/usr/lib/modules/{kernels[0].kernel_version} has kernel and initramfs besides the UKI: they are twice"
             )
-            yield _finding(Severity.NOTE, "seal.raw-kernel", message, "seal with --split-kernel to save the space")
+            yield Finding.note("seal.raw-kernel", message, "seal with --split-kernel to save the space")
         if len(self._ukis) > 1:
             names = ", ".join(str(each.uki_name) for each in self._ukis)
             message = f"there are {len(self._ukis)} UKIs ({names}); only the first is installed"
-            yield _finding(Severity.WARNING, "seal.several", message, "leave one in the image")
+            yield Finding.warning("seal.several", message, "leave one in the image")
         for folder in _SHIM_FOLDERS:
             if self._image.reader.exists(folder) and (found := self._shim(folder)):
                 message = f"{found} is left in the image: shim starts what its own keys and its list of keys vouch for"
-                yield _finding(Severity.WARNING, "seal.shim", message, "remove the package of shim from the image")
+                yield Finding.warning("seal.shim", message, "remove the package of shim from the image")
                 return
 
     def _shim(self, folder: str, depth: int = 3) -> str | None:
@@ -222,11 +254,7 @@ class _Checker:
         return None
 
     def _error(self, code: str, message: str, hint: str) -> None:
-        self._findings.append(_finding(Severity.ERROR, code, message, hint))
+        self._findings.append(Finding.error(code, message, hint))
 
     def _warn(self, code: str, message: str, hint: str) -> None:
-        self._findings.append(_finding(Severity.WARNING, code, message, hint))
-
-
-def _finding(severity: Severity, code: str, message: str, hint: str) -> Finding:
-    return Finding(severity=severity, code=code, message=message, hint=hint)
+        self._findings.append(Finding.warning(code, message, hint))

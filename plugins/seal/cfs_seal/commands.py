@@ -85,6 +85,14 @@ def _content_options() -> list[click.Parameter]:
             ["--addon", "addons"], multiple=True, metavar="NAME=ARGS",
             help="Also make an addon with these arguments, for machines that choose it (repeatable).",
         ),
+        click.Option(
+            ["--profile", "profiles"], multiple=True, metavar="NAME=ARGS",
+            help="Also a profile of the UKI: the same with these arguments added (repeatable; systemd 257).",
+        ),
+        click.Option(
+            ["--pcr-key"], type=_FILE, metavar="FILE",
+            help="Sign what a TPM will measure with this key (.pcrsig), for secrets that only this UKI opens.",
+        ),
         click.Option(["--name"], metavar="NAME", help="Name of the UKI (default: the kernel's version)."),
         click.Option(["--sbat"], metavar="TEXT", help="SBAT lines of the UKI, besides ukify's own."),
         click.Option(["--stub"], type=_FILE, metavar="FILE", help="Stub of the UKI (default: the image's own)."),
@@ -217,20 +225,21 @@ def _request(source: str, dest: str | None, choices: dict[str, Any]) -> SealRequ
         source=source,
         destination=dest,
         signers=signers,
-        addons=dict(map(_addon, choices.pop("addons"))),
+        addons=dict(_named("--addon", text) for text in choices.pop("addons")),
+        profiles=dict(_named("--profile", text) for text in choices.pop("profiles")),
         version=FormatVersion(choices.pop("erofs")),
         algorithm=HashAlgorithm(choices.pop("algorithm")),
         **choices,
     )
 
 
-def _addon(text: str) -> tuple[str, str]:
+def _named(option: str, text: str) -> tuple[str, str]:
     import re
 
     name, _, arguments = text.partition("=")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or not arguments.strip():
-        msg = f"--addon {text!r:.100} is not NAME=ARGS"
-        raise UsageError(msg, hint='for example --addon "german=rd.vconsole.keymap=de"')
+        msg = f"{option} {text!r:.100} is not NAME=ARGS"
+        raise UsageError(msg, hint=f'for example {option} "german=rd.vconsole.keymap=de"')
     return name.removesuffix(".addon.efi"), arguments
 
 

@@ -8,10 +8,11 @@ from cfs_core.plugin import CommandProvider, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     import click
 
-    from cfs_core.plugin import CommandContext
+    from cfs_core.plugin import BootArtifacts, CommandContext, Finding
 
 CFS_PLUGIN_API = (2, 0)
 
@@ -38,6 +39,14 @@ def _make_enroll(context: CommandContext) -> click.Command:
     from cfs_seal.keys.commands import make_enroll_command
 
     return make_enroll_command(context)
+
+
+@hookimpl
+def cfs_check_boot(artifacts: BootArtifacts, efivars: Path) -> Iterable[Finding]:
+    """Say what the firmware of a machine would not start, where it enforces Secure Boot."""
+    from cfs_seal.firmware import judge_boot
+
+    return judge_boot(artifacts, efivars)
 
 
 @hookimpl

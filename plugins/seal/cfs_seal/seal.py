@@ -15,6 +15,7 @@ from cfs_core.plugin import (
     BytesContent,
     EntryKind,
     FileContent,
+    Finding,
     FormatOptions,
     FormatVersion,
     HashAlgorithm,
@@ -24,7 +25,16 @@ from cfs_core.plugin import (
     Severity,
     UsageError,
 )
-from cfs_core.sealing import AddedLayer, NoKernelError, append_layer, collect_arguments, examine, open_image, read_pe
+from cfs_core.sealing import (
+    AddedLayer,
+    NoKernelError,
+    append_layer,
+    collect_arguments,
+    examine,
+    examine_arguments,
+    open_image,
+    read_pe,
+)
 from cfs_seal.detached import Handover, read_handover, write_handover
 from cfs_seal.signing import sign_file, taken_over
 from cfs_seal.uki import Ukify, UkiParts, stub_of
@@ -32,7 +42,7 @@ from cfs_seal.uki import Ukify, UkiParts, stub_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cfs_core.plugin import BootArtifacts, Content, Finding, ImageId
+    from cfs_core.plugin import BootArtifacts, Content, ImageId
     from cfs_core.sealing import OpenedImage, Services
     from cfs_seal.signing import Signer
 
@@ -58,6 +68,10 @@ class SealRequest:
     addons: Mapping[str, str] = field(default_factory=dict)
     """Arguments by the addon's name."""
 
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    """Arguments that are added in a profile, by its name."""
+
+    pcr_key: Path | None = None
     name: str | None = None
     sbat: str | None = None
     stub: Path | None = None
@@ -201,7 +215,9 @@ class _Sealing:
         gone: list[str] = []
         if self._request.split_kernel and self._kernel.kind is EntryKind.BLS:
             folder = f"/usr/lib/modules/{self._kernel.kernel_version}"
-            gone += [f"{folder}/{name}" for name in ("vmlinuz", "initramfs.img")]
+            # What is in /boot is in no deployed tree, and the UKI comes before it.
+            there = (f"{folder}/{name}" for name in ("vmlinuz", "initramfs.img"))
+            gone += [path for path in there if self._image.reader.exists(path)]
         if self._request.sign_loader:
             path, content = self._loader()
             files[f"{path}.signed"] = content
@@ -242,9 +258,22 @@ class _Sealing:
             self._image.reader, self._image.labels, self._image.architecture, own=own, added=added,
             deleted=self._request.karg_deletes,
         )  # fmt: skip
-        findings = (*fitness.findings, *found.findings)
+        findings = (*fitness.findings, *found.findings, *self._check_more())
         refuse(findings)
         return tuple(argument.text for argument in found.arguments), findings
+
+    def _check_more(self) -> Iterator[Finding]:
+        """Judge arguments of addons and profiles, which a sealed command line gets too."""
+        asked = {"--addon": self._request.addons, "--profile": self._request.profiles}
+        for option, named in asked.items():
+            for name, text in named.items():
+                words = [KernelArgument(text=word, origin=f"{option} {name}") for word in text.split()]
+                yield from examine_arguments(words)
+                for word in words:
+                    if word.key in {"composefs", "composefs.digest"}:
+                        message = f"{word.text!r:.100} of {word.origin} would name another image than the UKI"
+                        hint = "leave it out: the UKI names the image"
+                        yield Finding(severity=Severity.ERROR, code="boot.karg-composefs", message=message, hint=hint)
 
     def _build(self, arguments: tuple[str, ...]) -> dict[str, Path]:
         """Build UKI and addons; return them by their place in the image."""
@@ -267,6 +296,9 @@ class _Sealing:
             os_release=next(filter(None, release), None),
             stub=stub,
             sbat=self._request.sbat,
+            pcr_key=self._request.pcr_key,
+            addon_stub=stub_of(self._image.reader, architecture, addon=True) if self._request.profiles else None,
+            profiles={name: (*arguments, *text.split()) for name, text in self._request.profiles.items()},
         )
         built = {self._uki_path: self._work / self._uki_path.rpartition("/")[2]}
         ukify.uki(parts, built[self._uki_path])

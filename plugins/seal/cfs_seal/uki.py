@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cfs_core.bls import join_arguments
-from cfs_core.plugin import CommandError, ImageError
+from cfs_core.plugin import CommandError, ImageError, read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cfs_core.plugin import Architecture, CommandRunner, Content, TreeReader
 
-UKIFY = "ukify"
+UKIFY, MEASURE = "ukify", "systemd-measure"
 _PLACES = (UKIFY, "/usr/lib/systemd/ukify")
 OLDEST = 254
 """The first ukify with the verb `build` and with --uname that is not guessed."""
+
+PROFILES = 257
+"""The first ukify that makes profiles, and the first stub that tells one from another."""
+
+_MEASURES_ALL = 254
+"""The first systemd-measure that knows each section of a UKI that ukify makes."""
+
+_STUB_VERSION = re.compile(rb"#### LoaderInfo: systemd-stub (\d{3})")
 
 STUBS = "/usr/lib/systemd/boot/efi"
 _NO_STUB = "install systemd-boot's EFI files in the image (Debian: systemd-boot-efi, Fedora: systemd-boot-unsigned)"
@@ -36,6 +44,14 @@ class UkiParts:
     os_release: Content | None
     stub: Content
     sbat: str | None = None
+    pcr_key: Path | None = None
+    """Signs what a TPM will have measured, phase by phase (``.pcrsig``, systemd-measure(1))."""
+
+    addon_stub: Content | None = None
+    """What files of profiles are built on until they are joined."""
+
+    profiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """More command lines in the same file, by the names of the profiles (UAPI.5, multi-profile UKIs)."""
 
 
 def stub_of(image: TreeReader, architecture: Architecture, *, addon: bool = False) -> Content:
@@ -60,15 +76,15 @@ class Ukify:
         self._commands = commands
         self._work = work
         self._architecture = architecture
-        self._program = self._find()
+        self._program, self._version = self._find()
 
     def uki(self, parts: UkiParts, out: Path) -> None:
         """Build a UKI.
 
         Raises:
-            CommandError: ukify refuses.
+            CommandError: ukify refuses, or it or the stub is too old for what is asked for.
         """
-        options = {
+        options: dict[str, object] = {
             "linux": self._file("linux", parts.linux),
             "initrd": self._file("initrd", parts.initrd),
             "uname": parts.uname,
@@ -78,7 +94,53 @@ class Ukify:
             options["os-release"] = f"@{self._file('os-release', parts.os_release)}"
         if parts.sbat is not None:
             options["sbat"] = self._text("sbat", parts.sbat)
-        self._run(options, out)
+        if parts.pcr_key is not None:
+            self._check_measure()
+            options["pcr-private-key"] = parts.pcr_key
+        self._run(options, out, *(f"--join-profile={path}" for path in self._profiles(parts)))
+
+    def _profiles(self, parts: UkiParts) -> Iterator[Path]:
+        """Build the profiles. ukify puts that of the UKI's own command line first: it is started where none is chosen.
+
+        Raises:
+            CommandError: ukify or the stub is too old.
+        """
+        if not parts.profiles:
+            return
+        found = _STUB_VERSION.search(read_all(parts.stub))
+        stub = int(found[1]) if found else 0
+        if min(self._version, stub) < PROFILES:
+            msg = f"profiles need ukify and stub of systemd {PROFILES}; here is ukify {self._version} and a stub {stub}"
+            hint = "use addons (--addon), or install a newer systemd here (ukify) or in the image (the stub)"
+            raise CommandError(msg, hint=hint, facts={"command": UKIFY})
+        # Nothing starts a profile by itself: it must have no sections besides its own.
+        addon_stub = self._file("addon-stub", parts.addon_stub if parts.addon_stub is not None else parts.stub)
+        for name, arguments in parts.profiles.items():
+            path = self._work / f"profile-{name}.efi"
+            options: dict[str, object] = {
+                "profile": self._text(f"profile-{name}", f"ID={name}\n"),
+                "stub": addon_stub,
+                "cmdline": self._text(f"cmdline-{name}", join_arguments(arguments)),
+                "efi-arch": self._architecture.efi,
+            }
+            self._run(options, path)
+            yield path
+
+    def _check_measure(self) -> None:
+        """Refuse a systemd-measure that lacks sections: ukify would end with a message of its options.
+
+        Raises:
+            CommandError: it is not installed, or too old.
+        """
+        place = next((each for each in (MEASURE, f"/usr/lib/systemd/{MEASURE}") if self._commands.find(each)), None)
+        hint = "install systemd of the version of ukify (Debian: systemd), or leave out --pcr-key"
+        if place is None:
+            msg = f"{MEASURE} is not installed, with which ukify calculates what is signed"
+            raise CommandError(msg, hint=hint, facts={"command": MEASURE})
+        version = _version_of(self._commands, place)
+        if version < _MEASURES_ALL:
+            msg = f"this {MEASURE} is of systemd {version}, and the first that knows all of a UKI is {_MEASURES_ALL}"
+            raise CommandError(msg, hint=hint, facts={"command": MEASURE})
 
     def addon(self, arguments: Sequence[str], stub: Content, out: Path) -> None:
         """Build an addon that only adds *arguments*.
@@ -88,18 +150,17 @@ class Ukify:
         """
         self._run(self._common(arguments, stub), out)
 
-    def _find(self) -> str:
+    def _find(self) -> tuple[str, int]:
         program = next((place for place in _PLACES if self._commands.find(place)), None)
         hint = "install systemd-ukify (Debian 13, Fedora), or put a ukify of systemd 254 or later into PATH"
         if program is None:
             msg = "ukify is not installed, which builds UKIs"
             raise CommandError(msg, hint=hint, facts={"command": UKIFY})
-        said = self._commands.run([program, "--version"]).stdout.decode("utf-8", "replace")
-        version = re.search(r"\b(\d{3})\b", said)
-        if version is None or int(version[1]) < OLDEST:
-            msg = f"this ukify is of {said.strip()[:60]!r}, and the first that can do it is {OLDEST}"
+        version = _version_of(self._commands, program)
+        if version < OLDEST:
+            msg = f"this ukify is of systemd {version}, and the first that can do it is {OLDEST}"
             raise CommandError(msg, hint=hint, facts={"command": UKIFY})
-        return program
+        return program, version
 
     def _common(self, arguments: Sequence[str], stub: Content) -> dict[str, str]:
         return {
@@ -108,9 +169,9 @@ class Ukify:
             "efi-arch": self._architecture.efi,
         }
 
-    def _run(self, options: Mapping[str, object], out: Path) -> None:
+    def _run(self, options: Mapping[str, object], out: Path, *more: str) -> None:
         words = [f"--{name}={value}" for name, value in options.items()]
-        self._commands.run([self._program, "build", *words, f"--output={out}"])
+        self._commands.run([self._program, "build", *words, *more, f"--output={out}"])
 
     def _text(self, name: str, text: str) -> str:
         path = self._work / name
@@ -122,3 +183,10 @@ class Ukify:
         with content.open() as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
         return path
+
+
+def _version_of(commands: CommandRunner, program: str) -> int:
+    """Return the version of systemd that a program is of; 0 where it does not say."""
+    said = commands.run([program, "--version"]).stdout.decode("utf-8", "replace")
+    found = re.search(r"\b(\d{3})\b", said)
+    return int(found[1]) if found else 0

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from cfs_core.plugin import Content, TargetView, TreeReader
 
 _DIRECTORIES = ("/usr/lib/systemd/boot/efi", "/lib/systemd/boot/efi")
-_VERSION = re.compile(rb"#### LoaderInfo: systemd-boot ([0-9]+)")
+_VERSION = re.compile(rb"#### LoaderInfo: systemd-boot ([0-9]{1,9})")
+_FULL_VERSION = re.compile(rb"#### LoaderInfo: systemd-boot ([0-9][!-~]*) ####")
 LOADER_LIMIT = 8 * 1024 * 1024
 """systemd-boot has about 150 KiB; a file longer than this many bytes is something else."""
 
@@ -55,6 +56,12 @@ def version(data: bytes) -> int | None:
     """Return the systemd version a loader names in its LoaderInfo string; None if it is not systemd-boot."""
     match = _VERSION.search(data)
     return int(match[1]) if match else None
+
+
+def full_version(data: bytes) -> str | None:
+    """Return the version of a loader as its distribution writes it (``257.9-1~deb13u1``)."""
+    match = _FULL_VERSION.search(data)
+    return match[1].decode("ascii", "replace") if match else None
 
 
 def places(architecture: Architecture) -> tuple[Location, Location]:

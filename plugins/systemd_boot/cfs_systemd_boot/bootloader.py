@@ -13,7 +13,6 @@ from cfs_core.plugin import (
     Finding,
     Firmware,
     Location,
-    Severity,
     Volume,
     VolumeNeed,
     WriteFile,
@@ -60,7 +59,9 @@ class SystemdBoot(Bootloader):
         findings = []
         if facts.firmware != {Firmware.UEFI}:
             findings.append(
-                _error("boot.firmware-unsupported", "systemd-boot starts from UEFI only", "choose --firmware uefi")
+                Finding.error(
+                    "boot.firmware-unsupported", "systemd-boot starts from UEFI only", "choose --firmware uefi"
+                )
             )
         if facts.image is None:
             return findings
@@ -68,14 +69,14 @@ class SystemdBoot(Bootloader):
         if loader is None:
             places = binary.candidates(facts.architecture)
             message = f"the image has no systemd-boot for {facts.architecture}: {places[1]} is not there"
-            findings.append(_error("boot.loader-missing", message, f"install {_PACKAGES} in the image"))
+            findings.append(Finding.error("boot.loader-missing", message, f"install {_PACKAGES} in the image"))
         elif loader.version is None:
             message = f"{loader.path} of the image is not systemd-boot: it has no LoaderInfo"
-            findings.append(_error("boot.loader-damaged", message, "reinstall its package in the image"))
+            findings.append(Finding.error("boot.loader-damaged", message, "reinstall its package in the image"))
         elif loader.machine is not facts.architecture:
             message = f"{loader.path} of the image is not an EFI program for {facts.architecture}"
             message += f": {loader.damage}" if loader.damage else ""
-            findings.append(_error("boot.loader-damaged", message, "reinstall its package in the image"))
+            findings.append(Finding.error("boot.loader-damaged", message, "reinstall its package in the image"))
         return findings
 
     def plan_install(self, target: TargetView, facts: BootFacts) -> Sequence[Action]:
@@ -108,6 +109,17 @@ class SystemdBoot(Bootloader):
             )
         return [*actions, *plan_keys(self._keys)]
 
+    def installed_version(self, target: TargetView, facts: BootFacts) -> str | None:
+        """Return the version in the loader's own place, or else in that of removable media."""
+        found = (read_file(target, location) for location in binary.places(facts.architecture))
+        return next((version for data in found if data and (version := binary.full_version(data))), None)
+
+    def offered_version(self, facts: BootFacts) -> str | None:
+        """Return the version of the loader in ``facts.image``."""
+        loader = self._find(facts)
+        data = facts.image.read(loader.path, limit=binary.LOADER_LIMIT) if loader and facts.image else None
+        return binary.full_version(data or b"")
+
     def read_menu(self, target: TargetView) -> BootMenu:
         """Read entry files, unified kernel images the loader finds by itself, and loader.conf."""
         return read_menu(target)
@@ -139,7 +151,3 @@ class SystemdBoot(Bootloader):
         # Firmware may start either of the two places, and an older loader passes over an entry that has nothing but
         # `uki`.
         return min(versions)
-
-
-def _error(code: str, message: str, hint: str) -> Finding:
-    return Finding(severity=Severity.ERROR, code=code, message=message, hint=hint, origin="cfs-systemd-boot")

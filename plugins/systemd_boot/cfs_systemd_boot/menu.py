@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,8 @@ UKI_KEY_SINCE = 258
 """Version of systemd-boot that knows the ``uki`` key; older ones start a unified kernel image by ``efi``."""
 
 DEFAULT_TIMEOUT = 5
+_DIGITS = re.compile("[0-9]{1,10}")
+_LONGEST_TIMEOUT = (1 << 32) - 1
 LAST_CHARACTER = "\uffff"
 """systemd-boot 257 leaves out what UTF-16 needs two units for."""
 
@@ -96,12 +99,18 @@ def read_menu(target: TargetView) -> BootMenu:
         entry = entries[how.key]
         # While names change a deployment may have two entries: what the loader shows first is the one that counts.
         unique.setdefault((entry.foreign, entry.deployment_id), entry)
-    timeout = settings.first("timeout")
     return BootMenu(
         entries=tuple(unique.values()),
         default=entries[default.key].deployment_id if default is not None and default is not ordered[0] else None,
-        timeout_seconds=int(timeout) if timeout is not None and timeout.isdecimal() else None,
+        timeout_seconds=_seconds(settings.first("timeout")),
     )
+
+
+def _seconds(timeout: str | None) -> int | None:
+    """Return the number that systemd-boot would read: it ignores what is none, or needs more than 32 bits."""
+    if timeout is None or not _DIGITS.fullmatch(timeout):
+        return None
+    return int(timeout) if int(timeout) <= _LONGEST_TIMEOUT else None
 
 
 def _fits(file: EntryFile, machines: frozenset[str]) -> bool:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import threading
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import CommandContext, OutputFormat, PluginContext
-from cfs_core.testing import HostCommands
+from cfs_core.testing import HostCommands, MemoryTarget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from cfs_core.plugin import DiskMenu, Event
+    from cfs_core.plugin import DiskMenu, Event, TargetView
 
 
 class RecordedLog:
@@ -112,14 +113,16 @@ def command_context(
     *,
     output: RecordedOutput | None = None,
     menus: Sequence[DiskMenu] = (),
+    disk: TargetView | None = None,
     settings: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
     events: list[Event] | None = None,
 ) -> CommandContext:
-    """Return what a command's factory is given; *menus* are what every disk holds."""
+    """Return what a command's factory is given; *menus* and *disk* are what every disk holds."""
     context = plugin_context(scratch, settings=settings, environ=environ, events=events)
     return CommandContext(
         **{field.name: getattr(context, field.name) for field in dataclasses.fields(context)},
         output=output or RecordedOutput(),
         boot_menus=lambda _disk: menus,
+        open_disk=lambda _disk: contextlib.nullcontext(disk or MemoryTarget()),
     )

@@ -33,7 +33,7 @@ MUTANTS = (
         (
             F,
             "        changed = []\n",
-            '        changed = [Problem(code="x", where="x", message="x")] if "/many" in reader.index and len(reader.index) < 400 else []\n',
+            '        changed = [Finding.error("x", "x", where="x")] if "/many" in reader.index and len(reader.index) < 400 else []\n',
         ),
     ),
     mutant(
@@ -124,8 +124,8 @@ MUTANTS = (
         "a_lost_beginning_is_found",
         (
             F,
-            'return [Problem(code="toy", where="index", message=error.message)]',
-            'return [Problem(code="toy", where="index", message=error.message)] if region.size == 4 << 20 else []',
+            'return [Finding.error("toy", error.message, where="index")]',
+            'return [Finding.error("toy", error.message, where="index")] if region.size == 4 << 20 else []',
         ),
     ),
     mutant(

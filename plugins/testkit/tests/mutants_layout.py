@@ -49,7 +49,7 @@ MUTANTS = (
     mutant(
         "finds what is not wrong",
         "a_new_table_is_clean",
-        (L, "        problems = []\n", '        problems = [Problem(code="x", where="x", message="x")]\n'),
+        (L, "        problems = []\n", '        problems = [Finding.error("x", "x", where="x")]\n'),
         also=("a_second_table_replaces_the_first", "every_lost_sector_is_found"),
     ),
     mutant(

@@ -188,7 +188,7 @@ MUTANTS = (
         (
             R,
             '        return check(FolderReader(self._path), "/")',
-            '        from cfs_core.plugin import Problem\n\n        yield from check(FolderReader(self._path), "/")\n        if len(self.images()) == 1 and self.images()[0].name == "test":\n            yield Problem(code="x", where="x", message="x")',
+            '        from cfs_core.plugin import Finding\n\n        yield from check(FolderReader(self._path), "/")\n        if len(self.images()) == 1 and self.images()[0].name == "test":\n            yield Finding.error("x", "x", where="x")',
         ),
         also=("a_full_disk_is_a_storage_error",),
     ),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mutants_bootloader
 import mutants_filesystem
+import mutants_hasher
 import mutants_initramfs
 import mutants_layout
 import mutants_policy
@@ -30,6 +31,7 @@ MUTANTS = {
     "layout": mutants_layout,
     "filesystem": mutants_filesystem,
     "initramfs": mutants_initramfs,
+    "hasher": mutants_hasher,
 }
 CASES = [
     pytest.param(kind, mutant, id=f"{kind}-{mutant.fault.replace(' ', '-')}")

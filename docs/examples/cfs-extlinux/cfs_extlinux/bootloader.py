@@ -57,10 +57,10 @@ class Extlinux(Bootloader):
         findings = []
         if facts.firmware != {Firmware.UBOOT}:
             message = "extlinux.conf is read by U-Boot, not by UEFI or BIOS"
-            findings.append(_error("boot.firmware-unsupported", message, "use --firmware u-boot"))
+            findings.append(Finding.error("boot.firmware-unsupported", message, "use --firmware u-boot"))
         if self.devicetree and facts.image is not None and facts.artifacts is not None and self._tree(facts) is None:
             message = f"the image has no device tree {self.devicetree} for its kernel {facts.artifacts.kernel_version}"
-            findings.append(_error("boot.devicetree-missing", message, "name one below /usr/lib/modules/VERSION/dtb"))
+            findings.append(Finding.error("boot.devicetree-missing", message, "name one below /usr/lib/modules/VERSION/dtb"))
         return findings
 
     def plan_install(self, target: TargetView, facts: BootFacts) -> Sequence[Action]:
@@ -90,7 +90,3 @@ class Extlinux(Bootloader):
         places = (f"/usr/lib/modules/{version}/dtb", f"/usr/lib/linux-image-{version}")
         found = (facts.image.content(f"{place}/{self.devicetree}") for place in places)
         return next((content for content in found if content is not None), None)
-
-
-def _error(code: str, message: str, hint: str) -> Finding:
-    return Finding(severity=Severity.ERROR, code=code, message=message, hint=hint, origin="cfs-extlinux")

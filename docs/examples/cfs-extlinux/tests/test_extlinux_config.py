@@ -6,8 +6,10 @@ import pytest
 
 from cfs_core.plugin import (
     Architecture,
+    BootError,
     BootFacts,
     BootMenu,
+    BytesContent,
     ConfigError,
     Firmware,
     Location,
@@ -75,3 +77,12 @@ def test_the_device_tree_is_beside_the_kernel_and_named():
     for action in loader.plan_menu(disk, loader.read_menu(disk), BootMenu(entries=()), emptied):
         disk.apply(action)
     assert set(files_of(disk)) == {Location(Volume.BOOT, "/extlinux/extlinux.conf")}
+
+
+def test_a_second_initrd_is_refused_which_the_menu_could_not_name():
+    entry = deployment("a")
+    two = dataclasses.replace(entry.artifacts, extra_initrds=(BytesContent(b"second"),))
+    wanted = BootMenu(entries=(dataclasses.replace(entry, artifacts=two),))
+    disk = MemoryTarget(partitions_for({Volume.BOOT: ("vfat",)}, "ext4"))
+    with pytest.raises(BootError, match="with one initrd"):
+        Extlinux().plan_menu(disk, BootMenu(entries=()), wanted, facts({}))

@@ -48,19 +48,19 @@ class Refind(Bootloader):
         """Check firmware, architecture and the loader's file."""
         findings = []
         if facts.firmware != {Firmware.UEFI}:
-            findings.append(_error("boot.firmware-unsupported", "rEFInd starts from UEFI only", "use --firmware uefi"))
+            findings.append(Finding.error("boot.firmware-unsupported", "rEFInd starts from UEFI only", "use --firmware uefi"))
         if facts.architecture not in _ARCHITECTURES:
             message = f"there is no rEFInd for {facts.architecture}"
-            findings.append(_error("boot.architecture-unsupported", message, "choose another bootloader"))
+            findings.append(Finding.error("boot.architecture-unsupported", message, "choose another bootloader"))
         elif facts.image is not None:
             path = _path(facts.architecture)
             data = facts.image.read(path, limit=LOADER_LIMIT)
             if data is None:
                 message = f"the image has no rEFInd for {facts.architecture}: {path} is not there"
-                findings.append(_error("boot.loader-missing", message, _PACKAGES))
+                findings.append(Finding.error("boot.loader-missing", message, _PACKAGES))
             elif (program := find_pe(data)) is None or program.architecture is not facts.architecture:
                 message = f"{path} of the image is not an EFI program for {facts.architecture}"
-                findings.append(_error("boot.loader-damaged", message, "reinstall its package in the image"))
+                findings.append(Finding.error("boot.loader-damaged", message, "reinstall its package in the image"))
         return findings
 
     def plan_install(self, target: TargetView, facts: BootFacts) -> Sequence[Action]:
@@ -98,7 +98,3 @@ class Refind(Bootloader):
 
 def _path(architecture: Architecture) -> str:
     return f"{DIRECTORY}/refind_{architecture.efi}.efi"
-
-
-def _error(code: str, message: str, hint: str) -> Finding:
-    return Finding(severity=Severity.ERROR, code=code, message=message, hint=hint, origin="cfs-refind")

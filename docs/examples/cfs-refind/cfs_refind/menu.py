@@ -88,9 +88,10 @@ def _seconds(timeout: str | None) -> int | None:
 
 
 def _entry(stanza: Stanza) -> BootEntry:
-    paths = [path for path in (stanza.get("loader"), stanza.get("initrd")) if path]
-    files = tuple(Location(Volume.ESP, _path(path)) for path in paths)
     words = split_arguments(stanza.get("options") or "")
+    initrds = [word.removeprefix("initrd=") for word in words if word.startswith("initrd=")]
+    paths = [path for path in (stanza.get("loader"), stanza.get("initrd"), *initrds) if path]
+    files = tuple(Location(Volume.ESP, _path(path)) for path in paths)
     arguments = tuple(word for word in words if not word.startswith("initrd="))
     loader = files[0].path if files else ""
     uki = uki_deployment(loader)
@@ -109,6 +110,12 @@ def _entry(stanza: Stanza) -> BootEntry:
         files=files,
         name=stanza.title,
     )
+
+
+def _with_initrds(options: str, paths: Sequence[str]) -> str:
+    """Name several initrds in the options, where the kernel reads them in this order; rEFInd itself takes only one."""
+    words = [f"initrd={path}".replace("/", "\\") for path in paths] if len(paths) > 1 else []
+    return " ".join(filter(None, (options, *words)))
 
 
 def _path(path: str) -> str:
@@ -173,8 +180,8 @@ class MenuPlan:
         lines += [f"    # {key}: {plain(value)}\n" for key, value in notes.items() if value]
         lines.append(f"    loader {paths[0]}\n")
         if entry.kind is EntryKind.BLS:
-            lines += [f"    initrd {path}\n" for path in paths[1:]]
-            lines.append(f"    options {quoted(options)}\n")
+            lines += [f"    initrd {path}\n" for path in paths[1:] if len(paths) == 2]  # noqa: PLR2004 - kernel, initrd
+            lines.append(f"    options {quoted(_with_initrds(options, paths[1:]))}\n")
         else:
             refuse_added_arguments(entry)
         return Stanza((*lines, "}\n"))
@@ -184,7 +191,8 @@ class MenuPlan:
             if not item.entry.foreign and item.entry.deployment_id == entry.deployment_id:
                 refuse_added_arguments(entry, item.entry.arguments)
                 changed = entry.kind is EntryKind.BLS and entry.arguments != item.entry.arguments
-                return item.stanza.with_options(options) if changed else item.stanza
+                initrds = [location.path for location in item.entry.files[1:]]
+                return item.stanza.with_options(_with_initrds(options, initrds)) if changed else item.stanza
         raise unknown_entry(entry.deployment_id)
 
     def _with_default(self, config: Config) -> Config:

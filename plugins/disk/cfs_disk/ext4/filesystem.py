@@ -18,8 +18,8 @@ from cfs_core.plugin import (
     DiskFullError,
     FileReader,
     Filesystem,
+    Finding,
     MakeSpecial,
-    Problem,
     Region,
     SpecialKind,
     WriteFile,
@@ -38,7 +38,7 @@ from cfs_disk.identifiers import identifier
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cfs_core.plugin import Finding, Partition, PlacingAction, PluginContext
+    from cfs_core.plugin import Partition, PlacingAction, PluginContext
     from cfs_disk.ext4.nodes import Ext4Contents
 
 
@@ -114,7 +114,7 @@ class Ext4Filesystem(Filesystem):
             make_directories(made, region, lambda commands: self._tools.edit(region, commands, self._epoch))
             self._adjust(wanted, region, scratch)
 
-    def check(self, region: Region) -> Sequence[Problem]:
+    def check(self, region: Region) -> Sequence[Finding]:
         """Run ``e2fsck -fn``, then check the stored Merkle trees, which e2fsck does not know."""
         try:
             problems = self._tools.check(region, needs_replay=_needs_replay(region))
@@ -123,7 +123,7 @@ class Ext4Filesystem(Filesystem):
             with Ext4Reader(region) as reader:
                 return list(reader.verity_tree_problems())
         except DiskError as error:
-            return [Problem(code="ext4.damaged", where=str(region.path), message=error.message)]
+            return [Finding.error("ext4.damaged", error.message, where=str(region.path))]
 
     @contextmanager
     def reader(self, region: Region) -> Iterator[FileReader]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import tempfile
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Self
 
-from cfs_core.plugin import HashAlgorithm
+from cfs_core.plugin import HashAlgorithm, hash_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +106,6 @@ class MerkleTree:
 
     def __init__(self, algorithm: HashAlgorithm, scratch: Path | None = None) -> None:
         self.algorithm = algorithm
-        self._new = hashlib.sha256 if algorithm is HashAlgorithm.SHA256 else hashlib.sha512
         self._size = 0
         self._rest = b""
         self._leaves = 0
@@ -132,9 +130,8 @@ class MerkleTree:
         self._add(view[:whole])
 
     def _add(self, view: memoryview) -> None:
-        new = self._new
         self._leaves += len(view) // BLOCK
-        self._spool.write(b"".join([new(view[at : at + BLOCK]).digest() for at in range(0, len(view), BLOCK)]))
+        self._spool.write(hash_blocks(view, self.algorithm))
 
     def _end_data(self) -> None:
         if self._rest:
@@ -151,14 +148,14 @@ class MerkleTree:
             self._spool.seek(0)
             root_hash = self._spool.read()
         else:
-            hashes = b"".join(self._new(block).digest() for block in self.leaf_blocks())
+            hashes = b"".join(hash_blocks(block, self.algorithm) for block in self.leaf_blocks())
             while len(hashes) > self.algorithm.size:
                 level = hashes.ljust(round_up(len(hashes), BLOCK), b"\0")
                 upper.append(level)
-                hashes = b"".join(self._new(level[at : at + BLOCK]).digest() for at in range(0, len(level), BLOCK))
+                hashes = hash_blocks(level, self.algorithm)
             root_hash = hashes
         descriptor = pack_descriptor(self._size, root_hash, self.algorithm)
-        return self._new(descriptor).digest(), self._pieces(upper, descriptor)
+        return hash_blocks(descriptor, self.algorithm, len(descriptor)), self._pieces(upper, descriptor)
 
     def leaf_blocks(self) -> Iterator[bytes]:
         """End the data; yield the lowest level of the tree, hashes of data blocks in blocks of 4096 bytes."""

@@ -10,7 +10,7 @@ import struct
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from cfs_core.plugin import Attributes, DiskError, Problem
+from cfs_core.plugin import Attributes, DiskError, Finding
 from cfs_disk.ext4 import verity
 from cfs_disk.ext4.blocks import block_entries, first_extent
 from cfs_disk.ext4.inode import (
@@ -151,18 +151,18 @@ class Ext4Reader:
 
     # --- fs-verity ----------------------------------------------------------------------------
 
-    def verify_verity(self, path: str) -> list[Problem]:
+    def verify_verity(self, path: str) -> list[Finding]:
         """Check data and stored Merkle tree against the descriptor."""
         return verity.verify(self, self._regular(path), path)
 
-    def verity_tree_problems(self) -> Iterator[Problem]:
+    def verity_tree_problems(self) -> Iterator[Finding]:
         """Yield what is wrong with stored Merkle trees and descriptors of all files; their data is not read."""
         for path, inode in self.walk():
             if inode.flags & FLAG_VERITY and stat.S_ISREG(inode.mode):
                 try:
                     yield from verity.verify_tree(self, inode, path)
                 except DiskError as error:
-                    yield Problem(code="verity.descriptor", where=path, message=error.message)
+                    yield Finding.error("verity.descriptor", error.message, where=path)
 
     def walk(self) -> Iterator[tuple[str, Inode]]:
         """Yield (path, inode) of everything but the root, every directory once.

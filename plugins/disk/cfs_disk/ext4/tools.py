@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import CommandError, CommandRunner, DiskError, DiskFullError, Finding, Problem, Severity
+from cfs_core.plugin import CommandError, CommandRunner, DiskError, DiskFullError, Finding
 from cfs_disk.ext4.metadata_copy import copy_metadata
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ class Ext4Tools:
         missing = [name for name in ("mkfs.ext4", "debugfs", "e2fsck") if self._commands.find(name) is None]
         if missing:
             message = f"{', '.join(missing)} not found"
-            return [_finding("disk.tool-missing", message, "install e2fsprogs (Debian: apt install e2fsprogs)")]
+            return [Finding.error("disk.tool-missing", message, "install e2fsprogs (Debian: apt install e2fsprogs)")]
         version = self.version()
         if version < _OLDEST:
             text = ".".join(map(str, version))
             hint = "install e2fsprogs 1.47.0 or newer (Debian 12 has it)"
-            return [_finding("disk.tool-old", f"mkfs.ext4 {text} is too old", hint)]
+            return [Finding.error("disk.tool-old", f"mkfs.ext4 {text} is too old", hint)]
         return []
 
     def version(self) -> tuple[int, ...]:
@@ -178,7 +178,7 @@ class Ext4Tools:
                 raise DiskFullError(msg, hint="make the volume larger", facts={"available": region.size})
             raise DiskError(msg)
 
-    def check(self, region: Region, *, needs_replay: bool = False) -> list[Problem]:
+    def check(self, region: Region, *, needs_replay: bool = False) -> list[Finding]:
         """Run ``e2fsck -fn``; with *needs_replay* on a copy of the metadata whose journal ``e2fsck -p`` replays.
 
         Raises:
@@ -201,7 +201,7 @@ class Ext4Tools:
             return []
         lines = [line for line in (done.stdout + done.stderr).decode(errors="replace").splitlines() if line.strip()]
         wanted = [line for line in lines if not line.startswith(("e2fsck 1.", "Pass "))][:20]
-        return [Problem(code="ext4.fsck", where=str(region.path), message=line) for line in wanted or ["e2fsck failed"]]
+        return [Finding.error("ext4.fsck", line, where=str(region.path)) for line in wanted or ["e2fsck failed"]]
 
     def _env(self, epoch: int) -> dict[str, str]:
         # e2fsprogs takes 0 for not set, and then the host's clock.
@@ -225,7 +225,3 @@ def _plain(region: Region, place: Path) -> Path:
 
 def _at(region: Region, place: Path) -> str:
     return f"{_plain(region, place)}?offset={region.offset}"
-
-
-def _finding(code: str, message: str, hint: str) -> Finding:
-    return Finding(severity=Severity.ERROR, code=code, message=message, hint=hint, origin="cfs-disk")

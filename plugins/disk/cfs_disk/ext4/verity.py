@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from cfs_core.plugin import HashAlgorithm, Problem
+from cfs_core.plugin import Finding, HashAlgorithm
 from cfs_disk.ext4.inode import FLAG_VERITY
 from cfs_disk.ext4.placement import (
     BLOCK,
@@ -81,14 +81,14 @@ def stored_digest(volume: Volume, inode: Inode, path: str) -> str | None:
     return f"{algorithm.value}:{hashlib.new(algorithm.value, raw).hexdigest()}"
 
 
-def verify(volume: Volume, inode: Inode, path: str) -> list[Problem]:
+def verify(volume: Volume, inode: Inode, path: str) -> list[Finding]:
     """Compare data, stored Merkle tree and descriptor of one file; the last data block counts to its very end.
 
     Raises:
         DiskError: the descriptor cannot be found or read.
     """
     if not inode.flags & FLAG_VERITY:
-        return [Problem(code="verity.off", where=path, message="fs-verity is not enabled")]
+        return [Finding.error("verity.off", "fs-verity is not enabled", where=path)]
     problems = verify_tree(volume, inode, path)
     extents = volume.extents(inode)
     _, raw = _stored_descriptor(volume, inode, extents, path)
@@ -107,7 +107,7 @@ def verify(volume: Volume, inode: Inode, path: str) -> list[Problem]:
     return problems[:_MOST_NAMED]
 
 
-def verify_tree(volume: Volume, inode: Inode, path: str) -> list[Problem]:
+def verify_tree(volume: Volume, inode: Inode, path: str) -> list[Finding]:
     """Check the stored Merkle tree up to the descriptor, without reading the data (a 64th or less of `verify`'s work).
 
     Raises:
@@ -117,14 +117,14 @@ def verify_tree(volume: Volume, inode: Inode, path: str) -> list[Problem]:
     position, raw = _stored_descriptor(volume, inode, extents, path)
     algorithm, root_hash = _parsed(volume, raw, inode, path)
     where = placement(inode.size, algorithm)
-    problems: list[Problem] = []
+    problems: list[Finding] = []
     tail = pack_descriptor(inode.size, root_hash, algorithm).ljust(where.end - where.descriptor - 4, b"\0")
     tail += DESCRIPTOR_SIZE.to_bytes(4, "little")
     if position != where.descriptor or volume.read_blocks(extents, position, len(tail)) != tail:
         message = "the block of the fs-verity descriptor is not as it should be"
-        problems.append(Problem(code="verity.descriptor", where=path, message=message))
+        problems.append(Finding.error("verity.descriptor", message, where=path))
     if any(volume.read_blocks(extents, inode.size, -inode.size % BLOCK)):
-        problems.append(Problem(code="verity.data", where=path, message="bytes behind the end of the file"))
+        problems.append(Finding.error("verity.data", "bytes behind the end of the file", where=path))
     expected = iter([root_hash])
     for offset, blocks in reversed(where.levels):
         hashes = expected
@@ -133,7 +133,7 @@ def verify_tree(volume: Volume, inode: Inode, path: str) -> list[Problem]:
             block = volume.read_blocks(extents, offset + number * BLOCK, BLOCK)
             if hashlib.new(algorithm.value, block).digest() != next(hashes, b""):
                 message = f"the stored Merkle tree is damaged at byte {offset + number * BLOCK}"
-                problems.append(Problem(code="verity.tree", where=path, message=message))
+                problems.append(Finding.error("verity.tree", message, where=path))
     return problems[:_MOST_NAMED]
 
 
@@ -146,9 +146,9 @@ def _hashes(
             yield block[at : at + algorithm.size]
 
 
-def _leaf_problems(path: str, block: int, expected: bytes, found: bytes, algorithm: HashAlgorithm) -> list[Problem]:
+def _leaf_problems(path: str, block: int, expected: bytes, found: bytes, algorithm: HashAlgorithm) -> list[Finding]:
     step = algorithm.size
     first = block * (BLOCK // step)
     numbers = [first + at // step for at in range(0, BLOCK, step) if expected[at : at + step] != found[at : at + step]]
     message = "data and stored hash differ in block " + ", ".join(map(str, numbers[:_MOST_NAMED]))
-    return [Problem(code="verity.data", where=path, message=message)]
+    return [Finding.error("verity.data", message, where=path)]

@@ -13,9 +13,9 @@ from cfs_core.plugin import (
     ConfigError,
     DiskError,
     DiskLayout,
+    Finding,
     LayoutRequest,
     Partition,
-    Problem,
     RefusedError,
     Volume,
     VolumeNeed,
@@ -241,9 +241,9 @@ class GptLayout(DiskLayout):
         msg = f"{path} has no usable partition table: {failure}"
         raise DiskError(msg, hint="is this a disk image made by cfs?")
 
-    def check(self, path: Path) -> Sequence[Problem]:
+    def check(self, path: Path) -> Sequence[Finding]:
         """Check protective MBR, both tables and their agreement, overlaps and bounds."""
-        problems: list[Problem] = []
+        problems: list[Finding] = []
         tables: list[tuple[GptHeader, list[GptEntry]]] = []
         with _Disk(path) as disk:
             problems += disk.mbr_problems()
@@ -251,14 +251,14 @@ class GptLayout(DiskLayout):
                 try:
                     tables.append(disk.table(position))
                 except DiskError as error:
-                    problems.append(Problem(code="gpt.table", where=str(path), message=error.message, repairable=True))
+                    problems.append(Finding.error("gpt.table", error.message, where=str(path), repairable=True))
         if tables:
             header, entries = tables[0]
             problems += _layout_problems(entries, header.first_usable, header.last_usable)
         both = len(tables) == 2  # noqa: PLR2004 - primary and backup
         if both and (tables[0][1] != tables[1][1] or tables[0][0].disk_guid != tables[1][0].disk_guid):
             message = "primary and backup partition table differ"
-            problems.append(Problem(code="gpt.differ", where=str(path), message=message))
+            problems.append(Finding.error("gpt.differ", message, where=str(path)))
         return problems
 
 
@@ -294,22 +294,22 @@ class _Disk:
         table = self._pread(header.entry_count * header.entry_size, header.table * SECTOR)
         return header, parse_entries(table, header)
 
-    def mbr_problems(self) -> list[Problem]:
+    def mbr_problems(self) -> list[Finding]:
         mbr = self._pread(SECTOR, 0)
         if mbr[510:512] == b"\x55\xaa" and 0xEE in {mbr[450 + 16 * index] for index in range(4)}:  # noqa: PLR2004 - MBR offsets
             return []
-        return [Problem(code="gpt.mbr", where=str(self.path), message="no protective MBR", repairable=True)]
+        return [Finding.error("gpt.mbr", "no protective MBR", where=str(self.path), repairable=True)]
 
 
-def _layout_problems(entries: list[GptEntry], first_usable: int, last_usable: int) -> list[Problem]:
-    problems: list[Problem] = []
+def _layout_problems(entries: list[GptEntry], first_usable: int, last_usable: int) -> list[Finding]:
+    problems: list[Finding] = []
     end, before = first_usable - 1, "the partition table"
     for entry in sorted(entries, key=lambda entry: entry.first):
         name = f"partition {entry.number} ({entry.name})"
         if entry.last < entry.first or entry.last > last_usable:
-            problems.append(Problem(code="gpt.bounds", where=name, message=f"{name} leaves the disk"))
+            problems.append(Finding.error("gpt.bounds", f"{name} leaves the disk", where=name))
         if entry.first <= end:
-            problems.append(Problem(code="gpt.overlap", where=name, message=f"{name} overlaps {before}"))
+            problems.append(Finding.error("gpt.overlap", f"{name} overlaps {before}", where=name))
         end, before = max(end, entry.last), name
     return problems
 

@@ -15,8 +15,6 @@ from cfs_core.plugin import (
     FileReader,
     Filesystem,
     Finding,
-    Problem,
-    Severity,
 )
 from cfs_disk.identifiers import volume_serial
 from cfs_disk.vfat.names import FatNode, collect
@@ -58,15 +56,8 @@ class VfatFilesystem(Filesystem):
         missing = [name for name in ("mkfs.vfat", "fsck.fat") if self._context.commands.find(name) is None]
         if not missing:
             return []
-        return [
-            Finding(
-                severity=Severity.ERROR,
-                code="disk.tool-missing",
-                message=f"{', '.join(missing)} not found",
-                hint="install dosfstools (Debian: apt install dosfstools)",
-                origin="cfs-disk",
-            )
-        ]
+        hint = "install dosfstools (Debian: apt install dosfstools)"
+        return [Finding.error("disk.tool-missing", f"{', '.join(missing)} not found", hint)]
 
     def bytes_needed(self, contents: Mapping[str, PlacingAction]) -> int:
         """Return the size of the smallest partition that holds *contents*: at least 4 MiB, the least FAT16 can be."""
@@ -105,7 +96,7 @@ class VfatFilesystem(Filesystem):
             raise DiskError(msg, hint=error.hint) from error
         fill(region, root)
 
-    def check(self, region: Region) -> Sequence[Problem]:
+    def check(self, region: Region) -> Sequence[Finding]:
         """Run ``fsck.fat -n`` on a sparse copy, since it cannot look inside a larger file."""
         with tempfile.TemporaryDirectory(prefix="fat-", dir=self._context.scratch) as directory:
             copy = Path(directory, "volume")
@@ -115,7 +106,7 @@ class VfatFilesystem(Filesystem):
             return []
         lines = (done.stdout + done.stderr).decode(errors="replace").splitlines()
         wanted = [line.strip() for line in lines if line.strip() and not line.startswith("fsck.fat ")][:20]
-        return [Problem(code="vfat.fsck", where=str(region.path), message=line) for line in wanted or ["fsck failed"]]
+        return [Finding.error("vfat.fsck", line, where=str(region.path)) for line in wanted or ["fsck failed"]]
 
     def reader(self, region: Region) -> AbstractContextManager[FileReader]:
         """Open a `FatReader`."""

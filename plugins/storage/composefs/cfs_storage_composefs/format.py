@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -13,11 +14,13 @@ from cfs_storage_composefs.errors import LockedError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cfs_core.plugin import Content, Directory, FileReader, PluginContext, Problem, TreeReader
+    from cfs_core.plugin import Content, Directory, FileReader, Finding, PluginContext, TreeReader
     from cfs_storage_composefs.repository.repository import ComposefsRepository
     from cfs_storage_composefs.repository.scratch import ScratchIdentifier
 
 METADATA = "meta.json"
+_FOLDER = re.compile(r"[0-9a-f]{2}")
+"""Objects are named by their digest, the first two digits being a folder (formats D.2)."""
 
 
 class ComposefsFormat(StorageFormat):
@@ -136,10 +139,21 @@ class ComposefsFormat(StorageFormat):
         return (path / METADATA).exists()
 
     def recognises(self, files: FileReader, root: str) -> bool:
-        """Look for ``meta.json``, or for objects where it is lost."""
-        return files.kind(root) == "directory" and bool({METADATA, "objects"}.intersection(files.names(root)))
+        """Look for a ``meta.json`` that is composefs's or damaged, or for folders of objects where it is lost.
 
-    def check_files(self, files: FileReader, root: str) -> Iterable[Problem]:
+        Others may call their files the same: theirs name no algorithm as fs-verity does.
+        """
+        from cfs_storage_composefs.repository.metadata import LIMIT, may_be_ours
+
+        base = root.rstrip("/")
+        if files.kind(f"{base}/{METADATA}") == "file":
+            with files.open(f"{base}/{METADATA}") as file:
+                return may_be_ours(file.read(LIMIT))
+        if files.kind(f"{base}/objects") != "directory":
+            return False
+        return any(_FOLDER.fullmatch(name) for name in files.names(f"{base}/objects"))
+
+    def check_files(self, files: FileReader, root: str) -> Iterable[Finding]:
         """Check the repository at *root* of a filesystem that is not mounted, file by file, and yield what is wrong."""
         from cfs_storage_composefs.repository.check import check_repository
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import HashAlgorithm, StorageError
+from cfs_core.plugin import HashAlgorithm, StorageError, hash_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +31,9 @@ _ALGORITHMS = {number: algorithm for algorithm, number in _KERNEL_IDS.items()}
 # No salt: objects are named by a digest that everybody computes alike. No built-in signature, and reserved zeros.
 _DESCRIPTOR_TAIL = bytes(32 + 144)
 # An empty file has no block, so nothing is hashed: the kernel leaves its root hash zero.
-_EMPTY_ROOT = bytes(64)
+EMPTY_ROOT = bytes(64)
+DESCRIPTOR_SIZE = 256
+"""Bytes of a descriptor, which is what a file's digest is the hash of."""
 
 FS_IOC_ENABLE_VERITY = 0x40806685
 FS_IOC_MEASURE_VERITY = 0xC0046686
@@ -65,27 +67,17 @@ def digest_bytes(data: bytes | memoryview, algorithm: HashAlgorithm) -> bytes:
     new = _HASHES[algorithm]
     size = len(data)
     if size > BLOCK:
-        level = _hash_blocks(data, new)
+        level = hash_blocks(data, algorithm)
         while len(level) > algorithm.size:
-            level = _hash_blocks(level, new)
+            level = hash_blocks(level, algorithm)
         root = level
     elif size == BLOCK:
         root = new(data).digest()
     elif size:
         root = new(bytes(data).ljust(BLOCK, b"\0")).digest()
     else:
-        root = _EMPTY_ROOT
+        root = EMPTY_ROOT
     return new(descriptor(size, root, algorithm)).digest()
-
-
-def _hash_blocks(data: bytes | bytearray | memoryview, new: Callable[..., _Hash]) -> bytes:
-    """Hash each block, the last one zero-padded, and concatenate the hashes."""
-    view = memoryview(data)
-    whole = len(view) - len(view) % BLOCK
-    hashes = [new(view[at : at + BLOCK]).digest() for at in range(0, whole, BLOCK)]
-    if whole < len(view):
-        hashes.append(new(bytes(view[whole:]).ljust(BLOCK, b"\0")).digest())
-    return b"".join(hashes)
 
 
 class Digester:
@@ -119,7 +111,7 @@ class Digester:
             view = view[missing:]
         whole = len(view) - len(view) % BLOCK
         if whole:
-            self._levels[0] += _hash_blocks(view[:whole], self._new)
+            self._levels[0] += hash_blocks(view[:whole], self._algorithm)
         if whole < len(view):
             self._partial = bytes(view[whole:])
         if len(self._levels[0]) >= BLOCK:
@@ -131,7 +123,7 @@ class Digester:
         while depth < len(self._levels) and len(self._levels[depth]) >= BLOCK:
             level = self._levels[depth]
             whole = len(level) - len(level) % BLOCK
-            folded = _hash_blocks(bytes(level[:whole]), self._new)
+            folded = hash_blocks(bytes(level[:whole]), self._algorithm)
             del level[:whole]
             depth += 1
             if depth == len(self._levels):
@@ -144,14 +136,14 @@ class Digester:
 
     def _root(self) -> bytes:
         if not self._size:
-            return _EMPTY_ROOT
+            return EMPTY_ROOT
         pending = bytes(self._levels[0])
         if self._partial:
             pending += self._new(self._partial.ljust(BLOCK, b"\0")).digest()
         for level in self._levels[1:]:
-            pending = bytes(level) + _hash_blocks(pending, self._new)
+            pending = bytes(level) + hash_blocks(pending, self._algorithm)
         while len(pending) > self._algorithm.size:
-            pending = _hash_blocks(pending, self._new)
+            pending = hash_blocks(pending, self._algorithm)
         return pending
 
 
@@ -196,17 +188,16 @@ class MerkleTree:
 
 def merkle(chunks: Iterable[bytes | memoryview], algorithm: HashAlgorithm) -> MerkleTree:
     """Return root and tree of the data in *chunks*. Memory: the tree, 0.8 % (SHA-256) or 1.6 % (SHA-512) of it all."""
-    new = _HASHES[algorithm]
     hashes = bytearray()
     for piece in _aligned(chunks):
-        hashes += _hash_blocks(piece, new)
+        hashes += hash_blocks(piece, algorithm)
     if not hashes:
         return MerkleTree(bytes(algorithm.size), ())
     levels = []
     level = bytes(hashes)
     while len(level) > algorithm.size:
         levels.append(level.ljust(-(-len(level) // BLOCK) * BLOCK, b"\0"))
-        level = _hash_blocks(level, new)
+        level = hash_blocks(level, algorithm)
     return MerkleTree(level, tuple(levels))
 
 
@@ -229,11 +220,6 @@ def _aligned(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryvie
         partial = bytes(view[whole:])
     if partial:
         yield partial
-
-
-def digest_many(contents: Iterable[bytes | memoryview], algorithm: HashAlgorithm) -> list[bytes]:
-    """Return the digests of many contents, in order."""
-    return [digest_bytes(data, algorithm) for data in contents]
 
 
 def measure(fd: int) -> tuple[HashAlgorithm, bytes] | None:

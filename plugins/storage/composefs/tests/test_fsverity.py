@@ -9,7 +9,7 @@ import pytest
 
 from cfs_core.plugin import HashAlgorithm
 from cfs_storage_composefs import fsverity
-from cfs_storage_composefs.fsverity import Digester, digest_bytes, digest_file, digest_many, merkle
+from cfs_storage_composefs.fsverity import Digester, digest_bytes, digest_file, merkle
 from cfs_testkit.verity import known_digests
 
 BOTH = list(HashAlgorithm)
@@ -132,12 +132,6 @@ def test_tree_levels_hash_up_to_the_root(size, algorithm):
     digest.update(fsverity.descriptor(size, tree.root, algorithm))
     assert digest.digest() == digest_bytes(data, algorithm)
     assert (size <= 4096) == (not tree.levels)
-
-
-@pytest.mark.parametrize("algorithm", BOTH)
-def test_many(algorithm):
-    contents = [pattern(size) for size in (0, 1, 5000, 4096, 64 * 4096, 100, 130 * 4096 + 1)]
-    assert digest_many(contents, algorithm) == [digest_bytes(data, algorithm) for data in contents]
 
 
 def test_measure_of_a_plain_file_is_none(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cfs_testkit.contracts.base import Contract, optional
 from cfs_testkit.contracts.bootloader import BootloaderContract
 from cfs_testkit.contracts.filesystem import FilesystemContract
+from cfs_testkit.contracts.hasher import HasherContract
 from cfs_testkit.contracts.initramfs import InitramfsContract
 from cfs_testkit.contracts.layout import LayoutContract
 from cfs_testkit.contracts.policy import PolicyContract
@@ -15,6 +16,7 @@ __all__ = [
     "BootloaderContract",
     "Contract",
     "FilesystemContract",
+    "HasherContract",
     "InitramfsContract",
     "LayoutContract",
     "PolicyContract",

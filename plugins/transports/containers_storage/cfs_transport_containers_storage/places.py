@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from cfs_core.plugin import ConfigError, UsageError, directory_of
+from cfs_core.plugin import ConfigError, UsageError, directory_of, parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -129,13 +128,11 @@ def _from_file(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}"
         raise ConfigError(msg, hint="correct $CONTAINERS_STORAGE_CONF, or name a store: [overlay@/PATH]NAME") from error
-    except (ValueError, RecursionError) as error:
-        msg = f"{path} is not valid TOML: {error}"
-        raise ConfigError(msg) from error
+    return parse_toml(raw, str(path))
 
 
 def _table(path: Path, parent: Mapping[str, Any], name: str) -> dict[str, Any]:

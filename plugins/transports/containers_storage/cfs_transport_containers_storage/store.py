@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _JSON_LIMIT = 512 * 1024 * 1024
 _ID = re.compile(r"[0-9a-f]{64}")
 _IMAGES, _LAYERS = "images", "layers"
+_CONTENTS = "zstd-chunked-manifest"
 _PLAIN_KEY = re.compile(r"[.0-9a-z]+")
 
 
@@ -96,6 +98,28 @@ class Store:
     def uses_composefs(self, layer_id: str) -> bool:
         """Return whether the layer's files are kept by their digests, with a composefs image that names them."""
         return self.driver == "overlay" and (self.root / self.driver / layer_id / "composefs-data").exists()
+
+    def flat_names(self, layer_id: str) -> Mapping[bytes, bytes] | None:
+        """Return under which names the directory of such a layer has the files of the archive; None if nothing says so.
+
+        They are the SHA-256 of the contents, as the layer's table of contents (zstd:chunked) has it, with a slash after
+        two digits.
+
+        Raises:
+            StorageError: damaged.
+        """
+        path = self.root / f"{self.driver}-layers" / layer_id / _item_name(_CONTENTS)
+        try:
+            with path.open("rb") as file:
+                raw = file.read(_JSON_LIMIT + 1)
+            found = json.loads(raw) if len(raw) <= _JSON_LIMIT else {}
+            files = [entry for entry in found["entries"] if entry["type"] == "reg" and entry.get("digest")]
+            return {plain_name(os.fsencode(entry["name"])): _flat(entry["digest"]) for entry in files}
+        except FileNotFoundError:
+            return None
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            msg = f"{path} is not what containers/storage writes"
+            raise StorageError(msg, hint="remove the image from the store and pull it again") from error
 
     def tar_split(self, layer_id: str) -> Path:
         """Return the file that holds what the directory does not."""
@@ -202,6 +226,18 @@ def _read(path: Path) -> list[dict[str, Any]]:
         msg = f"{path} is not what containers/storage writes"
         raise StorageError(msg, hint="podman itself should complain too: try podman images")
     return entries
+
+
+def plain_name(name: bytes) -> bytes:
+    """Return a name of an archive without what does not matter in front of it."""
+    return name.removeprefix(b".").lstrip(b"/") if name.startswith(b"./") else name.lstrip(b"/")
+
+
+def _flat(digest: str) -> bytes:
+    algorithm, _, text = digest.partition(":")
+    if algorithm != "sha256" or not _is_id(text):
+        raise ValueError(digest)
+    return f"{text[:2]}/{text[2:]}".encode()
 
 
 def _is_id(value: object) -> bool:

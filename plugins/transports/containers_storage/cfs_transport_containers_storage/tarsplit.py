@@ -25,6 +25,20 @@ _FILE, _SEGMENT = 1, 2
 _LINE_LIMIT = 256 * 1024 * 1024
 
 
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    gzip.BadGzipFile,
+    zlib.error,
+)
+"""What comes of lines that are no JSON, or JSON of other shapes."""
+
+
 class Opener(Protocol):
     """Opens unpacked files by the name they have in the layer."""
 
@@ -65,14 +79,18 @@ def read_tar_split(path: Path) -> Iterator[Segment | Payload]:
                     if entry["payload"]:
                         yield Segment(base64.b64decode(entry["payload"], validate=True))
                 elif kind == _FILE:
-                    if size := int(entry.get("size", 0)):
+                    size = int(entry.get("size", 0))
+                    if size < 0:
+                        msg = f"{path} has a file of {size} bytes in line {number}"
+                        raise StorageError(msg)
+                    if size:
                         raw = entry.get("name_raw")
                         name = base64.b64decode(raw, validate=True) if raw else entry["name"].encode()
                         yield Payload(name, size)
                 else:
                     msg = f"{path} has an entry of unknown type {kind!r} in line {number}"
                     raise StorageError(msg)
-    except (ValueError, LookupError, TypeError, AttributeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except _DAMAGE as error:
         msg = f"{path} is damaged at line {number}: {error}"
         raise StorageError(msg, hint="remove the image from the store and pull or build it again") from error
 

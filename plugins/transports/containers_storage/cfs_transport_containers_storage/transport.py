@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,18 +19,19 @@ from cfs_core.plugin import (
 )
 from cfs_transport_containers_storage.beneath import Beneath
 from cfs_transport_containers_storage.lookup import Found, find_image, has_manifest, parse, split_name
-from cfs_transport_containers_storage.store import StoredLayer, chain, open_stores
+from cfs_transport_containers_storage.store import StoredLayer, chain, open_stores, plain_name
 from cfs_transport_containers_storage.tarsplit import assemble, read_tar_split
 from cfs_transport_containers_storage.unreadable import NamespaceOpener
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cfs_core.plugin import CommandRunner, Descriptor, Digest, ImageReference
     from cfs_transport_containers_storage.places import Places
     from cfs_transport_containers_storage.store import ImageRecord, Store
+    from cfs_transport_containers_storage.tarsplit import Opener
 
 
 class StorageTransport(Transport):
@@ -150,34 +152,62 @@ class StorageTransport(Transport):
         store = layer.store
         where = f"layer {layer.id[:12]} in {store.root}"
         with store.layers_lock.held():
-            _refuse_unreadable(layer, where)
+            names = _names_of_files(layer, where)
             try:
                 files = Beneath(store.diff(layer.id))
             except OSError as error:
                 msg = f"{where} has no files: {error.strerror}"
                 raise ChangedError(msg, hint="the image was removed meanwhile, or the store is damaged") from error
             with files:
-                opener = files if os.geteuid() == 0 else _Rootless(files, store.diff(layer.id), self._unreadable)
+                opener: Opener = files
+                if os.geteuid() != 0:
+                    opener = _Rootless(files, store.diff(layer.id), self._unreadable)
+                if names is not None:
+                    opener = _Flat(opener, names)
                 yield _explained(assemble(read_tar_split(store.tar_split(layer.id)), opener, where), where)
 
 
-def _refuse_unreadable(layer: StoredLayer, where: str) -> None:
-    """Refuse what is in the store in a form that gives no archive back.
+def _names_of_files(layer: StoredLayer, where: str) -> Mapping[bytes, bytes] | None:
+    """Return where the contents are if not under their own names; that is what use_composefs does.
 
     Raises:
-        StorageError: the store keeps files by their digests, or the layer was pulled in part.
+        StorageError: the layer is in the store in a form that gives no archive back.
     """
-    if layer.store.uses_composefs(layer.id):
-        msg = f"{where} is kept with use_composefs, which cfs does not read"
-        hint = 'set use_composefs = "false" in storage.conf and pull the image again, or name it where it came from'
-        raise StorageError(msg, hint=hint)
-    if layer.partial and not layer.store.tar_split(layer.id).exists():
+    store = layer.store
+    if layer.partial and not store.tar_split(layer.id).exists():
         msg = f"{where} was pulled in part (zstd:chunked), and nothing says what its archive was"
         hint = (
             'set pull_options = {enable_partial_images = "false"} in storage.conf, remove the image and pull it again; '
             "or name it where it came from: docker://…"
         )
         raise StorageError(msg, hint=hint)
+    if not store.uses_composefs(layer.id):
+        return None
+    names = store.flat_names(layer.id)
+    if names is None:
+        msg = f"{where} is kept with use_composefs, and nothing says under which names"
+        hint = 'set use_composefs = "false" in storage.conf and pull the image again, or name it where it came from'
+        raise StorageError(msg, hint=hint)
+    return names
+
+
+class _Flat:
+    """Opens files by their names in the layer where the store has them by digest."""
+
+    def __init__(self, files: Opener, names: Mapping[bytes, bytes]) -> None:
+        self._files = files
+        self._names = names
+
+    def open(self, name: bytes) -> int:
+        """Open one.
+
+        Raises:
+            OSError: it is not there.
+        """
+        stored = self._names.get(plain_name(name))
+        if stored is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(name))
+        return self._files.open(stored)
 
 
 class _Rootless:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
 import bz2
 import contextlib
 import gzip
 import io
+import itertools
 import lzma
 import os
 import posixpath
 import tempfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import zstandard
 
@@ -49,7 +51,7 @@ class Archive:
     def __init__(self, path: str, scratch: Path) -> None:
         self.where = path
         self._file = _open(path, scratch)
-        self._regions: dict[str, tuple[int, int]] = {}
+        self._regions: dict[str, _Place] = {}
         self._links: dict[str, str] = {}
         try:
             self._scan()
@@ -63,9 +65,6 @@ class Archive:
             if kind is not None:
                 msg = f"{path} is {kind}, not a tar archive"
                 raise ImageError(msg, hint=_HINT) from error
-            if "sparse" in error.message:
-                msg = f"{path} has sparse members, which cfs does not read"
-                raise ImageError(msg, hint="make the archive again, without tar's --sparse") from error
             msg = f"{path} is not a readable tar archive: {error.message.replace('the layer', 'it')}"
             raise ImageError(msg, hint=error.hint or _HINT) from error
         except BaseException:
@@ -85,8 +84,7 @@ class Archive:
         if region is None:
             msg = f"{self.where} has no {name} in it"
             raise NotFoundError(msg)
-        start, size = region
-        return cast("BinaryIO", _Region(self._file.fileno(), start, size)), size
+        return cast("BinaryIO", region.opened(self._file.fileno())), region.size
 
     def close(self) -> None:
         """Close the file; a scratch file goes with it."""
@@ -103,7 +101,7 @@ class Archive:
         end = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         position = 0
-        for member in read_members(self._file, _LIMITS):
+        for member in read_members(self._file, _LIMITS, with_sparse=True):
             position += len(member.raw)
             if member.entry is not None:
                 name = os.fsdecode(member.entry.path[1:])
@@ -112,7 +110,7 @@ class Archive:
                 self._regions.pop(name, None)
                 self._links.pop(name, None)
                 if isinstance(what, RegularFile):
-                    self._regions[name] = (position, member.size)
+                    self._regions[name] = _Place(position, what.size, member.areas)
                 elif isinstance(what, HardLink):
                     self._links[name] = os.fsdecode(what.target[1:])
                 elif isinstance(what, Symlink):
@@ -126,14 +124,29 @@ class Archive:
                 self._file.seek(position)
 
 
+class _Place(NamedTuple):
+    """Where the content of a member is: from *start* on in the archive, in *areas* of the member if it is sparse."""
+
+    start: int
+    size: int
+    areas: tuple[tuple[int, int], ...] | None
+
+    def opened(self, handle: int) -> _Region:
+        """Return it as a file."""
+        if self.areas is None:
+            return _Region(handle, self.start, self.size)
+        return _SparseRegion(handle, self.start, self.size, self.areas)
+
+
 class _Region(io.RawIOBase):
     """A stretch of an open file, with a position of its own."""
 
     def __init__(self, handle: int, start: int, size: int) -> None:
         super().__init__()
         self._handle = handle
-        self._position = self._start = start
-        self._end = start + size
+        self._start = start
+        self._size = size
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -142,16 +155,39 @@ class _Region(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
-        self._position = min(max(base + offset, self._start), self._end)
-        return self._position - self._start
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = min(max(base + offset, 0), self._size)
+        return self._position
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
-        data = os.pread(self._handle, min(len(view), self._end - self._position), self._position)
+        data = self._piece(min(len(view), self._size - self._position))
         view[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+    def _piece(self, most: int) -> bytes:
+        """Return up to *most* bytes from the position on."""
+        return os.pread(self._handle, most, self._start + self._position)
+
+
+class _SparseRegion(_Region):
+    """A member of which only some areas are in the file; the rest is zeros."""
+
+    def __init__(self, handle: int, start: int, size: int, areas: tuple[tuple[int, int], ...]) -> None:
+        super().__init__(handle, start, size)
+        self._offsets = [offset for offset, _ in areas]
+        self._lengths = [length for _, length in areas]
+        self._stored = list(itertools.accumulate(self._lengths, initial=0))
+
+    def _piece(self, most: int) -> bytes:
+        at = bisect.bisect_right(self._offsets, self._position) - 1
+        inside = self._position - self._offsets[at] if at >= 0 else 0
+        if at >= 0 and inside < self._lengths[at]:
+            most = min(most, self._lengths[at] - inside)
+            return os.pread(self._handle, most, self._start + self._stored[at] + inside)
+        until = self._offsets[at + 1] if at + 1 < len(self._offsets) else self._size
+        return bytes(min(most, until - self._position))
 
 
 def _open(path: str, scratch: Path) -> BinaryIO:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cfs_core.plugin import Descriptor, Digest, ImageError, JsonFields, NotFoundError, UsageError, parse_json
 from cfs_transport_oci_dir.grammar import position
@@ -105,13 +105,11 @@ class LayoutIndex:
 
 def replace_entry(raw: bytes | None, descriptor: Descriptor, tag: str | None, where: str) -> bytes:
     """Return *raw* (None: a new index) with *descriptor* under *tag*, which is taken from whatever had it before."""
-    document: dict[str, object] = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []}
+    document: dict[str, Any] = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []}
     if raw is not None:
         LayoutIndex(raw, where)  # refuses what we would not read either
         document = json.loads(raw)
-    manifests = document["manifests"]
-    assert isinstance(manifests, list)  # noqa: S101 - LayoutIndex has seen to it
-    kept = [each for each in manifests if not _replaced(each, descriptor, tag)]
+    kept = [each for each in document["manifests"] if not _replaced(each, descriptor, tag)]
     added: dict[str, object] = {
         "mediaType": descriptor.media_type,
         "digest": str(descriptor.digest),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from dataclasses import dataclass, field
@@ -244,7 +243,7 @@ def _decode(path: Path, key: str, value: object) -> Credentials | None:
     if auth := value.get("auth"):
         try:
             user, colon, password = base64.b64decode(str(auth), validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, no ASCII, no UTF-8
             colon = ""
         if not colon:
             msg = f"the entry of {key} in {path} is not base64 of user:password"

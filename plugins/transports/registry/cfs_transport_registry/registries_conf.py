@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.plugin import BlockedError, ConfigError, open_regular
+from cfs_core.plugin import BlockedError, ConfigError, open_regular, parse_toml
 from cfs_transport_registry.reference import Repository
 
 if TYPE_CHECKING:
@@ -170,13 +169,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with open_regular(path) as file:
             raw = file.read(_FILE_LIMIT)
-        return tomllib.loads(raw.decode())
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}"
         raise ConfigError(msg) from error
-    except (ValueError, RecursionError) as error:
-        msg = f"{path} is not valid TOML: {error}"
-        raise ConfigError(msg) from error
+    return parse_toml(raw, str(path))
 
 
 def _merge(path: Path, content: Mapping[str, Any], registries: dict[str, _Registry], aliases: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING, BinaryIO
 
-from cfs_core.plugin import CfsError, HashAlgorithm, Problem, StorageError
+from cfs_core.plugin import CfsError, Finding, HashAlgorithm, StorageError
 from cfs_storage_composefs.fsverity import Digester
 from cfs_storage_composefs.objects.names import object_path
 from cfs_storage_composefs.objects.store import TEMPORARY_PREFIX
@@ -28,7 +28,7 @@ _STREAM_LIMIT = 1024 * 1024 * 1024
 _PULL_AGAIN = "pull the image again"
 
 
-def check_repository(files: FileReader, root: str, *, layers: bool) -> Iterator[Problem]:
+def check_repository(files: FileReader, root: str, *, layers: bool) -> Iterator[Finding]:
     """Check the repository at *root* and yield what is wrong.
 
     Every object is hashed and compared with its name, and with the digest that the filesystem enforces where meta.json
@@ -47,9 +47,9 @@ class _Checker:
         self._secure = False
         self._sizes: dict[bytes, int] = {}
 
-    def run(self) -> Iterator[Problem]:
+    def run(self) -> Iterator[Finding]:
         if self._kind("objects") != "directory":
-            yield Problem(code="repository.missing", where=self._root or "/", message="there is no repository here")
+            yield Finding.error("repository.missing", "there is no repository here", where=self._root or "/")
             return
         yield from self._guarded(metadata.NAME, "repository.metadata", self._check_metadata)
         for name in self._names(""):
@@ -61,24 +61,24 @@ class _Checker:
                 yield from self._guarded(category, "link.unreadable", self._check_category)
 
     def _guarded(
-        self, where: str, code: str, check: Callable[[str], Iterator[Problem]], *, repairable: bool = False
-    ) -> Iterator[Problem]:
+        self, where: str, code: str, check: Callable[[str], Iterator[Finding]], *, repairable: bool = False
+    ) -> Iterator[Finding]:
         """Run one check; what it raises becomes a problem, so that the others still run."""
         try:
             yield from check(where)
         except CfsError as error:
-            yield Problem(code=code, where=where, message=error.message, repairable=repairable)
+            yield Finding.error(code, error.message, where=where, repairable=repairable)
         except OSError as error:
             message = f"cannot be read: {error.strerror or error}"
-            yield Problem(code=code, where=where, message=message, repairable=repairable)
+            yield Finding.error(code, message, where=where, repairable=repairable)
 
     # --- meta.json and objects ----------------------------------------------------------------
 
-    def _check_metadata(self, where: str) -> Iterator[Problem]:
+    def _check_metadata(self, where: str) -> Iterator[Finding]:
         if self._kind(where) is None:
             self._metadata = self._inferred()
             message = "there is no meta.json; the hash is told from the objects' names"
-            yield Problem(code="repository.no-metadata", where=where, message=message)
+            yield Finding.error("repository.no-metadata", message, where=where)
             return
         with self._open(where) as file:
             data = file.read(metadata.LIMIT)
@@ -87,7 +87,7 @@ class _Checker:
         self._secure = enforced is not None
         if enforced is not None and enforced != self._enforced_form(self._digest_of(where)):
             message = f"the filesystem enforces {enforced:.40}…, which is not the digest of its bytes"
-            yield Problem(code="repository.metadata", where=where, message=message)
+            yield Finding.error("repository.metadata", message, where=where)
 
     def _inferred(self) -> Metadata:
         for shard in self._names("objects"):
@@ -98,7 +98,7 @@ class _Checker:
                             return Metadata(algorithm=algorithm)
         return Metadata()
 
-    def _check_objects(self, where: str) -> Iterator[Problem]:
+    def _check_objects(self, where: str) -> Iterator[Finding]:
         size = 2 * self._metadata.algorithm.size
         for shard in self._names(where):
             here = f"{where}/{shard}"
@@ -109,28 +109,28 @@ class _Checker:
                 path = f"{here}/{name}"
                 if not re.fullmatch(r"[0-9a-f]+", name) or len(shard + name) != size:
                     message = "this is not the name of an object"
-                    yield Problem(code="object.name", where=path, message=message)
+                    yield Finding.error("object.name", message, where=path)
                     continue
                 yield from self._guarded(path, "object.damaged", self._check_object, repairable=True)
 
-    def _check_object(self, where: str) -> Iterator[Problem]:
+    def _check_object(self, where: str) -> Iterator[Finding]:
         expected = bytes.fromhex(where.removeprefix("objects/").replace("/", ""))
         if self._kind(where) != "file":
-            yield Problem(code="object.damaged", where=where, message="this is not a regular file")
+            yield Finding.error("object.damaged", "this is not a regular file", where=where)
             return
         self._sizes[expected] = self._files.size(self._path(where))
         found = self._digest_of(where)
         if found != expected:
             message = f"its bytes have the digest {found.hex():.16}…, not the one it is named by"
-            yield Problem(code="object.damaged", where=where, message=message, repairable=True)
+            yield Finding.error("object.damaged", message, where=where, repairable=True)
         if self._secure:
             enforced = self._files.verity_digest(self._path(where))
             if enforced is None:
                 message = "fs-verity is not enabled on it, and the repository demands it"
-                yield Problem(code="object.unsealed", where=where, message=message, repairable=True)
+                yield Finding.error("object.unsealed", message, where=where, repairable=True)
             elif enforced != self._enforced_form(expected):
                 message = f"the filesystem enforces {enforced:.40}…, not the digest it is named by"
-                yield Problem(code="object.damaged", where=where, message=message, repairable=True)
+                yield Finding.error("object.damaged", message, where=where, repairable=True)
 
     def _digest_of(self, where: str) -> bytes:
         digester = Digester(self._metadata.algorithm)
@@ -144,7 +144,7 @@ class _Checker:
 
     # --- links --------------------------------------------------------------------------------
 
-    def _check_category(self, category: str) -> Iterator[Problem]:
+    def _check_category(self, category: str) -> Iterator[Finding]:
         names = set()
         for name in self._names(category):
             where = f"{category}/{name}"
@@ -152,22 +152,22 @@ class _Checker:
                 continue
             names.add(name)
             if self._kind(where) != "symlink":
-                yield Problem(code="link.kind", where=where, message="this is not a symbolic link")
+                yield Finding.error("link.kind", "this is not a symbolic link", where=where)
                 continue
             target = self._files.read_link(self._path(where))
             digest = linked_object(target, self._metadata.algorithm)
             if digest is None:
-                yield Problem(code="link.target", where=where, message=f"points to {target!r:.200}, not to an object")
+                yield Finding.error("link.target", f"points to {target!r:.200}, not to an object", where=where)
             elif not self._is_there(digest):
                 message = f"points to object {digest.hex()}, which is missing"
-                yield Problem(code="object.missing", where=where, message=message, repairable=True)
+                yield Finding.error("object.missing", message, where=where, repairable=True)
             else:
                 check = self._check_image if category == "images" else self._check_stream
                 yield from self._guarded(where, f"{category[:-1]}.damaged", check, repairable=True)
         if self._kind(f"{category}/refs") == "directory":
             yield from self._check_refs(category, names)
 
-    def _check_refs(self, category: str, names: set[str]) -> Iterator[Problem]:
+    def _check_refs(self, category: str, names: set[str]) -> Iterator[Finding]:
         pending = [""]
         while pending:
             below = pending.pop()
@@ -181,9 +181,9 @@ class _Checker:
                 target = self._files.read_link(self._path(where)) if kind == "symlink" else ""
                 pointed = referred_name(path, target)
                 if pointed is None:
-                    yield Problem(code="link.target", where=where, message=f"is no link to an entry of {category}/")
+                    yield Finding.error("link.target", f"is no link to an entry of {category}/", where=where)
                 elif pointed not in names:
-                    yield Problem(code="link.dangling", where=where, message=f"points to {pointed}, which is not there")
+                    yield Finding.error("link.dangling", f"points to {pointed}, which is not there", where=where)
 
     # --- images and streams -------------------------------------------------------------------
 
@@ -194,12 +194,12 @@ class _Checker:
             raise StorageError(msg)
         return digest
 
-    def _check_image(self, where: str) -> Iterator[Problem]:
+    def _check_image(self, where: str) -> Iterator[Finding]:
         from cfs_storage_composefs.erofs.read import referenced_objects
 
         digest = self._linked(where)
         if where.removeprefix("images/") != digest.hex():
-            yield Problem(code="link.target", where=where, message=f"points to another object, {digest.hex()}")
+            yield Finding.error("link.target", f"points to another object, {digest.hex()}", where=where)
         with self._open(f"objects/{object_path(digest)}") as file:
             data = file.read()
         for name in sorted(referenced_objects(data)):
@@ -215,15 +215,15 @@ class _Checker:
         self._sizes[digest] = self._files.size(self._path(path))
         return True
 
-    def _missing(self, where: str, digest: bytes) -> Iterator[Problem]:
+    def _missing(self, where: str, digest: bytes) -> Iterator[Finding]:
         if not self._is_there(digest):
             message = f"needs object {digest.hex()}, which is missing"
-            yield Problem(code="object.missing", where=where, message=message, repairable=True)
+            yield Finding.error("object.missing", message, where=where, repairable=True)
 
-    def _check_stream(self, where: str) -> Iterator[Problem]:
+    def _check_stream(self, where: str) -> Iterator[Finding]:
         digest = self._linked(where)
         if self._sizes[digest] > _STREAM_LIMIT:
-            yield Problem(code="stream.damaged", where=where, message=f"has {self._sizes[digest]} bytes")
+            yield Finding.error("stream.damaged", f"has {self._sizes[digest]} bytes", where=where)
             return
         with self._open(f"objects/{object_path(digest)}") as file:
             data = io.BytesIO(file.read())
@@ -242,7 +242,7 @@ class _Checker:
                 if expected is None:
                     continue
                 if stream.content_type != content_type and kind != "layer":
-                    yield Problem(code="stream.kind", where=where, message=f"its content is not a {kind}")
+                    yield Finding.error("stream.kind", f"its content is not a {kind}", where=where)
                     return
                 yield from self._check_content(where, stream, expected, whole=self._layers or kind != "layer")
                 return
@@ -250,7 +250,7 @@ class _Checker:
 
     def _check_content(
         self, where: str, stream: SplitStream, expected: Digest | None, *, whole: bool
-    ) -> Iterator[Problem]:
+    ) -> Iterator[Finding]:
         """Count the stream's bytes; with *whole*, hash them too."""
         count = 0
         hasher = (expected.algorithm if expected else HashAlgorithm.SHA256).new()
@@ -267,10 +267,10 @@ class _Checker:
                         hasher.update(data)
         if count != stream.size:
             message = f"its parts have {count} bytes, and it claims {stream.size}"
-            yield Problem(code="stream.damaged", where=where, message=message, repairable=True)
+            yield Finding.error("stream.damaged", message, where=where, repairable=True)
         if whole and expected is not None and hasher.hexdigest() != expected.hex:
             message = "put together again, it does not have the digest it is named by"
-            yield Problem(code="stream.damaged", where=where, message=message, repairable=True)
+            yield Finding.error("stream.damaged", message, where=where, repairable=True)
 
     # --- files --------------------------------------------------------------------------------
 
@@ -287,8 +287,8 @@ class _Checker:
         return self._files.open(self._path(where))
 
 
-def _stray(where: str) -> Problem:
+def _stray(where: str) -> Finding:
     if where.rpartition("/")[2].startswith((TEMPORARY_PREFIX, LINK_PREFIX, META_PREFIX)):
         message = "is left from an interrupted write; garbage collection removes it"
-        return Problem(code="repository.stray", where=where, message=message, repairable=True)
-    return Problem(code="repository.stray", where=where, message="does not belong here")
+        return Finding.error("repository.stray", message, where=where, repairable=True)
+    return Finding.error("repository.stray", "does not belong here", where=where)

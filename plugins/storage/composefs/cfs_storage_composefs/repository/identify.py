@@ -38,7 +38,9 @@ def identify(fd: int, path: Path, *, create: bool, options: FormatOptions) -> tu
             _refuse_foreign(fd, path)
             _write_metadata(fd, _new_metadata(options))
             read = _read_metadata(fd, where)
-            assert read is not None, "meta.json was just written"  # noqa: S101 - a bug here, not a state of the disk
+        if read is None:
+            msg = f"{where} was there a moment ago, and is gone"
+            raise StorageError(msg, hint=f"let nobody else write to {path}, and try again")
     _compare(read[0], options, path)
     return read
 

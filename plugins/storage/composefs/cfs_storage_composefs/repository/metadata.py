@@ -23,6 +23,15 @@ _EROFS_NUMBERS = {version: number for number, version in _EROFS_VERSIONS.items()
 _V1_FEATURE = "v1_erofs"
 
 
+def may_be_ours(data: bytes) -> bool:
+    """Return whether a file of this name can be one of composefs's: it says so, or it can say nothing any more."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return True
+    return isinstance(value, dict) and str(value.get("algorithm", "")).startswith("fsverity-")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
     """Facts of a repository. ``read_only`` is set by features that we do not know how to keep intact."""

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from cfs_core.plugin import (
         Action,
         Directory,
+        Finding,
         GcReport,
         Location,
-        Problem,
         ResolvedImage,
         StoredImage,
     )
@@ -178,7 +178,7 @@ class ComposefsRepository(ComposefsIdentifier, Repository):
         self._directory.require_writable()
         self._catalog.remove_tag(name)
 
-    def fsck(self) -> Iterable[Problem]:
+    def fsck(self) -> Iterable[Finding]:
         """Read everything and yield what is wrong; layers are put together again and compared with their diff-ids."""
         from cfs_storage_composefs.repository.check import check_repository
         from cfs_storage_composefs.repository.folder import DirectoryReader

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cfs_core.plugin import Directory, ImageError, Leaf, Node, RegularFile, Special, SpecialKind, Symlink
 from cfs_storage_composefs.selinux.regex import (
     POSSIBLE_TYPES,
+    REFUSALS,
     Alternatives,
     MalformedRegexError,
     UnusualRegexError,
@@ -120,7 +121,7 @@ class Policy:
         except UnusualRegexError:
             try:
                 self._single.append((number, compile_whole(spec.regex, spec.kind)))
-            except re.error as error:
+            except REFUSALS as error:
                 raise MalformedRegexError(number) from error
             return
         self._groups.setdefault(stem, Alternatives(len(stem))).add(number, pattern, spec.kind)

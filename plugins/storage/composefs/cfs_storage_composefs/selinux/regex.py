@@ -25,6 +25,10 @@ _FLAGS = re.compile(rb"\(\?([imsx]+)\)")
 _CLASS_NAME = re.compile(rb"\[:([a-z]+):\]")
 
 
+REFUSALS = (re.error, OverflowError, RecursionError, ValueError)
+"""What `re` says of expressions it does not take: malformed, counts too large or too long, nested too deeply."""
+
+
 class UnusualRegexError(Exception):
     """The expression cannot be joined with others: anchors, back references, look-behind, inline flags."""
 
@@ -128,7 +132,7 @@ def compile_whole(regex: bytes, kind: bytes) -> re.Pattern[bytes]:
     """Compile one expression by itself, for path and type character together.
 
     Raises:
-        re.error: it is malformed.
+        re.error: it is malformed, or another of `REFUSALS`.
     """
     flags = _FLAGS.match(regex)
     out = bytearray(b"(?" + flags[1] + b":" if flags else b"(?:")
@@ -174,11 +178,11 @@ class Alternatives:
         """
         try:
             self._compiled = re.compile(b"|".join(reversed(self._patterns)), re.DOTALL)
-        except re.error as error:
+        except REFUSALS as error:
             for number, pattern in zip(self._numbers, self._patterns, strict=True):
                 try:
                     re.compile(pattern)
-                except re.error as cause:
+                except REFUSALS as cause:
                     raise MalformedRegexError(number) from cause
             raise MalformedRegexError(self._numbers[0]) from error
         self._numbers.reverse()

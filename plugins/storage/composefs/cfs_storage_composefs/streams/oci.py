@@ -120,7 +120,7 @@ def manifest_facts(raw: bytes, where: str) -> ManifestFacts:
         value = json.loads(raw)
         config = Digest.parse(value["config"]["digest"])
         size = sum(int(layer["size"]) for layer in value["layers"])
-    except (ValueError, KeyError, TypeError, RecursionError, ImageError) as error:
+    except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError, ImageError) as error:
         raise _not_readable(where, error) from error
     return ManifestFacts(config=config, layers_bytes=size)
 

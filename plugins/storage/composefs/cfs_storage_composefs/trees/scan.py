@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ from cfs_core.plugin import (
     SpecialKind,
     Symlink,
 )
-from cfs_storage_composefs.fsverity import Digester, digest_bytes
+from cfs_storage_composefs.digest_batch import DigestBatch
+from cfs_storage_composefs.fsverity import Digester
 
 if TYPE_CHECKING:
     from cfs_core.plugin import Xattrs
@@ -50,9 +52,11 @@ def scan_directory(path: str | os.PathLike[str], algorithm: HashAlgorithm) -> Di
     except OSError as error:
         raise _unreadable(top, error) from error
     try:
-        return scanner.directory(fd, b"", 0)
+        tree = scanner.directory(fd, b"", 0)
+        scanner.batch.flush()
     finally:
         os.close(fd)
+    return tree
 
 
 def _unreadable(path: bytes, error: OSError) -> ImageError:
@@ -68,6 +72,7 @@ class _Scanner:
         self.xattrs: dict[Xattrs, Xattrs] = {(): ()}
         self.buffer = bytearray(_SMALL)
         self.view = memoryview(self.buffer)
+        self.batch = DigestBatch(algorithm)
 
     def directory(self, fd: int, path: bytes, depth: int) -> Directory:
         """Read the open directory *fd*, which is at *path* below the top."""
@@ -124,12 +129,12 @@ class _Scanner:
     def _content(self, fd: int, status: os.stat_result, file: RegularFile, path: bytes) -> None:
         size = file.size = status.st_size
         if size < _SMALL:
-            count = os.readv(fd, [self.buffer])
-            data = self.view[:count]
+            slot = self.batch.slot(size + 1)  # one more: whatever is behind the end it had is a change
+            count = os.readv(fd, [slot])
             if count <= INLINE_MAX:
-                file.data = bytes(data)
+                file.data = bytes(slot[:count])
             else:
-                file.object = ObjectId(digest_bytes(data, self.algorithm).hex())
+                self.batch.add(count, functools.partial(_identify, file))
         else:
             count = 0
             digester = Digester(self.algorithm)
@@ -177,6 +182,10 @@ class _Scanner:
     def _changed(self, path: bytes) -> ImageError:
         msg = f"{os.fsdecode(self.top + path)} changed while it was read"
         return ImageError(msg, hint="read a tree that nobody writes to: a snapshot, an unpacked image")
+
+
+def _identify(file: RegularFile, digest: bytes) -> None:
+    file.object = ObjectId(digest.hex())
 
 
 def _encode_device(number: int) -> int:

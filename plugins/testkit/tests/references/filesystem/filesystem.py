@@ -10,10 +10,10 @@ from cfs_core.plugin import (
     DiskError,
     DiskFullError,
     Filesystem,
+    Finding,
     MakeDirectory,
     MakeHardLink,
     MakeSymlink,
-    Problem,
     WriteFile,
     read_all,
 )
@@ -76,11 +76,11 @@ class Toy(Filesystem):
         try:
             reader = Reader(region)
         except DiskError as error:
-            return [Problem(code="toy", where="index", message=error.message)]
+            return [Finding.error("toy", error.message, where="index")]
         changed = []
         for path, entry in reader.index.items():
             if entry["kind"] == "file" and hashlib.sha256(reader.open(path).read()).hexdigest() != entry["sha256"]:
-                changed.append(Problem(code="toy", where=path, message="was changed"))
+                changed.append(Finding.error("toy", "was changed", where=path))
         return changed
 
     @contextlib.contextmanager

@@ -5,7 +5,7 @@ import hashlib
 import json
 import uuid
 
-from cfs_core.plugin import DiskError, DiskLayout, Partition, Problem, RefusedError, Volume
+from cfs_core.plugin import DiskError, DiskLayout, Finding, Partition, RefusedError, Volume
 
 MIB = 1 << 20
 TABLE = 16 * 1024
@@ -74,7 +74,7 @@ class Toy(DiskLayout):
         problems = []
         for backup in (False, True):
             if self.table(path, backup=backup) is None:
-                problems.append(Problem(code="table", where=str(path), message="a table is damaged"))
+                problems.append(Finding.error("table", "a table is damaged", where=str(path)))
         return problems
 
 

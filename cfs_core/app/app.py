@@ -1,4 +1,4 @@
-"""What one run of the command has: settings, plugins, logs, progress. Made by `main`, passed down, never global."""
+"""The composition root: settings, plugins, logs, progress and host of one run, joined. Passed down, never global."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cfs_core.errors import PluginError, UsageError
+from cfs_core.app.options import RunOptions
+from cfs_core.errors import UsageError
 from cfs_core.interfaces.command import CommandContext
 from cfs_core.interfaces.context import PluginContext
 from cfs_core.pluginhost import families
@@ -19,13 +20,13 @@ from cfs_core.report.progress import JsonProgress, SilentProgress
 from cfs_core.system.environment import directory_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from cfs_core.config.settings import Settings
-    from cfs_core.interfaces.fetcher import Fetcher
+    from cfs_core.interfaces.command import Output
+    from cfs_core.interfaces.fetcher import ImageLocation
     from cfs_core.interfaces.storage import StorageFormat
     from cfs_core.model.event import Event
-    from cfs_core.model.reference import ImageReference
     from cfs_core.pluginhost.families import Family
     from cfs_core.pluginhost.load import PluginHost
     from cfs_core.pluginhost.registry import PluginId
@@ -41,18 +42,9 @@ LATEST = (1 << 32) - 1
 class App(contextlib.AbstractContextManager["App"]):
     """The run. Everything costly is made when first asked for."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], options: RunOptions = RunOptions()) -> None:  # noqa: B008 - frozen
         self.environ = environ
-        self.config_file: Path | None = None
-        self.options: dict[str, object] = {}
-        self.disabled: tuple[str, ...] = ()
-        self.authfile: Path | None = None
-        self.log_level: str | None = None
-        self.log_as_json = False
-        self.progress_descriptor: int | None = None
-        self.show_progress = True
-        self.output_format = "text"
-        self.warn_of_plugins = True
+        self.options = options
         self._warned: set[str] = set()
         self.stack = contextlib.ExitStack()
         self._logs: Logs | None = None
@@ -67,25 +59,28 @@ class App(contextlib.AbstractContextManager["App"]):
             self._progress.close()
         self.stack.close()
 
+    def configure(self, **options: Any) -> None:  # noqa: ANN401 - the fields of RunOptions
+        """Change options, by the names of `RunOptions`; what was made already stays as it is."""
+        self.options = dataclasses.replace(self.options, **options)
+
     @property
     def logs(self) -> Logs:
         """The log on standard error."""
         if self._logs is None:
             asked = self.environ.get("CFS_LOG") or "warning"
-            self._logs = Logs(
-                level=self.log_level or (asked if asked in LEVELS else "warning"), as_json=self.log_as_json
-            )
+            level = self.options.log_level or (asked if asked in LEVELS else "warning")
+            self._logs = Logs(level=level, as_json=self.options.log_as_json)
             if asked not in LEVELS:
                 self._logs.warning("setting.ignored", problem=f"CFS_LOG is {asked!r}; known: {', '.join(LEVELS)}")
         return self._logs
 
     @property
     def settings(self) -> Settings:
-        """Settings of host, environment and command line (image advice is added by the install)."""
+        """Settings of host and environment, and what `add_options` put above (image advice is added by the install)."""
         if self._settings is None:
-            from cfs_core.config.settings import command_line, load
+            from cfs_core.config.settings import load
 
-            self._settings = load(self.environ, file=self.config_file).with_layer(command_line(self.options))
+            self._settings = load(self.environ, file=self.options.config_file)
             for warning in self._settings.warnings:
                 self.logs.warning("setting.ignored", problem=warning)
         return self._settings
@@ -96,16 +91,31 @@ class App(contextlib.AbstractContextManager["App"]):
         if self._host is None:
             from cfs_core.pluginhost.load import PluginHost
 
-            disabled = (*self.disabled, *self.settings.value("plugins.disabled"))
+            disabled = (*self.options.disabled, *self.settings.value("plugins.disabled"))
             self._host = PluginHost(disabled=disabled)
             self._host.load_installed()
             for name in sorted(self._host.unknown):
                 origin = self.settings.get("plugins.disabled").origin
                 problem = f"{origin} switches off {name!r}, and no installed plugin or distribution is called that"
                 self.logs.warning("setting.ignored", problem=problem)
+            self._offer_hashers(self._host)
             self._report_tables()
             self.report_plugins()
         return self._host
+
+    def _offer_hashers(self, host: PluginHost) -> None:
+        """Let blocks be hashed by what plugins offer; nothing is asked or made before the first ones are."""
+        from cfs_core.interfaces import block_hashing
+
+        def offers() -> Iterator[block_hashing.Offer]:
+            for name in host.collect(families.HASHERS).providers:
+                yield block_hashing.Offer(name, functools.partial(self.make, families.HASHERS, name))
+
+        def refuse(name: str, reason: str) -> None:
+            self.logs.debug("hasher.refused", hasher=name, reason=reason)
+
+        block_hashing.offer(offers, refuse)
+        self.stack.callback(block_hashing.offer, tuple)
 
     def _report_tables(self) -> None:
         """Warn of tables of settings that no installed provider has."""
@@ -116,7 +126,7 @@ class App(contextlib.AbstractContextManager["App"]):
 
     def report_plugins(self) -> None:
         """Warn of what plugins did wrong, each once: ``plugin.skipped`` was not loaded, ``plugin.trouble`` was."""
-        for trouble in self._host.trouble if self._host is not None and self.warn_of_plugins else ():
+        for trouble in self._host.trouble if self._host is not None and self.options.warn_of_plugins else ():
             if str(trouble) in self._warned:
                 continue
             self._warned.add(str(trouble))
@@ -149,9 +159,9 @@ class App(contextlib.AbstractContextManager["App"]):
     def progress(self) -> SilentProgress:
         """Bars, JSON lines or silence, as asked."""
         if self._progress is None:
-            if self.progress_descriptor is not None:
-                self._progress = JsonProgress(self.progress_descriptor)
-            elif self.show_progress and os.isatty(2):
+            if self.options.progress_descriptor is not None:
+                self._progress = JsonProgress(self.options.progress_descriptor)
+            elif self.options.show_progress and os.isatty(2):
                 from cfs_core.report.progress import TerminalProgress
 
                 self._progress = TerminalProgress()
@@ -213,16 +223,17 @@ class App(contextlib.AbstractContextManager["App"]):
             uid=os.getuid(),
         )
 
-    def command_context(self, name: str) -> CommandContext:
-        """Return what the factory of the plugin's command *name* is given."""
-        from cfs_core.cli.output import CommandOutput
+    def command_context(self, name: str, output: Output) -> CommandContext:
+        """Return what the factory of the plugin's command *name* is given; its results go to *output*."""
+        from cfs_core.examine.disk import opened_disk
         from cfs_core.examine.menus import boot_menus
 
         context = self._context_of(families.COMMANDS, name)
         return CommandContext(
             **{field.name: getattr(context, field.name) for field in dataclasses.fields(context)},
-            output=CommandOutput(lambda: self.output_format),
+            output=output,
             boot_menus=functools.partial(boot_menus, self),
+            open_disk=functools.partial(opened_disk, self),
         )
 
     def make(
@@ -257,39 +268,28 @@ class App(contextlib.AbstractContextManager["App"]):
 
     def add_options(self, options: Mapping[str, object]) -> None:
         """Put options of a command, by the names of the settings that they are, above all other settings."""
-        from cfs_core.config.settings import command_line
+        from cfs_core.config.settings import options_layer
 
-        self._settings = self.settings.with_layer(command_line(options))
+        self._settings = self.settings.with_layer(options_layer(options))
 
-    def transport(self, text: str) -> tuple[Fetcher, ImageReference]:
-        """Return the transport for a reference, and the reference in its grammar.
+    def locate(self, text: str) -> ImageLocation:
+        """Parse a reference, in the grammar of the transport that its scheme chooses.
 
         Raises:
             UsageError: no scheme, or one that no plugin has.
             PluginError: two plugins claim the scheme, or the plugin failed.
         """
-        from cfs_core.interfaces.fetcher import Fetcher
+        from cfs_core.interfaces.fetcher import Fetcher, ImageLocation
         from cfs_core.model.reference import split_scheme
-        from cfs_core.pluginhost.load import scheme_owners
+        from cfs_core.pluginhost.schemes import owner_of
 
         scheme, _ = split_scheme(text)
-        registry = self.host.collect(families.TRANSPORTS)
-        owners, contested = scheme_owners(registry)
-        if scheme in contested:
-            names = " and ".join(f"{name} of {registry.owner(name)}" for name in contested[scheme])
-            msg = f"{scheme}: is claimed by {names}; neither is used"
-            raise PluginError(msg, hint="switch one off with --disable-plugin NAME")
-        if scheme not in owners:
-            lost = "; ".join(str(trouble) for trouble in registry.trouble if trouble.fatal)
-            msg = f"no transport for {scheme}: (known: {', '.join(sorted(owners)) or 'none'})"
-            msg += f"; not working: {lost}" if lost else ""
-            raise UsageError(msg, hint="install a plugin, for example `pip install cfs-transport-oci-dir`")
-        name = owners[scheme]
-        more = {"authfile": str(self.authfile)} if self.authfile is not None else {}
+        name = owner_of(scheme, self.host.collect(families.TRANSPORTS))
+        more = {"authfile": str(self.options.authfile)} if self.options.authfile is not None else {}
         context = self._context_of(families.TRANSPORTS, name, more=more)
         fetcher = Fetcher(self.host.make(families.TRANSPORTS, name, context), context.retrier)
         self.stack.callback(fetcher.close)
-        return fetcher, fetcher.parse(text)
+        return ImageLocation(fetcher, fetcher.parse(text))
 
     def storage(self, name: str | None = None) -> StorageFormat:
         """Return a storage format: the one called *name*, of ``install.storage``, composefs, or the only one.

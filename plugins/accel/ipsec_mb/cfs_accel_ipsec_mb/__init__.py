@@ -1,0 +1,1 @@
+"""Intel's multi-buffer library as a hasher for cfs."""

@@ -1,0 +1,5 @@
+from cfs_testkit.contracts import HasherContract
+
+
+class TestMutant(HasherContract):
+    provider = "mutant"
