@@ -132,6 +132,8 @@ RETURNS: Final[dict[str, dict[str, One | Group | Many]]] = {
         "plan_install": Many(Action),
         "read_menu": One(BootMenu),
         "plan_menu": Many(Action),
+        "installed_version": One((str, types.NoneType)),
+        "offered_version": One((str, types.NoneType)),
     },
     "DiskLayout": {
         "plan": Many(Partition),

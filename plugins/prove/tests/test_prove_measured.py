@@ -34,7 +34,7 @@ from cfs_core.testing import MemoryTarget
 from cfs_prove import tpm
 from cfs_prove.commands import make_prove
 from cfs_prove.expectation import Expectation, expect
-from cfs_prove.machine import Emulator, FirmwareImage, MachineFiles, command_line, find_firmware
+from cfs_prove.machine import Emulator, FirmwareImage, MachineFiles, qemu_argv, find_firmware
 from cfs_prove.measured import UNKNOWN_SIGNER, judge_pcr, phase_paths, predicted, read_program, signer_of
 from cfs_prove.proof import ProofOptions
 from cfs_testkit.context import RecordedOutput, command_context
@@ -258,7 +258,7 @@ def test_the_machine_protects_variables_and_has_a_tpm(tmp_path):
 
     uefi = FirmwareImage(tmp_path / "code", tmp_path / "vars", secure=True)
     files = MachineFiles(console=tmp_path, report=tmp_path, variables=tmp_path, tpm=tmp_path / "a,b")
-    words = command_line(
+    words = qemu_argv(
         Emulator(Path("/qemu"), Architecture.AMD64, "10.0"), tmp_path, files, form="raw", firmware=Firmware.UEFI,
         uefi=uefi, accelerator="tcg", memory_mib=512, nonce="0" * 32,
     )  # fmt: skip
