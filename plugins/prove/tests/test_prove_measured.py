@@ -34,7 +34,7 @@ from cfs_core.testing import MemoryTarget
 from cfs_prove import tpm
 from cfs_prove.commands import make_prove
 from cfs_prove.expectation import Expectation, expect
-from cfs_prove.machine import Emulator, FirmwareImage, MachineFiles, qemu_argv, find_firmware
+from cfs_prove.machine import Emulator, FirmwareImage, MachineFiles, find_firmware, qemu_argv
 from cfs_prove.measured import UNKNOWN_SIGNER, judge_pcr, phase_paths, predicted, read_program, signer_of
 from cfs_prove.proof import ProofOptions
 from cfs_testkit.context import RecordedOutput, command_context
