@@ -108,7 +108,7 @@ MUTANTS = (
     mutant(
         "refuses what it could start",
         "accepts_an_image_that_fits",
-        (B, "        found = []\n", '        found = [_error("boot.bad", "bad", "hint")]\n'),
+        (B, "        found = []\n", '        found = [Finding.error("boot.bad", "bad", "hint")]\n'),
         also=("firmware_finds_the_loader",),
     ),
     mutant(
@@ -122,8 +122,8 @@ MUTANTS = (
         "finds_that_the_loader_is_missing",
         (
             B,
-            '_error("boot.loader-missing", message, "install the package of mutant in the image")',
-            '_error("boot.loader-missing", message, "")',
+            'Finding.error("boot.loader-missing", message, "install the package of mutant in the image")',
+            'Finding.error("boot.loader-missing", message, "")',
         ),
     ),
     mutant(
@@ -197,7 +197,7 @@ MUTANTS = (
     mutant(
         "names no files",
         "an_entry_has_its_boot_files",
-        (B, 'for key in ("kernel", "initrd") if key in fields', 'for key in ("kernel",) if key in fields'),
+        (B, 'for key in ("kernel", "initrd") for path', 'for key in ("kernel",) for path'),
         also=(
             "letter_case_is_nothing_on_fat",
             "boot_files_that_another_entry_shares_stay",
