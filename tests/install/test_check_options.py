@@ -52,6 +52,10 @@ ELSEWHERE = {
     "--target-imgref": "where updates come from",
     "--root-ssh-authorized-keys": "somebody's keys, whatever the image",
     "--secure-boot-enroll": "somebody's keys, whatever the image",
+    **dict.fromkeys(
+        ["--hostname", "--keymap", "--locale", "--machine-id", "--root-password-hash", "--timezone", "--user"],
+        "of one machine: what the image lacks for them, the install tells",
+    ),
     "--seed": "the same judgement with any",
     "--dry-run": "it is one",
     "--show": "of one disk",
