@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from builders import bootable
 
-from cfs_core.config.settings import Settings, command_line
+from cfs_core.config.settings import Settings, options_layer
 from cfs_core.deploy.first_boot.plan import plan_first_boot
 from cfs_core.deploy.first_boot.request import FirstBootRequest
 from cfs_core.image.reader import ImageReader
@@ -279,7 +279,7 @@ def test_locales_are_found_in_an_archive_that_glibc_made(tmp_path):
     image = ImageReader(root, lambda _: pytest.fail("all content is inline"))
 
     def found(name):
-        settings = Settings().with_layer(command_line({"install.locale": name}))
+        settings = Settings().with_layer(options_layer({"install.locale": name}))
         return [each.code for each in plan_first_boot(settings, FirstBootRequest(), image, "/etc").findings]
 
     assert found("de_DE.UTF-8") == []
