@@ -97,9 +97,7 @@ class Accounts:
         missing = [group for group in user.groups if group not in there]
         if missing:
             message = f"{option}: the image has no group {' and no group '.join(missing)} in /etc/group"
-            return Finding.error(
-                "first-boot.group", message, "leave it out, or add it in the image: groupadd --system NAME"
-            )
+            return Finding.error("first-boot.group", message, "leave it out, or add it in the image with groupadd")
         return None
 
     def number(self, user: str) -> int:
