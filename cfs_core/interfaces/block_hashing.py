@@ -7,6 +7,7 @@ is compared with hashlib, and the fastest that agrees is taken. Nothing that fol
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
@@ -68,6 +69,11 @@ class _Process:
         self.made: dict[str, BlockHasher | str] | None = None
         self.choices: dict[HashAlgorithm, Choice] = {}
 
+    def tell(self, name: str, reason: str) -> None:
+        """Say that *name* is not used; whoever is told may be gone, and its trouble is none of who hashes."""
+        with contextlib.suppress(Exception):
+            self.refuse(name, reason)
+
     def hashers(self) -> dict[str, BlockHasher | str]:
         """Return what was offered, made once, or why it was not, by name."""
         if self.made is None:
@@ -78,7 +84,7 @@ class _Process:
                 except Exception as error:  # noqa: BLE001 - a plugin's library that is missing, or not the one it knows
                     reason = str(error) if isinstance(error, CfsError) else f"{type(error).__name__}: {error}"
                     self.made[each.name] = reason
-                    self.refuse(each.name, reason)
+                    self.tell(each.name, reason)
         return self.made
 
 
@@ -148,7 +154,7 @@ def _by_choice(data: memoryview, size: int, algorithm: HashAlgorithm) -> bytes:
         reason = f"{type(error).__name__}: {error}"
     reference = _reference(algorithm)
     _process.choices[algorithm] = Choice(REFERENCE, reference, choice.rates, {**choice.refused, choice.name: reason})
-    _process.refuse(choice.name, reason)
+    _process.tell(choice.name, reason)
     return reference(data, size)
 
 
@@ -178,7 +184,7 @@ def _choose(algorithm: HashAlgorithm, *, measure: bool = False) -> Choice:
         reason = _disagreement(found, algorithm)
         if reason:
             refused[each] = reason
-            _process.refuse(each, reason)
+            _process.tell(each, reason)
             continue
         rates[each] = _rate(found, sample)
         if rates[each] > rates[name]:

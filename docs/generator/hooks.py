@@ -38,8 +38,8 @@ EVENTS = {
 """What `cfs_on_event` is told in each step."""
 
 FIRINGS = {
-    "cfs_register_bootloaders": Firing("resolve", ONCE, LOST),
     "cfs_register_transports": Firing("resolve", ONCE, LOST),
+    "cfs_register_bootloaders": Firing("resolve", ONCE, LOST),
     "cfs_register_policies": Firing("judge", f"{ONCE} Only if `policy.require` names a policy.", LOST),
     "cfs_register_storage_formats": Firing("fetch", ONCE, LOST),
     "cfs_register_filesystems": Firing("choose", ONCE, LOST),

@@ -163,3 +163,15 @@ def test_any_length_gives_what_hashlib_gives(blocks, more, algorithm, size):
         assert hash_blocks(data, algorithm, size) == reference(data, algorithm, size)
     finally:
         block_hashing.offer(tuple)
+
+
+def test_whoever_is_told_may_be_gone():
+    def gone(_name, _reason):
+        msg = "I/O operation on closed file"
+        raise ValueError(msg)
+
+    block_hashing.offer(lambda: [Offer("wrong", Wrong)], gone)
+    try:
+        assert hash_blocks(DATA, SHA512) == reference(DATA)
+    finally:
+        block_hashing.offer(tuple)
