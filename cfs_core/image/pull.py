@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.archive.tar_fields import shown
-from cfs_core.errors import ImageError
+from cfs_core.errors import HostError, ImageError
 from cfs_core.image.layers import blob_chunks, layer_name, layer_source, open_layer
 from cfs_core.image.limits import ImageLimits
 from cfs_core.image.merge import merge_layers
@@ -62,7 +62,7 @@ def pull_layers(
 
     Raises:
         TransportError, VerificationError, ImageError, StorageError: nothing of the failing layer is published.
-        HostError: worker processes cannot be started, or one was killed.
+        HostError: a worker process was killed, or those that *workers* asks for cannot be started.
     """
     missing = {diff_id: index for index, diff_id in reversed(list(enumerate(image.config.diff_ids)))}
     wanted = [
@@ -84,8 +84,13 @@ def pull_layers(
         if job is not None and count:
             from cfs_core.image.workers.pool import LayerWorkers
 
-            pull.workers = stack.enter_context(LayerWorkers(job, count, transport.stop))
-            parallel = count + WAITING
+            try:
+                pull.workers = stack.enter_context(LayerWorkers(job, count, transport.stop))
+                parallel = count + WAITING
+            except HostError:
+                # Somebody may run a Python that they may not start again, or have no process left: one does it as well.
+                if workers is not None:
+                    raise
         run_parallel(
             [functools.partial(pull.fetch, index) for index in wanted], parallel, [transport.stop], done=report
         )

@@ -337,3 +337,15 @@ def test_a_source_that_fails_ends_the_pull(storage, tmp_path, image):
     with storage.open(tmp_path / "repo", create=True) as repository, pytest.raises(TransportError, match="not today"):
         pull_layers(transport, found, repository, progress=CountedProgress(), emit=lambda _: None, workers=2)
     assert children() == before
+
+
+def test_where_none_can_be_started_this_process_does_it(storage, tmp_path, image, monkeypatch):
+    """Who runs a Python that he may not start again; only an explicit wish for workers is refused then."""
+    text = layout(image, tmp_path / "oci")
+    monkeypatch.setattr("cfs_core.image.workers.pool._WORTH_BYTES", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(sys, "executable", str(tmp_path))
+    committed, _, _ = pull(storage, tmp_path / "repository", text, None)
+    assert committed.id == pull(storage, tmp_path / "one", text, 1)[0].id
+    with pytest.raises(HostError, match="cannot be started"):
+        pull(storage, tmp_path / "two", text, 2)
