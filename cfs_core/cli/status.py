@@ -114,7 +114,8 @@ def _show(machine: Machine, *, booted_only: bool, verbose: bool) -> None:
 
 def _show_loader(machine: Machine) -> None:
     """Show the loader's version, and the image's where that is another: what an upgrade, or nobody, exchanges."""
-    installed, offered = machine.versions.installed, machine.versions.offered
+    versions = machine.versions
+    installed, offered = versions.installed, versions.offered
     if installed is not None:
         other = f"; the running image has {offered}" if offered not in {None, installed} else ""
         say(f"bootloader {machine.loader} {installed}{other}")

@@ -117,7 +117,7 @@ class _Pull:
 
     def has_uncompressed(self, wanted: Sequence[int]) -> bool:
         """Return whether layers come out of files that storage may share: those stay in the process that opens them."""
-        return any(self._uncompressed(index) is not None for index in wanted[:1])
+        return bool(wanted) and self._uncompressed(wanted[0]) is not None
 
     def _uncompressed(self, index: int) -> object:
         descriptor, diff_id = self.image.manifest.layers[index], self.image.config.diff_ids[index]

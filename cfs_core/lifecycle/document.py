@@ -120,10 +120,10 @@ def _reference(deployment: DeploymentStatus | None) -> dict[str, str] | None:
 
 def _ours(machine: Machine) -> dict[str, Any]:
     """Return what bootc's document has no place for."""
-    records = machine.records
+    records, versions = machine.records, machine.versions
     return {
         "bootloader": machine.loader,
-        "bootloader_version": {"installed": machine.versions.installed, "offered": machine.versions.offered},
+        "bootloader_version": {"installed": versions.installed, "offered": versions.offered},
         "default": machine.default,
         "deployments": [
             {

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cfs_core.errors import ConfigError, StateError
+from cfs_core.errors import StateError
+from cfs_core.image.etc_mount import CONFIG, etc_mount
 from cfs_core.lifecycle.etc_merge.accounts import Renumbered, owning, renumbered, without_orphans
 from cfs_core.lifecycle.etc_merge.labels import labelled
 from cfs_core.lifecycle.etc_merge.nodes import DIRECTORY, EtcNode
@@ -17,7 +18,6 @@ from cfs_core.lifecycle.ownership import renumbered_tree
 from cfs_core.lifecycle.states import remove_tree, state_of
 from cfs_core.model.action import Attributes, ExchangePaths, RemovePath, WriteFile
 from cfs_core.model.places import DEPLOYMENTS
-from cfs_core.system.strict_toml import parse_toml
 from cfs_core.system.syncing import sync_filesystem
 
 if TYPE_CHECKING:
@@ -29,11 +29,7 @@ if TYPE_CHECKING:
     from cfs_core.lifecycle.session import Session
     from cfs_core.lifecycle.stored import StoredDeployment
 
-CONFIG = "/usr/lib/composefs/setup-root-conf.toml"
-"""Says how early boot mounts /etc (formats F.2)."""
-
 MERGING, LOST, REPORT = "etc.merging", "etc-lost", "etc-merge.json"
-_CONFIG_LIMIT = 1 << 16
 _SHOWN = 3
 _PLAIN = EtcNode(kind=DIRECTORY, mode=0o700)
 
@@ -151,21 +147,8 @@ def write_etc(session: Session, identity: str, plan: EtcPlan) -> Iterator[WriteF
 
 def etc_mode(image: TreeReader) -> str:
     """Return how early boot mounts /etc of *image*: ``bind``, ``overlay``, ``transient`` or ``none``."""
-    raw = image.read(CONFIG, limit=_CONFIG_LIMIT)
-    if raw is None:
-        return "bind"
-    try:
-        table = parse_toml(raw, CONFIG)
-    except ConfigError:
-        return "bind"
-    etc, root = table.get("etc"), table.get("root")
-    if isinstance(etc, dict):
-        if etc.get("transient") is True:
-            return "transient"
-        mode = etc.get("mount")
-        if isinstance(mode, str) and mode in {"none", "bind", "overlay", "transient"}:
-            return mode
-    return "transient" if isinstance(root, dict) and root.get("transient") is True and etc is None else "bind"
+    mode = etc_mount(image)
+    return mode if mode in {"none", "overlay", "transient"} else "bind"
 
 
 def _write_lost(lost: EtcTree, top: Path) -> None:

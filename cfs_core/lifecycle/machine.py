@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from cfs_core.model.boot import BootMenu
 from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from cfs_core.interfaces.bootloader import Bootloader
@@ -33,7 +34,12 @@ class Machine:
     running: RunningSystem = field(default_factory=RunningSystem)
     records: Records = field(default_factory=Records)
     loader: str | None = None
-    versions: LoaderVersions = field(default_factory=LoaderVersions)
+    read_versions: Callable[[], LoaderVersions] = field(default=LoaderVersions, compare=False)
+
+    @property
+    def versions(self) -> LoaderVersions:
+        """The versions of its loader: reads programs of some megabytes each time, which few have to know."""
+        return self.read_versions()
 
     @property
     def menu(self) -> BootMenu:
@@ -157,13 +163,16 @@ def read_machine(
 
 
 def with_versions(machine: Machine, bootloaders: Mapping[str, Bootloader], root: Path | None = None) -> Machine:
-    """Return *machine* with the versions of its loader; *root*: where the image that runs is mounted, if one does."""
+    """Let *machine* tell the versions of its loader; *root*: where the image that runs is mounted, if one does."""
     if machine.loader is None:
         return machine
     followed = machine.followed
     architecture = followed.origin.architecture if followed is not None else None
     image = root if machine.booted is not None else None
-    return replace(machine, versions=loader_versions(machine.target, bootloaders[machine.loader], architecture, image))
+    loader = bootloaders[machine.loader]
+    return replace(
+        machine, read_versions=functools.partial(loader_versions, machine.target, loader, architecture, image)
+    )
 
 
 def _loader(status: Status, running: RunningSystem) -> str | None:

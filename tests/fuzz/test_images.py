@@ -15,11 +15,11 @@ import shutil
 import pytest
 from builders import bootable
 from builders.damaged_tree import damaged
+from builders.in_process import in_process
 from cfs_fuzz.mutate import mutations
 from cfs_fuzz.targets.layers import with_checksums
 from cfs_fuzz.targets.storage import dumps
 
-from cfs_core.cli.main import run
 from cfs_core.plugin import HashAlgorithm
 from cfs_testkit.builders.oci import Image, layer, write_layout
 
@@ -32,18 +32,8 @@ WORDS = (b'"digest"', b'"size"', b"sha256:", b"[" * 2000, b"1e999", b'"mediaType
 
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capfd):
-    """Run cfs in this process; return its exit status and what it complained of."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setattr("tempfile.tempdir", None)
-
-    def call(*args):
-        status = run([*map(str, args)])
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return call
+    """Run cfs in this process; return its exit status, what it printed, and what it complained of."""
+    return in_process(tmp_path, monkeypatch, capfd)
 
 
 def explained(status, err, what):

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from cfs_core.cli.main import run
+from builders.in_process import in_process
 
 SHARED = frozenset(
     {
@@ -127,17 +126,7 @@ def cfs(tmp_path):
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capsys):
     """Run cfs in this process; return its exit status, what it printed, and what it complained of."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setattr("tempfile.tempdir", None)
-
-    def call(*args):
-        status = run([*map(str, args)])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
+    return in_process(tmp_path, monkeypatch, capsys)
 
 
 def commands_path(tool):

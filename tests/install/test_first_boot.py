@@ -230,6 +230,12 @@ LATE = {
         "first-boot.etc",
         "would not be seen",
     ),
+    "an /etc that is of a transient root": (
+        ("--hostname", "box"),
+        {"usr/lib/composefs/setup-root-conf.toml": File("[root]\ntransient = true\n")},
+        "first-boot.etc",
+        "would not be seen",
+    ),
 }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import shutil
@@ -14,10 +13,8 @@ from pathlib import Path
 import pytest
 from builders import bootable
 from builders.seal_tools import tools
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
+from builders.sealed import Owner
+from cryptography.hazmat.primitives import serialization
 
 from cfs_testkit.builders.oci import File
 
@@ -88,21 +85,14 @@ class Key:
 
 
 def make_key(folder, name):
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    start = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
-    certificate = (
-        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-        .serial_number(x509.random_serial_number()).not_valid_before(start)
-        .not_valid_after(start + dt.timedelta(days=7300)).sign(key, hashes.SHA256())
-    )  # fmt: skip
+    owner = Owner.named(name)
     made = Key(folder / f"{name}.key", folder / f"{name}.pem")
     made.key.write_bytes(
-        key.private_bytes(
+        owner.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
     )  # fmt: skip
-    made.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    made.certificate.write_bytes(owner.certificate.public_bytes(serialization.Encoding.PEM))
     return made
 
 

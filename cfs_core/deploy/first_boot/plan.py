@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.first_boot.accounts import read_accounts
 from cfs_core.deploy.first_boot.request import given, origin
 from cfs_core.deploy.first_boot.system import FileWriter, System
+from cfs_core.image.etc_mount import CONFIG, etc_mount
 from cfs_core.model.plan import Finding
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cfs_core.image.reader import ImageReader
     from cfs_core.model.action import PlacingAction
 
-_SETUP_ROOT = "/usr/lib/composefs/setup-root-conf.toml"
 _HOMES = "/var/home"
 _NOT_SHOWN = "(not shown)"
 
@@ -149,15 +148,9 @@ def _shell(image: ImageReader) -> str:
 
 def _forgotten(image: ImageReader) -> Finding | None:
     """Say why files of the deployment's /etc would not be seen: the image mounts its own (setup-root-conf.toml)."""
-    try:
-        table = tomllib.loads((image.read(_SETUP_ROOT) or b"").decode()).get("etc", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return None  # the initramfs's judge says it
-    if not isinstance(table, dict) or (table.get("mount", "bind") == "bind" and not table.get("transient")):
+    if etc_mount(image) == "bind":
         return None
-    message = (
-        f"settings of first boot would not be seen: {_SETUP_ROOT} of the image does not mount the deployment's /etc"
-    )
+    message = f"settings of first boot would not be seen: {CONFIG} of the image does not mount the deployment's /etc"
     return Finding.error(
         "first-boot.etc", message, "leave out [etc] there, or the options; put the settings into the image"
     )

@@ -17,9 +17,25 @@ if TYPE_CHECKING:
 
 HOSTNAME_LIMIT = 64  # hostname(7)
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_LOCALE = re.compile(r"[A-Za-z]{1,8}(_[A-Z]{2})?(\.[A-Za-z0-9-]+)?(@[a-z]+)?")
-_TIMEZONE = re.compile(r"[A-Za-z0-9+_-]+(/[A-Za-z0-9+_-]+){0,2}")
-_KEYMAP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_FORMS = {
+    "locale": (
+        re.compile(r"[A-Za-z]{1,8}(_[A-Z]{2})?(\.[A-Za-z0-9-]+)?(@[a-z]+)?"),
+        "locale's name",
+        "a locale is named like de_DE.UTF-8 or C.UTF-8",
+    ),
+    "timezone": (
+        re.compile(r"[A-Za-z0-9+_-]+(/[A-Za-z0-9+_-]+){0,2}"),
+        "time zone's name",
+        "a time zone is named like Europe/Berlin or UTC",
+    ),
+    "keymap": (
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"),
+        "keymap's name",
+        "a keymap is named like de-latin1 or us",
+    ),
+}
+"""What a name may be made of, what it is called, and what it is like, by setting."""
+
 # useradd(8) of Debian and Fedora, and systemd's strict names, have these in common.
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
@@ -97,10 +113,14 @@ def check_first_boot(settings: Settings, request: FirstBootRequest) -> None:
     Raises:
         UsageError: no host's name, locale, time zone, keymap or machine id, or one user twice.
     """
-    for name, check in {"hostname": _hostname, "locale": _locale, "timezone": _timezone, "keymap": _keymap}.items():
+    hostname = given(settings, "hostname")
+    if hostname is not None:
+        _hostname(str(hostname.value), origin(hostname, "hostname"))
+    for name, (form, what, hint) in _FORMS.items():
         setting = given(settings, name)
-        if setting is not None:
-            check(str(setting.value), origin(setting, name))
+        if setting is not None and not form.fullmatch(str(setting.value)):
+            msg = f"{origin(setting, name)}: {str(setting.value)!r} is no {what}"
+            raise UsageError(msg, hint=hint)
     if request.machine_id is not None:
         _machine_id(request.machine_id)
     _once([user.name for user in request.users])
@@ -126,24 +146,6 @@ def _hostname(text: str, where: str) -> None:
     if text.partition(".")[0].lower() == "localhost":
         msg = f"{where}: {text!r} is every machine's name for itself"
         raise UsageError(msg, hint="give the machine a name of its own")
-
-
-def _locale(text: str, where: str) -> None:
-    if not _LOCALE.fullmatch(text):
-        msg = f"{where}: {text!r} is no locale's name"
-        raise UsageError(msg, hint="a locale is named like de_DE.UTF-8 or C.UTF-8")
-
-
-def _timezone(text: str, where: str) -> None:
-    if not _TIMEZONE.fullmatch(text):
-        msg = f"{where}: {text!r} is no time zone's name"
-        raise UsageError(msg, hint="a time zone is named like Europe/Berlin or UTC")
-
-
-def _keymap(text: str, where: str) -> None:
-    if not _KEYMAP.fullmatch(text):
-        msg = f"{where}: {text!r} is no keymap's name"
-        raise UsageError(msg, hint="a keymap is named like de-latin1 or us")
 
 
 def _machine_id(text: str) -> None:
