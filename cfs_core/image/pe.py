@@ -98,18 +98,7 @@ class PeFile:
         if self.certificates[1] > _CERTIFICATES_LIMIT or sum(self.certificates) > self.content.size:
             msg = "the signatures of a PE file are not where it says"
             raise ImageError(msg)
-        data = read_all(SectionContent(self.content, *self.certificates)) if self.signed else b""
-        found = []
-        position = 0
-        while position + _CERTIFICATE.size <= len(data):
-            size, _, kind = _CERTIFICATE.unpack_from(data, position)
-            if not _CERTIFICATE.size <= size <= len(data) - position:
-                msg = "the table of signatures of a PE file is malformed"
-                raise ImageError(msg)
-            if kind == _PKCS_SIGNED_DATA:
-                found.append(data[position + _CERTIFICATE.size : position + size])
-            position += size + -size % 8
-        return tuple(found)
+        return pkcs_signatures(read_all(SectionContent(self.content, *self.certificates)) if self.signed else b"")
 
     @property
     def architecture(self) -> Architecture | None:
@@ -226,6 +215,25 @@ def find_pe(data: bytes | None) -> PeFile | None:
         return None if data is None else read_pe(BytesContent(data))
     except (ImageError, LimitError):
         return None
+
+
+def pkcs_signatures(table: bytes | memoryview) -> tuple[bytes, ...]:
+    """Return the PKCS #7 signatures in the certificate table of a PE file, as DER.
+
+    Raises:
+        ImageError: the table is malformed.
+    """
+    found = []
+    position = 0
+    while position + _CERTIFICATE.size <= len(table):
+        size, _, kind = _CERTIFICATE.unpack_from(table, position)
+        if not _CERTIFICATE.size <= size <= len(table) - position:
+            msg = "the table of signatures of a PE file is malformed"
+            raise ImageError(msg, hint="sign it again")
+        if kind == _PKCS_SIGNED_DATA:
+            found.append(bytes(table[position + _CERTIFICATE.size : position + size]))
+        position += size + -size % 8
+    return tuple(found)
 
 
 def _subsystem(optional: bytes) -> int | None:

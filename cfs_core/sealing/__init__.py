@@ -6,7 +6,7 @@ from cfs_core.deploy.choose import NoKernelError
 from cfs_core.deploy.services import Services
 from cfs_core.image.difference import differences, sealed_dump
 from cfs_core.image.kernel_arguments import collect_arguments
-from cfs_core.image.pe import PeFile, read_pe
+from cfs_core.image.pe import PeFile, pkcs_signatures, read_pe
 from cfs_core.image.sealed import SealedDigest, command_line, effective, parse_words, sealed_arguments
 from cfs_core.sealing.append import append_layer
 from cfs_core.sealing.explain import Explanation, explain
@@ -33,6 +33,7 @@ __all__ = [
     "explain",
     "open_image",
     "parse_words",
+    "pkcs_signatures",
     "read_pe",
     "sealed_arguments",
     "sealed_dump",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from cfs_core.plugin import EntryKind, Finding, ImageError, Severity, read_all
+from cfs_core.plugin import EntryKind, Finding, ImageError, read_all
 from cfs_seal.authenticode import judge
 from cfs_seal.pe_signatures import digest
 
@@ -95,12 +95,14 @@ def _judge(name: str, content: Content, db: Signatures, dbx: Signatures, *, shim
     try:
         own, verdicts = digest(data), judge(data, db.certificates)
     except ImageError as cause:
-        yield _error("boot.untrusted", f"{name} cannot be judged: {cause.message}", "seal the image again")
+        yield Finding.error("boot.untrusted", f"{name} cannot be judged: {cause.message}", "seal the image again")
         return
     revoked = any(verdict.trusted_by for verdict in judge(data, dbx.certificates)) if dbx.certificates else False
     if revoked or own in dbx.hashes:
         message = f"{name} is revoked by dbx of this machine, so that its firmware does not start it"
-        yield _error("boot.revoked", message, "sign the image with a key that is not revoked: `cfs seal --replace`")
+        yield Finding.error(
+            "boot.revoked", message, "sign the image with a key that is not revoked: `cfs seal --replace`"
+        )
         return
     if own in db.hashes or any(verdict.trusted_by for verdict in verdicts):
         return
@@ -112,10 +114,6 @@ def _judge(name: str, content: Content, db: Signatures, dbx: Signatures, *, shim
         message = (
             f"{name} is signed by {signers}: no key of db vouches for it, and whether one of shim's does is unknown"
         )
-        yield Finding(severity=Severity.WARNING, code="boot.untrusted", message=message, hint=hint)
+        yield Finding.warning("boot.untrusted", message, hint)
         return
-    yield _error("boot.untrusted", message, hint)
-
-
-def _error(code: str, message: str, hint: str) -> Finding:
-    return Finding(severity=Severity.ERROR, code=code, message=message, hint=hint)
+    yield Finding.error("boot.untrusted", message, hint)

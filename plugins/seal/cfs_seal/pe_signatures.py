@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import ImageError
+from cfs_core.sealing import pkcs_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -140,17 +141,7 @@ def signatures(data: memoryview | bytes) -> tuple[bytes, ...]:
         ImageError: no PE file, or a malformed table.
     """
     layout = layout_of(data)
-    found = []
-    position, end = layout.table, layout.table + layout.table_size
-    while position + _CERTIFICATE.size <= end:
-        size, _, kind = _CERTIFICATE.unpack_from(data, position)
-        if size < _CERTIFICATE.size or position + size > end:
-            msg = "the table of signatures of a PE file is malformed"
-            raise ImageError(msg, hint="sign it again")
-        if kind == PKCS_SIGNED_DATA:
-            found.append(bytes(data[position + _CERTIFICATE.size : position + size]))
-        position += size + -size % 8
-    return tuple(found)
+    return pkcs_signatures(memoryview(data)[layout.table : layout.table + layout.table_size])
 
 
 def attach(data: memoryview | bytes, found: Sequence[bytes], out: BinaryIO) -> None:

@@ -273,7 +273,7 @@ class _Sealing:
                     if word.key in {"composefs", "composefs.digest"}:
                         message = f"{word.text!r:.100} of {word.origin} would name another image than the UKI"
                         hint = "leave it out: the UKI names the image"
-                        yield Finding(severity=Severity.ERROR, code="boot.karg-composefs", message=message, hint=hint)
+                        yield Finding.error("boot.karg-composefs", message, hint)
 
     def _build(self, arguments: tuple[str, ...]) -> dict[str, Path]:
         """Build UKI and addons; return them by their place in the image."""
