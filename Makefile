@@ -16,9 +16,14 @@ demo: host-demo $(BIN)/cfs  ## Build a small Debian image, install it to a disk 
 	PATH="$(CURDIR)/$(BIN):$$PATH" demo/run
 
 test: export CFS_JUDGES := $(abspath $(JUDGES))/bin
-test: host-test venv lint lowest  ## Everything: unit tests, judges, virtual machines
+test: host-test venv lint-and-lowest  ## Everything: unit tests, judges, virtual machines
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -rR -m "not vm and not campaign"
-	$(BIN)/python -m pytest -q -rR -m "vm and not campaign"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -rR -m "vm and not campaign"
+
+# What uses one core each runs beside each other.
+.PHONY: lint-and-lowest lowest-core lowest-plugin
+lint-and-lowest: venv
+	$(MAKE) --no-print-directory -j 2 --output-sync=target lowest-plugin lint lowest-core
 
 campaign: export CFS_JUDGES := $(abspath $(JUDGES))/bin
 campaign: host-test venv  ## What takes too long for every change: whole upgrades in machines, Secure Boot, stock images, packages
@@ -45,8 +50,10 @@ matrix: venv  ## Every package alone, on every Python there is, with the lowest 
 	$(BIN)/nox
 	$(BIN)/nox -s table
 
-lowest: venv  ## One row of the matrix: this Python, the lowest dependencies
-	$(BIN)/nox -k lowest -p $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+lowest: lowest-core lowest-plugin  ## One row of the matrix: this Python, the lowest dependencies
+
+lowest-core lowest-plugin: lowest-%: venv
+	$(BIN)/nox -s $* -k lowest -p $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 bench: venv  ## Benchmarks against the peers that are installed
 	$(BIN)/python -m benchmarks

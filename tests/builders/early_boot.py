@@ -7,7 +7,6 @@ Debian 13's mount (which lets the kernel read an EROFS file), Debian 12's (which
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from builders import bootable
+from builders.kept import kept
 from builders.kernels import CHECKOUT, cpio, download, kernel_version, module_bytes, module_folder, modules_in_order
 from cfs_testkit.builders.oci import File, Image, Link, layer
 
-CACHE = CHECKOUT / ".cache/demo"
 BOOT = CHECKOUT / "plugins/initramfs/cfs_initramfs/boot"
 SETTINGS = "usr/lib/composefs/setup-root-conf.toml"
 PACKAGES = ("dash", "libblkid1", "libc6", "libmount1", "libpcre2-8-0", "libselinux1", "mount", "util-linux")
@@ -111,16 +110,13 @@ class Seen:
 
 def unpacked(name: str, suite: str, *packages: str, kernel: bool = True) -> Path:
     """Return packages of a Debian suite, unpacked, kept between runs; the test is skipped where they cannot be had."""
-    kept = CACHE / f"early-{name}"
-    if not kept.is_dir():
-        fresh = kept.with_name(f"{kept.name}.fresh")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        why = download(fresh, suite, "amd64", *packages, kernel=kernel)
+
+    def make(folder: Path) -> None:
+        why = download(folder, suite, "amd64", *packages, kernel=kernel)
         if why is not None:
             pytest.skip(f"packages of Debian {suite} cannot be had: {why}")
-        fresh.rename(kept)
-    return kept
+
+    return kept(f"early-{name}", make)
 
 
 def trixie() -> Path:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from builders import guests
+from builders import guests, kernels
+from builders.kept import CACHE, kept
 from cfs_host.place import NAMES, UNITS, WANTED, packaged
 
-CACHE = guests.CHECKOUT / ".cache/demo"
-HOST_SETUP = guests.CHECKOUT / "scripts/host-setup"
 SUITE = "trixie"
 CFS = Path(sys.executable).with_name("cfs")
 TOOLS = ("qemu-system-x86_64", "mmdebstrap", "umoci", "mkfs.ext4", "grub-mkimage")
@@ -113,7 +112,7 @@ def build(workspace, *, sealed=True):
     extra = [word for name in guests.PACKAGES for word in ("--package", name)]
     subprocess.run([guests.CHECKOUT / "demo/build-debian-image", out, *extra], check=True, timeout=1800)
     boot = _boot_files(out)
-    _add(out, "debian", "v1", workspace, [*_system(), *_grub(workspace)], _links())
+    _add(out, "debian", "v1", workspace, [*_system(), *_grub()], _links())
     for tag, (base, files) in TAGS.items():
         links = [(HEALTH, "../health.service")] if tag == "ill" else []
         _add(out, base, tag, workspace, files, links)
@@ -147,22 +146,18 @@ def _links():
     return [(f"{UNITS}/{folder}/{name}", f"../{name}") for name, folder in WANTED.items()]
 
 
-def _grub(workspace):
+def _grub():
     """Yield GRUB of Debian trixie: a program for UEFI, modules for BIOS."""
-    kept = CACHE / "grub-trixie"
-    if not kept.is_dir():
-        work = workspace / "grub-trixie"
-        work.mkdir()
-        names = ("grub-efi-amd64-unsigned", "grub-pc-bin")
-        subprocess.run([HOST_SETUP, "download", SUITE, work, *names], check=True)
-        for package in work.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, work / "tree"], check=True)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        shutil.move(work / "tree", kept)
-    modules = sorted((kept / "usr/lib/grub/i386-pc").iterdir())
-    for path in [kept / "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", *modules]:
+
+    def make(folder):
+        why = kernels.download(folder, SUITE, "amd64", "grub-efi-amd64-unsigned", "grub-pc-bin", kernel=False)
+        assert why is None, why
+
+    tree = kept("grub-trixie", make)
+    modules = sorted((tree / "usr/lib/grub/i386-pc").iterdir())
+    for path in [tree / "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", *modules]:
         if path.is_file():
-            yield str(path.relative_to(kept)), path.read_bytes(), 0o644
+            yield str(path.relative_to(tree)), path.read_bytes(), 0o644
 
 
 def _add(images, base, tag, workspace, files, links=()):

@@ -49,6 +49,7 @@ def rootfs(tree: Path, marker: str) -> bytes:
             _add(tar, name, None)
         _add(tar, f"usr/lib/modules/{version}/vmlinuz", (tree / f"boot/vmlinuz-{version}").read_bytes())
         _add(tar, f"usr/lib/modules/{version}/initramfs.img", _initramfs(tree, version, busybox))
+        _add_link(tar, "sbin", "usr/sbin")
         _add(tar, "usr/bin/busybox", busybox, 0o755)
         _add(tar, "usr/sbin/init", SYSTEM.encode(), 0o755)
         _add(tar, "usr/lib/os-release", b'ID=uboot-test\nPRETTY_NAME="U-Boot test system"\nVERSION_ID=1\n')
@@ -65,6 +66,12 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes | None, mode: int = 0o644)
     else:
         info.size, info.mode = len(data), mode
         tar.addfile(info, io.BytesIO(data))
+
+
+def _add_link(tar: tarfile.TarFile, name: str, target: str) -> None:
+    info = tarfile.TarInfo(name)
+    info.mtime, info.type, info.mode, info.linkname = EPOCH, tarfile.SYMTYPE, 0o777, target
+    tar.addfile(info)
 
 
 def _initramfs(tree: Path, version: str, busybox: bytes) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from builders import secure_machine
+from builders.kept import alone
 
 from cfs_prove.proof import ProofOptions, prove
 
@@ -50,7 +51,8 @@ def demo_image(workspace):
     if missing:
         pytest.skip(f"{', '.join(missing)} missing; scripts/host-setup installs what VM tests need")
     out = workspace / "debian"
-    subprocess.run([CHECKOUT / "demo/build-debian-image", out, "--uki", "--cfs", CFS], check=True, timeout=800)
+    with alone("debian"):
+        subprocess.run([CHECKOUT / "demo/build-debian-image", out, "--uki", "--cfs", CFS], check=True, timeout=800)
     return out
 
 

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+from builders import kernels
+from builders.kept import kept
 
 from cfs_core.plugin import Firmware
 from cfs_grub.order import Sorting, best_first
@@ -18,8 +20,6 @@ from cfs_grub.order import Sorting, best_first
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-HOST_SETUP = CHECKOUT / "scripts/host-setup"
-CACHE = CHECKOUT / ".cache/demo"
 EPOCH = 1_750_000_000
 UNUSUAL = ("a=$root${x}$(y)", "b=äöü€", "c={;|&<>#*?!}~^`%[]", 'd="two words"', "e=p(1),q")
 
@@ -45,22 +45,16 @@ def layer_of(tar_path, files):
                 tar.addfile(info, file)
 
 
-def packages(what, workspace, *names):
+def packages(what, *names):
     """Unpack packages of a Debian suite (*what* up to its dash), kept between runs; skip where they cannot be had."""
     suite = what.partition("-")[0]
-    kept = CACHE / f"grub-{what}"
-    if kept.is_dir():
-        return kept
-    work = workspace / f"grub-{what}"
-    work.mkdir()
-    done = subprocess.run([HOST_SETUP, "download", suite, work, *names], check=False, capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"GRUB of Debian {suite} is not at hand: {done.stderr[-300:]}")
-    for package in work.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, work / "tree"], check=True)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    shutil.move(work / "tree", kept)
-    return kept
+
+    def make(folder):
+        why = kernels.download(folder, suite, "amd64", *names, kernel=False)
+        if why is not None:
+            pytest.skip(f"GRUB of Debian {suite} is not at hand: {why}")
+
+    return kept(f"grub-{what}", make)
 
 
 def modules(tree, target):
@@ -78,7 +72,7 @@ def grub_images(demo_image, workspace):
     """
     if not any(map(shutil.which, ("grub-mkimage", "grub2-mkimage"))):
         pytest.skip("grub-mkimage is not installed (package grub-common)")
-    stable = packages("trixie", workspace, "grub-efi-amd64-unsigned", "grub-pc-bin")
+    stable = packages("trixie", "grub-efi-amd64-unsigned", "grub-pc-bin")
     program = stable / "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"
     images = workspace / "debian-grub"
     shutil.copytree(demo_image, images)
@@ -101,7 +95,7 @@ def grub_images(demo_image, workspace):
 @pytest.fixture(scope="session")
 def bls_images(grub_images, workspace):
     """The same with tag grub-bls."""
-    unstable = packages("sid", workspace, "grub-efi-amd64-bin", "grub-pc-bin")
+    unstable = packages("sid", "grub-efi-amd64-bin", "grub-pc-bin")
     files = {**modules(unstable, "x86_64-efi"), **modules(unstable, "i386-pc")}
     add_tag(grub_images, "debian", "grub-bls", files, workspace)
     return grub_images
@@ -273,7 +267,7 @@ SECURE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.ms.fd")
 @pytest.mark.skipif(not SECURE_VARIABLES.exists(), reason="no firmware with Microsoft's keys (package ovmf)")
 def test_secure_boot_by_the_images_shim(user, grub_images, workspace):
     """Firmware trusts Debian's shim, shim Debian's GRUB, GRUB Debian's kernel."""
-    signed = packages("trixie-signed", workspace, "grub-efi-amd64-signed", "shim-signed")
+    signed = packages("trixie-signed", "grub-efi-amd64-signed", "shim-signed")
     files = {
         str(path.relative_to(signed)): path
         for pattern in ("usr/lib/grub/x86_64-efi-signed/grubx64*", "usr/lib/shim/shimx64*")

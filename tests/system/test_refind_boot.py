@@ -12,7 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from builders import ovmf
+from builders import kernels, ovmf
+from builders.kept import kept
 from builders.outsiders import EXAMPLES, Outside, core_and_default_plugins
 
 from cfs_core.plugin import Architecture, Firmware, Volume
@@ -24,8 +25,6 @@ from cfs_prove.report import Accelerator
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-HOST_SETUP = CHECKOUT / "scripts/host-setup"
-KEPT = CHECKOUT / ".cache/demo/refind"
 PROGRAM = "usr/share/refind/refind/refind_x64.efi"
 EPOCH = 1_750_000_000
 OTHER = "0" * 128
@@ -36,22 +35,15 @@ UNUSUAL = ("a=$root${x}$(y)", "c={;|&<>#*?!}~^`%[]", 'd="two words"', "e=p(1),q"
 
 
 @pytest.fixture(scope="module")
-def refind(workspace):
+def refind():
     """rEFInd of Debian's package, kept between runs."""
-    if not KEPT.is_file():
-        work = workspace / "refind"
-        work.mkdir()
-        done = subprocess.run(
-            [HOST_SETUP, "download", "trixie", work, "refind"], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            pytest.skip(f"Debian's package refind cannot be had: {done.stderr[-300:]}")
-        for package in work.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, work / "tree"], check=True)
-        KEPT.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(work / "tree" / PROGRAM, KEPT.with_suffix(".fresh"))
-        KEPT.with_suffix(".fresh").rename(KEPT)
-    return KEPT
+
+    def make(folder):
+        why = kernels.download(folder, "trixie", "amd64", "refind", kernel=False)
+        if why is not None:
+            pytest.skip(f"Debian's package refind cannot be had: {why}")
+
+    return kept("refind-tree", make) / PROGRAM
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +132,12 @@ def test_the_choice_for_the_next_boot_holds_once(outside, disk, workspace):
     template = machine.find_firmware(Architecture.AMD64).variables.read_bytes()
     variables.write_bytes(ovmf.with_variables(template, chosen))
     assert booted(copy, variables, "root is composefs") == plan["real"]
-    assert booted(copy, variables, "Command line: ") == OTHER
+    # Nothing of that deployment is on the disk, so its kernel ends where it looks for its initrd.
+    assert booted(copy, variables, "Using load options ") == OTHER
 
 
 def booted(disk, variables, until):
-    """Boot with firmware variables that stay, until the console says *until*; the digest on the kernel command line."""
+    """Boot with firmware variables that stay, until the console says *until*; the digest that rEFInd hands over."""
     emulator = machine.find_emulator(Architecture.AMD64)
     files = machine.MachineFiles(
         console=variables.with_suffix(".console"), report=variables.with_suffix(".report"), variables=variables
@@ -166,4 +159,4 @@ def booted(disk, variables, until):
         process.wait()
     text = files.console.read_text(errors="replace")
     assert until in text, text[-3000:]
-    return re.search(r"Command line: [^\r\n]*\bcomposefs=([0-9a-f]{128})", text)[1]
+    return re.search(r"Using load options [^\r\n]*\bcomposefs=([0-9a-f]{128})", text)[1]

@@ -11,13 +11,13 @@ import threading
 
 import pytest
 from builders import kernels, uboot
-from builders.outsiders import CHECKOUT, EXAMPLES, Outside, core_and_default_plugins
+from builders.kept import kept
+from builders.outsiders import EXAMPLES, Outside, core_and_default_plugins
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 QEMU = "qemu-system-aarch64"
 FIRMWARE = "usr/lib/u-boot/qemu_arm64/u-boot.bin"
-KEPT = CHECKOUT / ".cache/demo/uboot-arm64"
 BOOT_SECONDS = 240
 
 
@@ -26,15 +26,13 @@ def debian():
     """Kernel, busybox and U-Boot of Debian, unpacked, kept between runs."""
     if not shutil.which(QEMU):
         pytest.skip(f"{QEMU} is not installed (package qemu-system-arm)")
-    if not KEPT.is_dir():
-        fresh = KEPT.with_name(f"{KEPT.name}.fresh")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        why = kernels.download(fresh, "trixie", "arm64", "u-boot-qemu", "busybox-static")
+
+    def make(folder):
+        why = kernels.download(folder, "trixie", "arm64", "u-boot-qemu", "busybox-static")
         if why is not None:
             pytest.skip(f"Debian's arm64 packages cannot be had: {why}")
-        fresh.rename(KEPT)
-    return KEPT
+
+    return kept("uboot-arm64", make)
 
 
 @pytest.fixture(scope="module")
