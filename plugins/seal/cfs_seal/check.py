@@ -11,6 +11,7 @@ from cfs_core.bls import split_arguments
 from cfs_core.plugin import (
     EntryKind,
     Finding,
+    ImageError,
     FormatOptions,
     FormatVersion,
     HashAlgorithm,
@@ -188,7 +189,11 @@ class _Checker:
 
     def _judged(self, path: str, content: Content) -> Judged:
         unsigned = "seal.loader-unsigned" if path.startswith("/") else "seal.unsigned"
-        verdicts = judge(read_all(content), self._trusted)
+        try:
+            verdicts = judge(read_all(content), self._trusted)
+        except ImageError as cause:
+            self._error("seal.damaged", f"{path}: {cause.message}", cause.hint or "build it again")
+            return Judged(path=path, verdicts=())
         resign = "sign it again: `cfs seal --replace`, with --sign-loader for the loader"
         if not verdicts:
             self._error(unsigned, f"{path} is not signed: firmware with Secure Boot does not start it", resign)

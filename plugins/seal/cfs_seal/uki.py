@@ -7,8 +7,11 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from cfs_core.bls import join_arguments
 from cfs_core.plugin import CommandError, ImageError, read_all
+from cfs_seal.signing import load_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -97,6 +100,8 @@ class Ukify:
         if parts.pcr_key is not None:
             self._check_measure()
             options["pcr-private-key"] = parts.pcr_key
+            # Left to itself, ukify asks systemd-keyutil, which few have.
+            options["pcr-public-key"] = self._public_key(parts.pcr_key)
         self._run(options, out, *(f"--join-profile={path}" for path in self._profiles(parts)))
 
     def _profiles(self, parts: UkiParts) -> Iterator[Path]:
@@ -125,6 +130,17 @@ class Ukify:
             }
             self._run(options, path)
             yield path
+
+    def _public_key(self, key: Path) -> Path:
+        """Write the public half of a key file.
+
+        Raises:
+            ConfigError: it is no RSA key.
+        """
+        path = self._work / "pcr-public-key"
+        public = load_key(key).public_key()
+        path.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        return path
 
     def _check_measure(self) -> None:
         """Refuse a systemd-measure that lacks sections: ukify would end with a message of its options.
