@@ -11,10 +11,10 @@ from cfs_core.bls import split_arguments
 from cfs_core.plugin import (
     EntryKind,
     Finding,
-    ImageError,
     FormatOptions,
     FormatVersion,
     HashAlgorithm,
+    ImageError,
     KernelArgument,
     Severity,
     read_all,
