@@ -176,11 +176,12 @@ class Guest:
         self._process = subprocess.Popen(self._command(address), stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while True:
+            self._socket = socket.socket(socket.AF_UNIX)
             try:
-                self._socket = socket.socket(socket.AF_UNIX)
                 self._socket.connect(str(address))
                 break
             except OSError:
+                self._socket.close()
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     raise
                 time.sleep(0.1)
