@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from cfs_core.deploy.preflight import examine_space
 from cfs_core.errors import CfsError
-from cfs_core.model.disk import Volume
+from cfs_core.model.disk import RAW, Volume
 from cfs_core.model.plan import Finding
 from cfs_core.report.progress import human_bytes
-from cfs_core.target.memory import RAW
 from cfs_core.target.room import room_on_host
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ from cfs_core.install.foresee import foresee
 from cfs_core.model.action import CopyObject, PlacingAction, WriteFile
 from cfs_core.model.boot import BootMenu
 from cfs_core.model.digest import Digest
-from cfs_core.model.disk import Volume
+from cfs_core.model.disk import RAW, Volume
 from cfs_core.model.places import REPOSITORY
 from cfs_core.model.plan import Finding, InstallPlan, Step
 from cfs_core.pluginhost import families
 from cfs_core.target.execute import apply
-from cfs_core.target.memory import RAW, MemoryTarget
+from cfs_core.target.memory import MemoryTarget
 
 if TYPE_CHECKING:
     from cfs_core.deploy.first_boot.plan import FirstBootLine

@@ -92,7 +92,12 @@ class Bootloader(abc.ABC):
 
     @abc.abstractmethod
     def plan_install(self, target: TargetView, facts: BootFacts) -> Sequence[Action]:
-        """Put the loader itself on the target; no menu entry yet."""
+        """Put the loader itself on the target; no menu entry yet.
+
+        On a machine that runs, `cfs upgrade` plans it again with the new image and does what differs from what is
+        there. Commands and raw blocks are done there only if a file of the plan differs, in the order of the plan: let
+        a file, the last one, say what they were made of, and let them leave whole what starts until then.
+        """
 
     @abc.abstractmethod
     def read_menu(self, target: TargetView) -> BootMenu:

@@ -11,9 +11,10 @@ from cfs_core.errors import StateError
 from cfs_core.lifecycle.machine import read_machine, with_versions
 from cfs_core.lifecycle.running import RunningSystem, read_running
 from cfs_core.lifecycle.status import mounted_volumes
-from cfs_core.lifecycle.volumes import partition_of
+from cfs_core.lifecycle.volumes import bios_boot, partition_of
 from cfs_core.pluginhost import families
 from cfs_core.target.mounted import MountedTarget
+from cfs_core.target.mounted_raw import RawPlaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,9 +66,11 @@ def find_places(root: Path) -> Places:
 def mounted_target(places: Places, running: RunningSystem, services: Services) -> MountedTarget:
     """Return the volumes as a target, with the partitions they are on."""
     partitions = [partition_of(volume, path, places.root, running) for volume, path in places.roots.items()]
+    raw = bios_boot(places.root, running)
     return MountedTarget(
         places.roots,
-        partitions=[partition for partition in partitions if partition is not None],
+        partitions=[each for each in (*partitions, raw[0] if raw else None) if each is not None],
+        raw=RawPlaces(raw[1]) if raw else None,
         commands=services.commands,
         scratch=services.scratch,
         host_tools=bool(services.settings.value("install.host-tools")),

@@ -243,6 +243,9 @@ class RunCommand(Action):
     writes: tuple[Location, ...] = ()
     """What it writes there."""
 
+    offset: int = 0
+    """Where on a raw volume its output goes, in bytes from the start of the volume."""
+
     effect: Effect = field(default=Effect.REPLACE, init=False, compare=False)
     """What a tool does is not known better."""
 

@@ -32,6 +32,13 @@ class Volume(enum.StrEnum):
     """The whole disk, for the boot code of its first sector."""
 
 
+RAW = frozenset({Volume.BIOS_BOOT, Volume.DISK})
+"""Volumes without a filesystem: `WriteBlocks` goes here and nowhere else."""
+
+MBR_CODE_BYTES = 440
+"""Boot code of a disk's first sector; what follows is the disk's signature and partition table."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Location:
     """A path on a volume. ``path`` is absolute, normalised; undecodable bytes are surrogate-escaped (os.fsdecode)."""

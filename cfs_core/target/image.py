@@ -7,8 +7,7 @@ import stat
 from typing import TYPE_CHECKING, Self
 
 from cfs_core.errors import DiskError, DiskFullError, RefusedError
-from cfs_core.model.disk import Region, Volume
-from cfs_core.target.memory import RAW
+from cfs_core.model.disk import RAW, Region, Volume
 from cfs_core.target.partial import PartialFile, taken
 from cfs_core.target.room import room_on_host
 

@@ -12,11 +12,10 @@ from cfs_core.model.action import (
     RunCommand,
     SetEfiVariable,
     WriteBlocks,
-    WriteFile,
 )
 from cfs_core.model.content import read_all
-from cfs_core.model.disk import Location, Volume
-from cfs_core.target.run_command import refuse_host_tools, run_command
+from cfs_core.model.disk import MBR_CODE_BYTES, RAW, Location, Volume
+from cfs_core.target.run_command import output_of, refuse_host_tools, run_command
 from cfs_core.target.volume import HINT, VolumeContents
 
 if TYPE_CHECKING:
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
     from cfs_core.interfaces.context import CommandRunner
     from cfs_core.model.action import Action, PlacingAction
     from cfs_core.model.disk import Partition
-
-RAW = frozenset({Volume.BIOS_BOOT, Volume.DISK})
-"""Volumes without a filesystem: `WriteBlocks` goes here and nowhere else."""
-
-MBR_CODE_BYTES = 440
-"""Boot code of the first sector; what follows is the disk's signature and partition table."""
 
 
 class MemoryTarget:
@@ -81,7 +74,9 @@ class MemoryTarget:
         return self._partitions.get(volume)
 
     def read(self, location: Location) -> bytes:
-        """Return a file's bytes."""
+        """Return a file's bytes, or what was written to a raw volume."""
+        if location.volume in self._blocks:
+            return self._joined(location.volume)
         return read_all(self._tree(location.volume).content(location.path))
 
     def names(self, location: Location) -> tuple[str, ...]:
@@ -128,12 +123,7 @@ class MemoryTarget:
             if self._commands is None
             else run_command(action, self, self._commands, scratch=self._scratch)
         )
-        return tuple(
-            WriteBlocks(why=action.why, location=location, offset=0, data=data)
-            if location.volume in RAW
-            else WriteFile(why=action.why, location=location, data=data)
-            for location, data in outputs.items()
-        )
+        return tuple(output_of(action, location, data) for location, data in outputs.items())
 
     def lay_out(self, partitions: Iterable[Partition]) -> None:
         """Say which partitions there are, once that is known; what is on a volume already stays."""
@@ -149,6 +139,13 @@ class MemoryTarget:
     def blocks(self, volume: Volume) -> tuple[tuple[int, bytes], ...]:
         """Return (offset, bytes) written to a raw volume, in order."""
         return tuple(self._blocks.get(volume, ()))
+
+    def _joined(self, volume: Volume) -> bytes:
+        data = bytearray()
+        for offset, piece in self._blocks[volume]:
+            data.extend(bytes(max(0, offset + len(piece) - len(data))))
+            data[offset : offset + len(piece)] = piece
+        return bytes(data)
 
     def copy(self) -> MemoryTarget:
         """Return an independent copy."""

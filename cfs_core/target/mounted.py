@@ -29,12 +29,12 @@ from cfs_core.model.action import (
 )
 from cfs_core.model.content import BytesContent
 from cfs_core.model.digest import HashAlgorithm
-from cfs_core.model.disk import Location, Volume
+from cfs_core.model.disk import RAW, Location, Volume
 from cfs_core.model.tree import SpecialKind
 from cfs_core.system.syncing import sync_filesystem
 from cfs_core.target import beneath
 from cfs_core.target.mounted_raw import RawPlaces
-from cfs_core.target.run_command import refuse_host_tools, run_command
+from cfs_core.target.run_command import output_of, refuse_host_tools, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -102,12 +102,19 @@ class MountedTarget:
         return self._partitions.get(volume)
 
     def read(self, location: Location) -> bytes:
-        """Return a file's bytes; links are not followed.
+        """Return a file's bytes; links are not followed. Of a raw volume what is on it, of a disk its boot code.
 
         Raises:
             FileNotFoundError: no regular file is there.
             DiskError: it cannot be read.
         """
+        if location.volume in RAW:
+            try:
+                return self._raw.read(location.volume)
+            except FileNotFoundError:
+                raise FileNotFoundError(str(location)) from None
+            except OSError as error:
+                raise _explained(error, location) from error
         try:
             with beneath.parent(self._root(location), location.path, create=False) as (directory, name):
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -147,7 +154,8 @@ class MountedTarget:
             CommandError: a command failed.
         """
         try:
-            self._apply(action)
+            for made in self.resolved(action):
+                self._apply(made)
         except OSError as error:
             raise _explained(error, getattr(action, "location", action.why)) from error
 
@@ -201,8 +209,6 @@ class MountedTarget:
             case ExchangePaths():
                 with self._both(action.a, action.b) as (one, other):
                     beneath.exchange(one, other)
-            case RunCommand():
-                self._run(action)
             case WriteBlocks() | SetEfiVariable():
                 self._raw.apply(action)
             case _:
@@ -285,14 +291,23 @@ class MountedTarget:
             beneath.remove_tree(directory, temporary)
             self._sync(directory)
 
-    def _run(self, action: RunCommand) -> None:
+    def resolved(self, action: Action) -> tuple[Action, ...]:
+        """Return *action*; for a `RunCommand` run it, once, and return what writes its outputs.
+
+        Raises:
+            RefusedError: a `RunCommand` where host tools are forbidden.
+            CommandError: a command failed.
+            DiskError: its inputs are not there, or its outputs are not.
+        """
+        if not isinstance(action, RunCommand):
+            return (action,)
         if not self._host_tools:
             refuse_host_tools(action)
         if self._commands is None:
             msg = f"{action.argv[0]} cannot be run: this target was given no command runner"
             raise DiskError(msg)
-        for location, data in run_command(action, self, self._commands, scratch=self._scratch).items():
-            self.apply(WriteFile(why=action.why, location=location, data=data))
+        outputs = run_command(action, self, self._commands, scratch=self._scratch)
+        return tuple(output_of(action, location, data) for location, data in outputs.items())
 
     @contextmanager
     def _replacing(self, location: Location) -> Iterator[tuple[int, str]]:

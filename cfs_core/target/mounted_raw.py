@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from cfs_core.errors import RefusedError
 from cfs_core.model.action import WriteBlocks
+from cfs_core.model.disk import MBR_CODE_BYTES, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from cfs_core.model.action import SetEfiVariable
-    from cfs_core.model.disk import Volume
 
 _GET_FLAGS, _SET_FLAGS, _IMMUTABLE = 0x80086601, 0x40086602, 0x10
 """FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_IMMUTABLE_FL, from linux/fs.h: efivarfs protects variables this way."""
@@ -31,6 +31,21 @@ class RawPlaces:
 
     devices: Mapping[Volume, Path] = field(default_factory=dict)
     variables: Path | None = None
+
+    def read(self, volume: Volume) -> bytes:
+        """Return what is on a raw volume; of a disk its first sector's boot code.
+
+        Raises:
+            FileNotFoundError: where it is was not told.
+            OSError: it cannot be read.
+        """
+        device = self.devices.get(volume)
+        if device is None:
+            raise FileNotFoundError(volume.name)
+        with device.open("rb", buffering=0) as file:
+            # What was written before by another name of the same blocks is not what this name has in memory.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return file.read(MBR_CODE_BYTES if volume is Volume.DISK else -1)
 
     def apply(self, action: WriteBlocks | SetEfiVariable) -> None:
         """Do what *action* says, durably.
@@ -49,6 +64,10 @@ class RawPlaces:
         if device is None:
             msg = f"blocks cannot be written to {action.location.volume.name}: its device is not known"
             raise RefusedError(msg, hint="make a disk image instead")
+        if action.location.volume is Volume.DISK and action.offset + len(action.data) > MBR_CODE_BYTES:
+            msg = f"{len(action.data)} bytes at {action.offset} of a disk would be written over its partition table"
+            hint = f"its boot code has {MBR_CODE_BYTES} bytes; the plugin that planned it is at fault"
+            raise RefusedError(msg, hint=hint)
         descriptor = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
         try:
             data = memoryview(action.data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfs_core.target.memory import RAW
+from cfs_core.model.disk import RAW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

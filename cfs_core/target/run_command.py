@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import CommandError, DiskError, RefusedError
-from cfs_core.model.disk import Location
+from cfs_core.model.action import WriteBlocks, WriteFile
+from cfs_core.model.disk import RAW, Location
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +62,13 @@ def run_command(
             location: _collect(location, place, action.argv[0])
             for location, place in zip(action.writes, places["writes"], strict=True)
         }
+
+
+def output_of(action: RunCommand, location: Location, data: bytes) -> WriteBlocks | WriteFile:
+    """Return what writes *data*, which the command of *action* made for *location*."""
+    if location.volume in RAW:
+        return WriteBlocks(why=action.why, location=location, offset=action.offset, data=data)
+    return WriteFile(why=action.why, location=location, data=data)
 
 
 def refuse_host_tools(action: RunCommand) -> None:

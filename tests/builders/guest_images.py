@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
-import sys
 import tarfile
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,9 @@ from builders import guests, kernels
 from builders.kept import CACHE, kept
 from cfs_host.place import NAMES, UNITS, WANTED, packaged
 
-SUITE = "trixie"
-CFS = Path(sys.executable).with_name("cfs")
+GRUBS = {"bookworm": ("grub-efi-amd64-bin", "grub-pc-bin"), "trixie": ("grub-efi-amd64-unsigned", "grub-pc-bin")}
+"""Packages of GRUB in two suites of Debian: version 1 has 2.06 of the first, version 2 has 2.12 of the second."""
+
 TOOLS = ("qemu-system-x86_64", "mmdebstrap", "umoci", "mkfs.ext4", "grub-mkimage")
 REGISTRY = "127.0.0.1:5000/os"
 COMMAND_LINE = "rw console=ttyS0 audit=0 panic=30"
@@ -109,13 +109,15 @@ def build(workspace, *, sealed=True):
     if missing:
         pytest.skip(f"{', '.join(missing)} missing; scripts/host-setup installs what VM tests need")
     out = workspace / "debian-cfs"
-    extra = [word for name in guests.PACKAGES for word in ("--package", name)]
-    subprocess.run([guests.CHECKOUT / "demo/build-debian-image", out, *extra], check=True, timeout=1800)
+    extra = [word for name in (*guests.PACKAGES, "grub-common") for word in ("--package", name)]
+    words = ["--uki", "--cfs", guests.CFS] if sealed else []  # which brings ukify, too
+    subprocess.run([guests.CHECKOUT / "demo/build-debian-image", out, *words, *extra], check=True, timeout=1800)
     boot = _boot_files(out)
-    _add(out, "debian", "v1", workspace, [*_system(), *_grub()], _links())
+    _add(out, "debian", "v1", workspace, [*_system(), *_grub("bookworm")], _links())
     for tag, (base, files) in TAGS.items():
         links = [(HEALTH, "../health.service")] if tag == "ill" else []
-        _add(out, base, tag, workspace, files, links)
+        newer = _grub("trixie") if tag == "v2" else ()
+        _add(out, base, tag, workspace, [*files, *newer], links)
     for tag in ("v1", *TAGS) if sealed else ():
         _seal(out, tag, boot, workspace)
     subprocess.run(["umoci", "gc", "--layout", out], check=True)
@@ -146,14 +148,14 @@ def _links():
     return [(f"{UNITS}/{folder}/{name}", f"../{name}") for name, folder in WANTED.items()]
 
 
-def _grub():
-    """Yield GRUB of Debian trixie: a program for UEFI, modules for BIOS."""
+def _grub(suite):
+    """Yield GRUB of a suite of Debian: a program for UEFI, modules for BIOS."""
 
     def make(folder):
-        why = kernels.download(folder, SUITE, "amd64", "grub-efi-amd64-unsigned", "grub-pc-bin", kernel=False)
+        why = kernels.download(folder, suite, "amd64", *GRUBS[suite], kernel=False)
         assert why is None, why
 
-    tree = kept("grub-trixie", make)
+    tree = kept(f"grub-{suite}", make)
     modules = sorted((tree / "usr/lib/grub/i386-pc").iterdir())
     for path in [tree / "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", *modules]:
         if path.is_file():
@@ -170,20 +172,22 @@ def _add(images, base, tag, workspace, files, links=()):
 def _boot_files(images):
     """Return what the build kept of the image to make UKIs of: kernel, initramfs, stub."""
     index = (images / "index.json").read_bytes()
-    found = [path.parents[1] / "boot" for path in CACHE.glob("*/oci/index.json") if path.read_bytes() == index]
+    found = [path for path in CACHE.glob("*/**/oci/index.json") if path.read_bytes() == index]
     assert found, f"{CACHE} has no build of {images}"
-    return found[0]
+    return next(folder / "boot" for folder in found[0].parents if (folder / "boot").is_dir())
 
 
 def _seal(images, tag, boot, workspace):
     """Make TAG-uki: *tag* with a UKI that names its digest."""
-    words = [CFS, "image", "digest", "--bootable", f"oci:{images}:{tag}"]
+    words = [guests.CFS, "image", "digest", "--bootable", f"oci:{images}:{tag}"]
     identity = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     more = "second=yes " if "v2" in (tag, TAGS.get(tag, ("",))[0]) else ""
-    uki, ukify = workspace / f"{tag}.efi", CACHE / "ukify"
+    uki, ukify, early_boot = workspace / f"{tag}.efi", CACHE / "ukify", workspace / "early-boot.cpio"
+    early_boot.write_bytes(runpy.run_path(guests.CHECKOUT / "demo/build-debian-image")["early_boot_cpio"]())
     subprocess.run(
         ["/usr/bin/python3", ukify / "usr/bin/ukify", "build", f"--linux={boot / 'vmlinuz'}",
-         f"--initrd={boot / 'initramfs.img'}", f"--cmdline={COMMAND_LINE} {more}composefs={identity}",
+         f"--initrd={boot / 'initramfs.img'}", f"--initrd={early_boot}",
+         f"--cmdline={COMMAND_LINE} {more}composefs={identity}",
          f"--os-release=@{boot / 'os-release'}", f"--uname={(boot / 'version').read_text()}", f"--stub={boot / 'stub'}",
          "--efi-arch=x64", f"--output={uki}"],
         check=True, capture_output=True,

@@ -20,6 +20,7 @@ from cfs_prove.machine import (
 )
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+CFS = Path(sys.executable).with_name("cfs")
 EPOCH = 1_750_000_000
 PACKAGES = (
     "python3", "python3-click", "python3-pluggy", "python3-rich", "python3-structlog", "python3-zstandard",
@@ -114,11 +115,12 @@ def add_tag(images, base, tag, path):
 def build_images(workspace):
     """Make an OCI directory with tags v1 and v2, and return it.
 
-    v1 has cfs and a shell on the serial port in it; v2 changes /etc, /usr and kernel arguments.
+    v1 has cfs and a shell on the serial port in it, and early boot in its initramfs, so that it can be sealed; v2
+    changes /etc, /usr and kernel arguments.
     """
     out = workspace / "debian-cfs"
     extra = [word for name in PACKAGES for word in ("--package", name)]
-    subprocess.run([CHECKOUT / "demo/build-debian-image", out, *extra], check=True, timeout=1800)
+    subprocess.run([CHECKOUT / "demo/build-debian-image", out, "--uki", "--cfs", CFS, *extra], check=True, timeout=1800)
     units = [(f"{UNITS}/{name}", packaged(name), 0o644) for name in NAMES]
     links = [(f"{UNITS}/{folder}/{name}", f"../{name}") for name, folder in WANTED.items()]
     # Emulated, on a machine that is busy, five minutes may not be enough.
@@ -126,7 +128,7 @@ def build_images(workspace):
     units.append((f"{UNITS}/cfs-finalize-staged.service.d/patience.conf", patience, 0o644))
     first, second = workspace / "cfs.tar", workspace / "v2.tar"
     layer(first, [*cfs_files(), *agent_files(), *units], links)
-    add_tag(out, "debian", "v1", first)
+    add_tag(out, "debian-early-boot", "v1", first)
     changes = [
         ("usr/lib/version", b"2\n", 0o644),
         ("etc/from-image", b"2\n", 0o644),
@@ -174,11 +176,12 @@ class Guest:
         self._process = subprocess.Popen(self._command(address), stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while True:
+            self._socket = socket.socket(socket.AF_UNIX)
             try:
-                self._socket = socket.socket(socket.AF_UNIX)
                 self._socket.connect(str(address))
                 break
             except OSError:
+                self._socket.close()
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     raise
                 time.sleep(0.1)

@@ -118,26 +118,40 @@ def digest_of(folder, image):
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
+RAW_NAMES = {Volume.DISK: "vda", Volume.BIOS_BOOT: "vda1"}
+RAW_BYTES = 1 << 20
+
+
 def install_below(folder, source, **settings):
     """Install *source* into directories below *folder*, as `cfs install to-disk` would into a disk, without its table.
 
+    What is written to a disk itself, or to its BIOS boot partition, goes to files of those names below ``dev``.
     Owners are those of whoever runs the tests, as nobody else's can be made without root.
     """
     root = folder / "machine"
-    roots = {Volume.ROOT: root / "sysroot", Volume.ESP: root / "boot"}
-    for path in roots.values():
-        path.mkdir(parents=True)
     made = Installed(root, folder)
     with made.app() as app:
         app.add_options(settings)
         request = InstallRequest(source=app.locate(source), disk=folder / "unused.img", repo=folder / "build-repo")
         with prepare(request, app) as image:
             prepared = make_plan(request, image, app)
+            there = {partition.volume for partition in prepared.disk.partitions}
+            places = {Volume.ROOT: root / "sysroot", Volume.ESP: root / "boot"}
+            roots = {volume: path for volume, path in places.items() if volume in there}
+            for path in roots.values():
+                path.mkdir(parents=True)
             target = MountedTarget(roots, partitions=prepared.disk.partitions, scratch=app.scratch)
             for volume in roots:
                 for action in prepared.target.contents(volume).values():
                     if action.location.path != "/":
                         target.apply(own(action))
+            for volume, name in RAW_NAMES.items():
+                for offset, data in prepared.target.blocks(volume):
+                    (root / "dev").mkdir(exist_ok=True)
+                    with (root / "dev" / name).open("r+b" if (root / "dev" / name).exists() else "w+b") as file:
+                        file.truncate(RAW_BYTES)
+                        file.seek(offset)
+                        file.write(data)
             running(root, prepared.plan.image_id)
     made.reboot()
     return made

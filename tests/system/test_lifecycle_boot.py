@@ -53,6 +53,12 @@ class Machine:
     def booted(self):
         return self.status()["status"]["booted"]["composefs"]["verity"]
 
+    def grub(self):
+        """What of GRUB is installed: its version from the ESP, or the sector from which BIOS starts its core image."""
+        if self.guest.firmware == "bios":
+            return self.sh("od -An -tu8 -j92 -N8 /dev/vda").strip()
+        return self.status()["cfs"]["bootloader_version"]["installed"]
+
     def stage(self, *words):
         said = self.sh(f"cfs --no-progress {' '.join(words)} --format json 2>/tmp/errors || (cat /tmp/errors; false)")
         found = json.loads(said)
@@ -87,8 +93,15 @@ def test_upgrade_and_back(machine):
     if machine.kind != "uki":
         sh("cfs kargs add local=1")
     assert "update: " in sh("cfs upgrade --check")
+    grub = machine.grub()
     two = machine.stage("upgrade")
+    said = machine.guest.console.stat().st_size
     machine.restart()
+    if "grub" in machine.kind:
+        assert machine.grub() != grub, "version 2 has a newer GRUB"
+        with machine.guest.console.open("rb") as file:
+            file.seek(said)
+            assert machine.kind == "grub-uefi" or b"version 2.12" in file.read()
     after = machine.status()
     assert sh("systemctl is-system-running --wait", ok=(0, 1)).strip() == "running"
     assert after["status"]["booted"]["composefs"]["verity"] == two != one

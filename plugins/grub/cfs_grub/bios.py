@@ -6,8 +6,12 @@ Source: GRUB, grub-core/boot/i386/pc/boot.S and diskboot.S, util/setup.c (what g
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 from cfs_core.plugin import BootError
+
+if TYPE_CHECKING:
+    from cfs_core.plugin import Partition
 
 SECTOR = 512
 MBR_CODE = 440
@@ -33,10 +37,10 @@ def boot_code(boot_image: bytes, core_sector: int) -> bytes:
     return bytes(code)
 
 
-def first_core_sector(disk_boot_image: bytes, core_sector: int) -> bytes:
-    """Return diskboot.img, the first sector of a core image, made for a core image at *core_sector*.
+def block_list(disk_boot_image: bytes, core_sector: int) -> tuple[int, bytes]:
+    """Return offset and bytes of what the first sector of a core image at *core_sector* says of where the second is.
 
-    Its block list is told where the second sector is; grub-mkimage fills in how many there are.
+    That sector is *disk_boot_image*, diskboot.img; grub-mkimage fills in how many follow.
 
     Raises:
         BootError: *disk_boot_image* is not GRUB's diskboot.img.
@@ -44,9 +48,19 @@ def first_core_sector(disk_boot_image: bytes, core_sector: int) -> bytes:
     if len(disk_boot_image) != SECTOR:
         message = "diskboot.img of the image is not one sector"
         raise BootError(message, hint=_HINT)
-    sector = bytearray(disk_boot_image)
-    struct.pack_into("<Q", sector, _BLOCK_LIST, core_sector + 1)
-    return bytes(sector)
+    return _BLOCK_LIST, struct.pack("<Q", core_sector + 1)
+
+
+def free_half(partition: Partition, code: bytes) -> int:
+    """Return the offset, in bytes of the BIOS boot *partition*, of the half that boot *code* does not start from.
+
+    A core image takes a third of 1 MiB, so there is room for the next one beside what starts now.
+    """
+    half = partition.size // 2 // SECTOR * SECTOR
+    if len(code) < _KERNEL_SECTOR + 8:
+        return 0
+    started = struct.unpack_from("<Q", code, _KERNEL_SECTOR)[0] * SECTOR - partition.start
+    return half if 0 <= started < half else 0
 
 
 def _check(image: bytes, name: str) -> None:

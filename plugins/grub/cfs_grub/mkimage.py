@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import Action, BytesContent, CopyObject, RunCommand, WriteFile, read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from cfs_core.plugin import CommandRunner, Content, Location, TreeReader
     from cfs_grub.locate import Modules
 
 TOOLS = ("grub-mkimage", "grub2-mkimage")
 TOOL_HINT = "install grub-common (Debian), grub2-tools (Fedora) or grub (Arch) on this host"
+
+RECORD = "made-of"
+"""Name of the file beside modules that says of what their program was made: a SHA-256 in hex, and a newline."""
 
 REQUIRED = frozenset((
     "part_gpt", "part_msdos", "fat", "ext2", "search", "search_fs_uuid", "normal", "configfile", "linux", "loadenv",
@@ -45,16 +49,16 @@ def plan_program(
     early_config: str,
     output: Location,
     tool: str,
-    replacements: Mapping[str, bytes],
+    offset: int = 0,
 ) -> list[Action]:
     """Return actions that put modules into *directory* and a program that first runs *early_config* at *output*.
 
-    *replacements* are support files whose bytes are not the image's.
+    *offset*: where on it, if that is a raw volume (bytes).
     """
     chosen = _closure(image, modules, [name for name in (*REQUIRED, *_WELCOME) if name in modules.names])
     actions: list[Action] = []
     for name in [*(f"{module}.mod" for module in chosen), *_SUPPORT]:
-        content = _support(image, modules, name, replacements)
+        content = _support(image, modules, name)
         if content is not None:
             actions.append(CopyObject(location=directory / name, source=content, why="part of GRUB"))
     config = directory / "early.cfg"
@@ -63,13 +67,27 @@ def plan_program(
     options = ("-d", "{reads[0]}", "-O", modules.target, "-p", prefix, "-c", "{reads[1]}", "-o", "{writes[0]}")
     argv = (tool, *options, *chosen)
     why = f"makes GRUB for {modules.target} of the image's modules"
-    actions.append(RunCommand(argv=argv, reads=(directory, config), writes=(output,), why=why))
+    actions.append(RunCommand(argv=argv, reads=(directory, config), writes=(output,), offset=offset, why=why))
     return actions
 
 
-def _support(image: TreeReader, modules: Modules, name: str, replacements: Mapping[str, bytes]) -> Content | None:
-    if name in replacements:
-        return BytesContent(replacements[name])
+def record(directory: Location, made: Iterable[Action]) -> WriteFile:
+    """Return what is written when a program that *made* made is in its place: the digest of what it was made of.
+
+    Whoever finds another one there, or none, knows that the program is an older one, or that nobody finished it.
+    """
+    digest = hashlib.sha256()
+    for action in made:
+        if isinstance(action, CopyObject | WriteFile):
+            data = action.data if isinstance(action, WriteFile) else read_all(action.source)
+            digest.update(b"%s\0%d\0%b" % (action.location.path.encode(), len(data), data))
+        elif isinstance(action, RunCommand):
+            digest.update("\0".join(action.argv[1:]).encode())
+    text = f"{digest.hexdigest()}\n".encode()
+    return WriteFile(location=directory / RECORD, data=text, why="says what GRUB was made of")
+
+
+def _support(image: TreeReader, modules: Modules, name: str) -> Content | None:
     if name != "moddep.lst":
         return image.content(f"{modules.directory}/{name}")
     # grub-mkimage opens the files of the names that stand in it, wherever they lead: only real ones may

@@ -33,7 +33,7 @@ from cfs_grub.locate import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from cfs_core.plugin import Architecture, BootFacts, CommandRunner, Content, TargetView, TreeReader
     from cfs_grub.order import Sorting
@@ -206,7 +206,7 @@ class ModuleSet(Source):
 
     def plan_uefi(self, home: Home, architecture: Architecture, commands: CommandRunner) -> list[Action]:
         """Make an EFI program on the removable-media path."""
-        return self._plan(home, removable_path(architecture), commands, {})
+        return self._plan(home, removable_path(architecture), commands)
 
     def plan_bios(self, home: Home, target: TargetView, commands: CommandRunner) -> list[Action]:
         """Make a core image in the BIOS boot partition, and boot code that finds it.
@@ -215,23 +215,30 @@ class ModuleSet(Source):
             BootError: there is no such partition.
         """
         partition = target.partition(Volume.BIOS_BOOT)
+        core, disk = Location(Volume.BIOS_BOOT, "/"), Location(Volume.DISK, "/")
         if partition is None:
             message = "GRUB for BIOS needs a BIOS boot partition for its core image"
             raise BootError(message, hint="use a disk layout that makes one")
-        sector = partition.start // bios.SECTOR
-        first = bios.first_core_sector(mkimage.support_file(self.image, self.modules, "diskboot.img"), sector)
+        offset = bios.free_half(partition, _read(target, disk))
+        sector = (partition.start + offset) // bios.SECTOR
+        at, told = bios.block_list(mkimage.support_file(self.image, self.modules, "diskboot.img"), sector)
         code = bios.boot_code(mkimage.support_file(self.image, self.modules, "boot.img"), sector)
-        actions = self._plan(home, Location(Volume.BIOS_BOOT, "/"), commands, {"diskboot.img": first})
-        why = "boot code in the disk's first sector"
-        return [*actions, WriteBlocks(location=Location(Volume.DISK, "/"), offset=0, data=code, why=why)]
+        where = "tells the core image where it is"
+        # What starts now stays whole until the boot code, in one sector, leads to what is whole beside it.
+        blocks = (
+            WriteBlocks(location=core, offset=offset + at, data=told, why=where),
+            WriteBlocks(location=disk, offset=0, data=code, why="boot code in the disk's first sector"),
+        )
+        return self._plan(home, core, commands, offset, blocks)
 
     def _plan(
-        self, home: Home, output: Location, commands: CommandRunner, replacements: Mapping[str, bytes]
+        self, home: Home, output: Location, commands: CommandRunner, offset: int = 0, then: Sequence[Action] = ()
     ) -> list[Action]:
         tool = mkimage.find_tool(commands) or mkimage.TOOLS[0]
         directory = home.place.grub / self.modules.target
         early = config.early_config(home.uuid, home.path)
-        return mkimage.plan_program(self.image, self.modules, directory, early, output, tool, replacements)
+        made = mkimage.plan_program(self.image, self.modules, directory, early, output, tool, offset)
+        return [*made, *then, mkimage.record(directory, made)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +284,13 @@ def _for_uefi(image: TreeReader, facts: BootFacts, filesystem: str) -> Source | 
         if program.signed or modules is None or (reads and not ready.missing_modules(kind)):
             return ready
     return ModuleSet(firmware=Firmware.UEFI, image=image, modules=modules) if modules is not None else None
+
+
+def _read(target: TargetView, location: Location) -> bytes:
+    try:
+        return target.read(location)
+    except FileNotFoundError:
+        return b""
 
 
 def removable_path(architecture: Architecture) -> Location:

@@ -29,7 +29,6 @@ from cfs_core.plugin import (
     RunCommand,
     Severity,
     Volume,
-    WriteBlocks,
 )
 from cfs_grub.bootloader import Grub
 
@@ -100,14 +99,36 @@ def test_bios_gets_boot_code_and_a_core_image_made_by_a_declared_command():
     assert command.writes == (Location(Volume.BIOS_BOOT, "/"),)
     assert set(command.argv) >= {"boot", "normal", "linux", "search_fs_uuid"}
     assert "relocator" not in command.argv
-    assert isinstance(actions[-1], WriteBlocks)
-    assert actions[-1].location == Location(Volume.DISK, "/")
-    assert struct.unpack_from("<Q", actions[-1].data, 0x5C) == ((1 << 20) // 512,)
+    told, code, record = actions[-3:]
+    assert (told.location, told.offset) == (Location(Volume.BIOS_BOOT, "/"), 500)
+    assert code.location == Location(Volume.DISK, "/")
+    assert struct.unpack_from("<Q", code.data, 0x5C) == ((1 << 20) // 512,)
+    assert record.location == Location(ROOT, "/boot/grub2/i386-pc/made-of")
     for action in actions:
         target.apply(action)
-    first = target.read(Location(ROOT, "/boot/grub2/i386-pc/diskboot.img"))
-    assert struct.unpack_from("<Q", first, 500) == ((1 << 20) // 512 + 1,)
+    core = target.read(Location(Volume.BIOS_BOOT, "/"))
+    assert struct.unpack_from("<Q", core, 500) == ((1 << 20) // 512 + 1,)
     assert text(target, "/boot/grub2/i386-pc/early.cfg").startswith("search.fs_uuid uuid-of-root root\n")
+
+
+def test_a_core_image_goes_beside_the_one_that_starts():
+    """Each in its half of the partition: the first sector of the disk leads to one that is whole, whatever happens."""
+    target = disk()
+    starts, halves, records = [], [], []
+    for image in (DEBIAN, DEBIAN | {"/usr/lib/grub/i386-pc/normal.mod": b"newer"}, DEBIAN):
+        actions = GRUB.plan_install(target, facts(image, firmware=frozenset({Firmware.BIOS})))
+        (command,) = [action for action in actions if isinstance(action, RunCommand)]
+        told, code, record = actions[-3:]
+        assert actions.index(command) == len(actions) - 4
+        assert told.offset == command.offset + 500
+        starts.append(struct.unpack_from("<Q", code.data, 0x5C)[0])
+        halves.append(command.offset)
+        records.append(record.data)
+        for action in actions:
+            target.apply(action)
+    assert halves == [0, 1 << 29, 0]
+    assert starts == [(1 << 20) // 512, ((1 << 20) + (1 << 29)) // 512, (1 << 20) // 512]
+    assert records[0] == records[2] != records[1]
 
 
 ARM_PROGRAM = "/usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed"

@@ -218,13 +218,12 @@ def test_boot_code_leads_to_the_core_image():
     assert code[0x66:0x68] == b"\x90\x90"
     assert code[:0x5C] == image[:0x5C]
     assert code[0x68:] == image[0x68:440]
-    sector = bios.first_core_sector(bytes(512), 2048)
-    assert struct.unpack_from("<QHH", sector, 500) == (2049, 0, 0)
+    assert bios.block_list(bytes(512), 2048) == (500, struct.pack("<Q", 2049))
     for broken in (b"", bytes(512), image + b"x"):
         with pytest.raises(BootError, match=r"boot\.img"):
             bios.boot_code(broken, 2048)
     with pytest.raises(BootError, match=r"diskboot\.img"):
-        bios.first_core_sector(b"short", 1)
+        bios.block_list(b"short", 1)
 
 
 # --- places -------------------------------------------------------------------------------------------
