@@ -81,7 +81,15 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
     provider = loaders.get(loader.value)
     own = _examine_loader(made, provider, facts, artifacts, is_there=request.loader_is_there)
     timeout, unable = wanted_timeout(image.settings, provider)
-    early = _early_boot(own, facts, artifacts, image, services)
+    question = EarlyBootQuestion(
+        artifacts=artifacts,
+        image=image.merged,
+        storage=image.storage_choice.value,
+        filesystem=filesystem.value,
+        wanted=str(image.settings.value("install.early-boot")),
+        one_initrd=provider.one_initrd,
+    )
+    early = _early_boot(own, question, image, services)
     facts, findings = replace(facts, artifacts=early.artifacts), list(early.findings)
     verity = known.get(filesystem.value).verity
     if not verity and services.host.collect(families.STORAGE).get(image.storage_choice.value).needs_verity:
@@ -116,7 +124,7 @@ def _examine_loader(
 
 
 def _early_boot(
-    findings: list[Finding], facts: BootFacts, artifacts: BootArtifacts, image: PreparedImage, services: Services
+    findings: list[Finding], asked: EarlyBootQuestion, image: PreparedImage, services: Services
 ) -> SettledEarlyBoot:
     """Settle who mounts the root; the result has the *findings* about loader and kernel too.
 
@@ -125,15 +133,9 @@ def _early_boot(
     """
     unplannable = any(finding.severity is Severity.ERROR for finding in findings)
     findings = [*findings, *examine_choice(image.artifacts, image.merged)]
-    settled = SettledEarlyBoot(artifacts=artifacts, findings=tuple(examine_initrd_presence(artifacts, image.merged)))
-    if not settled.findings and not any(finding.code == "boot.initrd" for finding in findings):
-        asked = EarlyBootQuestion(
-            artifacts=artifacts,
-            image=image.merged,
-            storage=image.storage_choice.value,
-            filesystem=facts.root_filesystem,
-            wanted=str(image.settings.value("install.early-boot")),
-        )
+    absent = tuple(examine_initrd_presence(asked.artifacts, image.merged))
+    settled = SettledEarlyBoot(artifacts=asked.artifacts, findings=absent)
+    if not absent and not any(finding.code == "boot.initrd" for finding in findings):
         settled = settle_early_boot(asked, services)
     settled = replace(settled, findings=(*findings, *settled.findings))
     if unplannable:

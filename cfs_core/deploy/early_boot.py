@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.preflight import examine_initramfs, stamped
-from cfs_core.image.artifacts import with_initrd
+from cfs_core.image.artifacts import with_initrd, with_one_initrd
 from cfs_core.interfaces.initramfs import InitramfsAddition
 from cfs_core.model.boot import KernelArgument
 from cfs_core.model.plan import Finding
@@ -27,7 +27,8 @@ SUPPLEMENT = "supplement"
 class EarlyBootQuestion:
     """What must be mounted by which initramfs, and what may be done for it.
 
-    ``storage`` and ``filesystem`` are names (``composefs``, ``ext4``), ``wanted`` is the value of install.early-boot.
+    ``storage`` and ``filesystem`` are names (``composefs``, ``ext4``), ``wanted`` is the value of install.early-boot,
+    ``one_initrd`` what the bootloader declares.
     """
 
     artifacts: BootArtifacts
@@ -35,6 +36,7 @@ class EarlyBootQuestion:
     storage: str
     filesystem: str
     wanted: str
+    one_initrd: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,8 @@ def _added(asked: EarlyBootQuestion, addition: InitramfsAddition, reason: str, s
     if verdict is None:
         return _settled(asked.artifacts, None, findings)
     size = human_bytes(addition.content.size)
-    message = f"early boot is added, a second initrd of {size} with {', '.join(addition.contains)}: {reason}"
+    where = f"{size} in one file with the image's initrd" if asked.one_initrd else f"a second initrd of {size}"
+    message = f"early boot is added, {where} with {', '.join(addition.contains)}: {reason}"
     told = Finding.note("boot.early-boot", message, "--early-boot never leaves the image's initramfs as it is")
+    artifacts = with_one_initrd(artifacts) if asked.one_initrd else artifacts
     return _settled(artifacts, verdict, [*findings, told])

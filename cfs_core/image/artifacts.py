@@ -15,6 +15,7 @@ from cfs_core.image.kernel import read_kernel
 from cfs_core.image.pe import read_pe
 from cfs_core.image.uki_files import ADDON_DIRECTORY, beside_modules, on_esps, refuse_overlooked
 from cfs_core.model.boot import BootArtifacts, EntryKind, KernelForm, UkiAddon
+from cfs_core.model.content import BytesContent, read_all
 
 if TYPE_CHECKING:
     from cfs_core.image.kernel import KernelFile
@@ -26,6 +27,7 @@ ENTRIES = "/boot/loader/entries"
 OS_RELEASE = ("/usr/lib/os-release", "/etc/os-release")
 _OS_RELEASE_LIMIT = 64 * 1024
 _CHUNK = 1 << 20
+_INITRD_ALIGNMENT = 4
 
 
 def find_artifacts(image: TreeReader) -> tuple[BootArtifacts, ...]:
@@ -52,6 +54,21 @@ def with_initrd(artifacts: BootArtifacts, content: Content) -> BootArtifacts:
     extra = (*artifacts.extra_initrds, content)
     digest = _digest(artifacts.kernel, artifacts.initrd, *extra)
     return replace(artifacts, extra_initrds=extra, boot_digest=digest)
+
+
+def with_one_initrd(artifacts: BootArtifacts) -> BootArtifacts:
+    """Return *artifacts* with all their initrds in one, as loaders that read several give them to the kernel.
+
+    Each starts at a multiple of four bytes (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+    """
+    if not artifacts.extra_initrds:
+        return artifacts
+    joined = bytearray()
+    for content in artifacts.initrds:
+        joined += bytes(-len(joined) % _INITRD_ALIGNMENT) + read_all(content)
+    initrd = BytesContent(bytes(joined))
+    digest = _digest(artifacts.kernel, initrd)
+    return replace(artifacts, initrd=initrd, extra_initrds=(), boot_digest=digest)
 
 
 def read_os_release(image: TreeReader) -> tuple[tuple[str, str], ...]:

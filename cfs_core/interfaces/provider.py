@@ -125,6 +125,9 @@ class BootloaderProvider(Provider["Bootloader"]):
 
     Empty: it does not say, and core takes any kernel. UKIs are programs for UEFI and need no declaration."""
 
+    one_initrd: bool = False
+    """It gives a kernel one initrd and no more: core puts what is added to an image's own into one file with it."""
+
     preference: int = 0
     """Among loaders that an image's files suggest the highest is taken; of two that are equal, none is."""
 

@@ -78,13 +78,15 @@ def settled_artifacts(session: Session, merged: ImageReader) -> BootArtifacts:
     """
     artifacts = choose_artifacts(find_artifacts(merged), merged)
     services, there = session.services, session.facts().root_filesystem
-    known = services.host.collect(families.FILESYSTEMS)
+    known, loaders = services.host.collect(families.FILESYSTEMS), services.host.collect(families.BOOTLOADERS)
+    loader = session.machine.loader or session.machine.require_booted().origin.bootloader or ""
     asked = EarlyBootQuestion(
         artifacts=artifacts,
         image=merged,
         storage=choose_storage(services.settings, services.host.collect(families.STORAGE), {}).value,
         filesystem=there if there in known else str(services.settings.value("install.filesystem")),
         wanted=str(services.settings.value("install.early-boot")),
+        one_initrd=loader in loaders and loaders.get(loader).one_initrd,
     )
     return settle_early_boot(asked, services).artifacts
 

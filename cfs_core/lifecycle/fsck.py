@@ -82,30 +82,48 @@ def repair_machine(session: Session, problems: Iterable[Finding]) -> tuple[Repai
 
 
 def _files(entry: BootEntry, artifacts: BootArtifacts) -> Iterator[tuple[Location, Content]]:
-    contents = [artifacts.uki] if entry.kind is EntryKind.UKI else [artifacts.kernel, artifacts.initrd]
+    contents = [artifacts.uki] if entry.kind is EntryKind.UKI else [artifacts.kernel, *artifacts.initrds]
     present = [content for content in contents if content is not None]
     yield from zip(entry.files, present, strict=False)
 
 
 def _examine_boot_files(session: Session, repository: Repository, deployment: DeploymentStatus) -> Iterator[Finding]:
-    entry = deployment.boot_entry
-    if entry is None:
-        return
     try:
-        artifacts = stored_status(repository, deployment).artifacts()
+        wrong = _wrong_boot_files(session, repository, deployment)
     except CfsError:
         return  # the repository's problems are told already
-    for location, content in _files(entry, artifacts):
-        if location.volume not in session.target.volumes():
-            continue
-        if not session.target.exists(location) or not _same(session, location, content):
-            message = f"is not the boot file of deployment {deployment.id:.16}…"
-            yield Finding.error("boot.differs", message, where=str(location), repairable=True)
+    for location in wrong:
+        message = f"is not the boot file of deployment {deployment.id:.16}…"
+        yield Finding.error("boot.differs", message, where=str(location), repairable=True)
 
 
-def _same(session: Session, location: Location, content: Content) -> bool:
+def _wrong_boot_files(
+    session: Session, repository: Repository, deployment: DeploymentStatus
+) -> dict[Location, Content]:
+    """Return the boot files that are not what was installed, each with what the image makes of it now.
+
+    That may be something else than what was installed: a newer cfs adds a newer early boot.
+    """
+    entry, target = deployment.boot_entry, session.target
+    if entry is None:
+        return {}
+    installed = {file for each in session.machine.status.deployments for file in each.origin.files}
+    present = [location for location in entry.files if location.volume in target.volumes()]
+    there = {location: Digest.of(target.read(location)) for location in present if target.exists(location)}
+    other = {each for each in present if each not in there or (each, there[each].hex) not in installed}
+    if not other:
+        return {}
+    artifacts = settled_artifacts(session, stored_status(repository, deployment).merged())
+    return {
+        location: content
+        for location, content in _files(entry, artifacts)
+        if location in other and there.get(location) != _digest(content)
+    }
+
+
+def _digest(content: Content) -> Digest:
     with content.open() as source:
-        return Digest.of(session.target.read(location)) == Digest.of_stream(source)
+        return Digest.of_stream(source)
 
 
 def _examine_menu(session: Session) -> Iterator[Finding]:
@@ -134,14 +152,9 @@ def _repair_boot(session: Session, problems: list[Finding]) -> list[Repaired]:
             menu = replace(session.machine.menu, entries=(entry, *others), default=None)
             session.write_menu(menu)
         for deployment in session.machine.status.deployments:
-            if deployment.boot_entry is None:
-                continue
-            artifacts = stored_status(repository, deployment).artifacts()
-            for location, content in _files(deployment.boot_entry, artifacts):
-                if not session.target.exists(location) or not _same(session, location, content):
-                    why = "boot file as its image has it"
-                    copy = CopyObject(location=location, source=content, why=why)
-                    session.place_boot_files([copy])
+            for location, content in _wrong_boot_files(session, repository, deployment).items():
+                copy = CopyObject(location=location, source=content, why="boot file as its image has it")
+                session.place_boot_files([copy])
     if any(problem.code == "boot.untidy" for problem in problems):
         session.write_menu(menus.unchanged(session.machine))
     session.refresh()

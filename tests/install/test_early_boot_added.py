@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import filecmp
+import gzip
 import hashlib
+import io
 import json
 import mmap
+import os
 
+import pytest
 from builders import bootable
+from builders.distributions import Site
+from builders.outsiders import EXAMPLES
 from builders.pe import uki_bytes
 from grub_files import program as grub
 
+from cfs_core.app.app import App
+from cfs_core.examine.disk import opened_disk
+from cfs_core.model.content import read_all
+from cfs_core.model.disk import Location, Volume
+from cfs_initramfs.contents import read_contents
 from cfs_testkit.builders.oci import File, Image, layer
 from cfs_testkit.initrds import cpio
 from cfs_testkit.programs import kernel, program
@@ -174,3 +185,42 @@ def test_the_check_says_it_too(cli, tmp_path):
     _, planned, _ = plan(cli, tmp_path, source(tmp_path))
     assert judgement["findings"] == planned["findings"], "with the added part counted in"
     assert cli("image", "check", source(tmp_path), "--early-boot", "never")[0] != 0
+
+
+@pytest.fixture
+def extlinux(tmp_path):
+    """Cfs with the example's bootloader, which gives a kernel one initrd."""
+    folder = EXAMPLES / "cfs-extlinux/cfs_extlinux"
+    modules = {f"cfs_extlinux/{path.name}": path.read_text() for path in folder.glob("*.py")}
+    site = Site(tmp_path / "site").install("cfs-extlinux", "0.1.0", {"extlinux": "cfs_extlinux.plugin"}, modules)
+    common = ("--config", tmp_path / "none.toml", "install", "to-disk", "--source-imgref")
+    (tmp_path / "none.toml").touch()
+
+    def run(image, *options):
+        words = (*common, image, "--bootloader", "extlinux", "--seed", "x", *options, tmp_path / "disk.img")
+        return site.cfs(*map(str, words), CFS_DISABLE_PLUGINS="", HOME=str(tmp_path), CFS_REPO=str(tmp_path / "repo"))
+
+    return run
+
+
+# an archive whose length is no multiple of four, and one that is
+@pytest.mark.parametrize("stock", [gzip.compress(STOCK, mtime=0) + bytes(1), STOCK])
+def test_a_loader_that_takes_one_initrd_gets_both_in_one_file(extlinux, tmp_path, stock):
+    image = source(tmp_path, stock, **{f"{M}/config": File("CONFIG_RD_GZIP=y\n")})
+    planned = json.loads(extlinux(image, "--dry-run", "--format", "json").stdout)
+    (told,) = [each["message"] for each in planned["findings"] if each["code"] == "boot.early-boot"]
+    assert "early boot is added" in told
+    assert "in one file with the image's initrd" in told
+    done = extlinux(image)
+    assert done.returncode == 0, done.stderr
+    with App(dict(os.environ)) as app, opened_disk(app, tmp_path / "disk.img") as disk:
+        menu = read_all(disk.content(Location(Volume.BOOT, "/extlinux/extlinux.conf"))).decode()
+        (path,) = [line.split()[1] for line in menu.splitlines() if line.strip().startswith("initrd ")]
+        data = read_all(disk.content(Location(Volume.BOOT, path)))
+    padding = bytes(-len(stock) % 4)
+    assert data.startswith(stock + padding)
+    assert len(data) > len(stock + padding)
+    assert set(read_contents(io.BytesIO(data)).handlers) == {"cfs"}, "the second archive is found"
+    digest = hashlib.sha256(kernel(version=bootable.KERNEL_VERSION) + data).hexdigest()
+    with (tmp_path / "disk.img").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as written:
+        assert written.find(digest.encode()) > 0

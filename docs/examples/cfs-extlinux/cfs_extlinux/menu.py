@@ -122,9 +122,8 @@ class MenuPlan:
         if entry.artifacts is None:
             return self._kept(entry, words)
         if len(entry.artifacts.initrds) > 1:
-            message = "U-Boot's menu starts a kernel with one initrd, and early boot that cfs adds is a second one"
-            hint = "build the initramfs in the image with early boot in it: see `cfs initramfs install`"
-            raise BootError(message, hint=hint)
+            message = f"U-Boot's menu starts a kernel with one initrd, not with {len(entry.artifacts.initrds)}"
+            raise BootError(message, hint="this is a fault of the program: the plugin declares that it takes one")
         paths = [location.path for location in files.place(entry)]
         lines = [f"label {_name(entry.deployment_id)}\n", f"  menu label {plain(entry.title)}\n"]
         notes = {"version": entry.version, "os-id": entry.os_id, "machine-id": entry.machine_id or ""}

@@ -43,6 +43,7 @@ def cfs_register_bootloaders() -> Iterable[BootloaderProvider]:
         ),
         kernels=frozenset({KernelForm.IMAGE, KernelForm.GZIP, KernelForm.BZIMAGE}),
         can=frozenset({Capability.DEFAULT, Capability.TIMEOUT}),
+        one_initrd=True,
         settings=(
             ProviderSetting(
                 name="devicetree",

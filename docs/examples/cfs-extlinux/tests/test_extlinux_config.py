@@ -19,6 +19,7 @@ from cfs_core.plugin import (
 from cfs_core.testing import MemoryTarget
 from cfs_extlinux.bootloader import Extlinux
 from cfs_extlinux.config import Config, field
+from cfs_extlinux.plugin import cfs_register_bootloaders
 from cfs_testkit.disks import files_of, partitions_for
 from cfs_testkit.trees import deployment, image_of
 
@@ -79,7 +80,9 @@ def test_the_device_tree_is_beside_the_kernel_and_named():
     assert set(files_of(disk)) == {Location(Volume.BOOT, "/extlinux/extlinux.conf")}
 
 
-def test_a_second_initrd_is_refused_which_the_menu_could_not_name():
+def test_core_is_told_to_hand_over_one_initrd_and_a_second_is_refused():
+    (provider,) = cfs_register_bootloaders()
+    assert provider.one_initrd
     entry = deployment("a")
     two = dataclasses.replace(entry.artifacts, extra_initrds=(BytesContent(b"second"),))
     wanted = BootMenu(entries=(dataclasses.replace(entry, artifacts=two),))
