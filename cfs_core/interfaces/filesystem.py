@@ -21,6 +21,9 @@ class Filesystem(abc.ABC):
     name: str
     """As partitions name it: ``ext4``."""
 
+    largest: int | None = None
+    """Bytes of the largest partition that `build` can fill and `reader` can read; None where only the host sets one."""
+
     @abc.abstractmethod
     def check_host(self) -> Sequence[Finding]:
         """Return what is missing on this host (tools, libraries, versions)."""

@@ -84,6 +84,7 @@ CODES = {
     "disk.no-root": "There is no root volume on the disk, or none that can be read.",
     "disk.no-verity": "The root filesystem has no fs-verity: a warning, and an error for a sealed image.",
     "storage.unknown": "The root volume has no repository of a storage format that is installed.",
+    "disk.too-large.VOLUME": "What was asked for is larger than its filesystem can be, or than a file on this host.",
     "disk.too-small.VOLUME": "What is to go onto this volume does not fit.",
     "disk.tool-missing": "A program that makes or checks filesystems is not installed.",
     "disk.tool-old": "A program that makes filesystems is too old.",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib
 import itertools
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cfs_fuzz import mutate
 from cfs_fuzz.paths import add_builders
-from cfs_fuzz.target import CORPUS, Target, check, load_targets
+from cfs_fuzz.target import CORPUS, TARGETS, Target, check, load_targets
 
 WORK = Path(__file__).resolve().parents[2] / ".cache/fuzz"
 MEMORY_MB, HANG_SECONDS = 2048, 20
@@ -65,12 +65,20 @@ class Crashes:
             print(f"\n*** {place}: {str(error)[:200]!r}\n    {path}", flush=True)
 
 
-def fuzz(which: str, seconds: int) -> int:
-    """Fuzz one target, guided by coverage; libFuzzer ends the process."""
+def _instrumented(which: str, module: str) -> Target:
+    """Return a target whose branches are seen. Only its own module is loaded: to instrument all takes longer."""
     import atheris
 
     with atheris.instrument_imports(include=list(_OURS)):
-        target = load_targets()[which]
+        importlib.import_module(module)
+    return TARGETS[which]
+
+
+def fuzz(which: str, module: str, seconds: int) -> int:
+    """Fuzz one target, guided by coverage; libFuzzer ends the process."""
+    import atheris
+
+    target = _instrumented(which, module)
     crashes = Crashes(which)
 
     def one(data: bytes) -> None:
@@ -107,15 +115,15 @@ def _dictionary(target: Target) -> Path:
     return path
 
 
-def run_all(names: list[str], seconds: int) -> int:
+def run_all(targets: dict[str, Target], names: list[str], seconds: int) -> int:
     """Fuzz targets, each in a process of its own; say which inputs broke the rule."""
     broken = []
     for name in names:
         shutil.rmtree(WORK / name / "crashes", ignore_errors=True)
         began = time.monotonic()
-        done = subprocess.run(  # noqa: S603 - this program
-            [sys.executable, "-m", "cfs_fuzz", "one", name, "--seconds", str(seconds)], check=False, env=os.environ
-        )
+        program = "import sys; from cfs_fuzz.__main__ import one; one(*sys.argv[1:])"
+        argv = [sys.executable, "-c", program, name, targets[name].run.__module__, str(seconds)]
+        done = subprocess.run(argv, check=False)  # noqa: S603 - this program
         inputs = [path for path in sorted((WORK / name / "crashes").glob("*")) if path.suffix != ".txt"]
         kept = len(list((WORK / name / "corpus").glob("*")))
         print(
@@ -151,8 +159,8 @@ def keep(name: str, target: Target) -> None:
     """Take what covers more than the builders' seeds into the repository: the smallest that do, within the budget."""
     with tempfile.TemporaryDirectory() as work:
         program = "import sys; from cfs_fuzz.__main__ import merge; merge(*sys.argv[1:])"
-        found = WORK / name / "corpus"
-        subprocess.run([sys.executable, "-c", program, name, work, str(found), str(CORPUS / name)], check=True)  # noqa: S603
+        folders = [work, str(WORK / name / "corpus"), str(CORPUS / name)]
+        subprocess.run([sys.executable, "-c", program, name, target.run.__module__, *folders], check=True)  # noqa: S603
         seeds = set(target.seeds())
         chosen = sorted((data for path in Path(work).iterdir() if (data := path.read_bytes()) not in seeds), key=len)
         folder = CORPUS / name
@@ -165,13 +173,18 @@ def keep(name: str, target: Target) -> None:
         print(f"{name}: {len(list(folder.iterdir()))} of {len(chosen)} inputs kept", flush=True)
 
 
-def merge(which: str, into: str, *sources: str) -> None:
+def one(which: str, module: str, seconds: str) -> None:
+    """Fuzz one target; the whole of the process that is made for it."""
+    add_builders()
+    fuzz(which, module, int(seconds))
+
+
+def merge(which: str, module: str, into: str, *sources: str) -> None:
     """Copy what covers more than what is there; libFuzzer ends the process."""
     import atheris
 
     add_builders()
-    with atheris.instrument_imports(include=list(_OURS)):
-        target = load_targets()[which]
+    target = _instrumented(which, module)
 
     def one(data: bytes) -> None:
         with contextlib.suppress(Exception):  # only coverage counts here
@@ -186,14 +199,12 @@ def merge(which: str, into: str, *sources: str) -> None:
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m cfs_fuzz", description=__doc__)
-    parser.add_argument("what", choices=["list", "all", "one", "mutate", "keep"])
+    parser.add_argument("what", choices=["list", "all", "mutate", "keep"])
     parser.add_argument("targets", nargs="*", help="all where none is named")
     parser.add_argument("--seconds", type=int, default=180, help="for each target")
     parser.add_argument("--seed", type=int, default=1, help="of mutate")
     arguments = parser.parse_args()
     add_builders()
-    if arguments.what == "one":
-        return fuzz(arguments.targets[0], arguments.seconds)
     targets = load_targets()
     names = arguments.targets or list(targets)
     if unknown := sorted(set(names) - set(targets)):
@@ -201,7 +212,7 @@ def main() -> int:
     if arguments.what == "list":
         print("\n".join(f"{name:22}{(target.run.__doc__ or '').splitlines()[0]}" for name, target in targets.items()))
     elif arguments.what == "all":
-        return run_all(names, arguments.seconds)
+        return run_all(targets, names, arguments.seconds)
     elif arguments.what == "keep":
         for name in names:
             keep(name, targets[name])

@@ -62,6 +62,21 @@ def test_one_minimum_for_the_esp(cfs, source, tmp_path):
     assert f"at least {least} MiB" in smaller.stderr
 
 
+@pytest.mark.parametrize("size", ["513G", "1000000M", "2097151M"])
+def test_an_esp_is_no_larger_than_can_be_read(cfs, source, tmp_path, size):
+    done = both(cfs, source, tmp_path, "--esp-size", size)
+    assert (done.returncode, "[disk.too-large.esp]" in done.stderr) == (11, True), done.stderr
+    assert "vfat ends at 512" in done.stderr
+    assert "make it smaller (--esp-size)" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--disk-size", "--root-size"])
+def test_a_disk_is_no_larger_than_a_file_can_be(cfs, source, tmp_path, option):
+    done = both(cfs, source, tmp_path, option, "1024T")
+    assert (done.returncode, "[disk.too-large." in done.stderr) == (11, True), done.stderr
+    assert option in done.stderr.partition("hint: ")[2]
+
+
 def test_a_link_as_output_stays(cfs, source, tmp_path):
     (tmp_path / "images").mkdir()
     target = tmp_path / "images/disk.raw"

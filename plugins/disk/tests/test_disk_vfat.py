@@ -294,3 +294,11 @@ def test_what_just_fits_is_written(context, make_region):
         region = make_region(filesystem.bytes_needed(tree.contents))
         filesystem.build(tree.contents, partition_of(region, Volume.ESP), region)
         assert filesystem.check(region) == []
+
+
+def test_the_largest_one_can_be_made_and_read(context, make_region):
+    filesystem = VfatFilesystem(context)
+    region = make_region(VfatFilesystem.largest)
+    filesystem.build({}, partition_of(region, Volume.ESP), region)
+    with filesystem.reader(region) as reader:
+        assert reader.names("/") == ()

@@ -30,7 +30,7 @@ from cfs_disk.ext4.adjust import Adjuster, missing_links, missing_nodes
 from cfs_disk.ext4.inode import parse_superblock
 from cfs_disk.ext4.nodes import collect
 from cfs_disk.ext4.read import Ext4Reader
-from cfs_disk.ext4.size import estimate, inode_count, journal_mib
+from cfs_disk.ext4.size import LARGEST, estimate, inode_count, journal_mib
 from cfs_disk.ext4.tools import TAR_VERSION, Ext4Tools, MakeOptions
 from cfs_disk.ext4.wide import make_directories, spread
 from cfs_disk.identifiers import identifier
@@ -59,6 +59,7 @@ class Ext4Filesystem(Filesystem):
     """
 
     name = "ext4"
+    largest = LARGEST
 
     def __init__(self, context: PluginContext, *, prefer_tar: bool = True) -> None:
         self._context = context

@@ -17,6 +17,9 @@ _LEAST_BYTES = 16 * _MIB
 
 _INODE_BYTES = 256
 _INODE_RATIO = 16384
+LARGEST = 60 << 40
+"""Bytes: inodes are counted in 32 bits, and with one for 16 KiB (and whole groups of them) they end before 64 TiB."""
+
 # 256 bytes of inode less 128, 32 of extra fields and 4 of a magic; what is longer takes a block (fs/ext4/xattr.h).
 _INLINE_XATTR_BYTES = 92
 # A shorter target lies in the inode itself, in i_block (fs/ext4/ext4.h).

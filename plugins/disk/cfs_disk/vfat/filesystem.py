@@ -17,6 +17,7 @@ from cfs_core.plugin import (
     Finding,
 )
 from cfs_disk.identifiers import volume_serial
+from cfs_disk.vfat.geometry import LARGEST
 from cfs_disk.vfat.names import FatNode, collect
 from cfs_disk.vfat.read import FatReader
 from cfs_disk.vfat.write import directory_bytes, fill
@@ -46,6 +47,7 @@ class VfatFilesystem(Filesystem):
     """FAT by mkfs.vfat, filled by cfs itself, in a region of a plain file."""
 
     name = "vfat"
+    largest = LARGEST
 
     def __init__(self, context: PluginContext) -> None:
         self._context = context

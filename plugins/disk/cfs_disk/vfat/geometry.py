@@ -13,6 +13,9 @@ FAT16_CLUSTERS = 65525
 
 _SECTOR_SIZES = frozenset({512, 1024, 2048, 4096})
 _MAX_FAT_BYTES = 64 << 20
+_WIDEST_CLUSTER = 64 * 512
+LARGEST = _MAX_FAT_BYTES // 4 * _WIDEST_CLUSTER
+"""Bytes, 512 GiB: what a table of this size can describe. Nobody has a larger one, and a table is read as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
