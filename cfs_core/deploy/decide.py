@@ -81,15 +81,7 @@ def decide(request: DeploymentRequest, image: PreparedImage, services: Services)
     provider = loaders.get(loader.value)
     own = _examine_loader(made, provider, facts, artifacts, is_there=request.loader_is_there)
     timeout, unable = wanted_timeout(image.settings, provider)
-    question = EarlyBootQuestion(
-        artifacts=artifacts,
-        image=image.merged,
-        storage=image.storage_choice.value,
-        filesystem=filesystem.value,
-        wanted=str(image.settings.value("install.early-boot")),
-        one_initrd=provider.one_initrd,
-    )
-    early = _early_boot(own, question, image, services)
+    early = _early_boot(own, _question(artifacts, image, filesystem.value, provider), image, services)
     facts, findings = replace(facts, artifacts=early.artifacts), list(early.findings)
     verity = known.get(filesystem.value).verity
     if not verity and services.host.collect(families.STORAGE).get(image.storage_choice.value).needs_verity:
@@ -121,6 +113,19 @@ def _examine_loader(
     own += [finding for finding in examine_firmware(provider, facts.firmware) if finding.code not in told]
     own += examine_artifacts(artifacts, facts.architecture, provider, facts.firmware)
     return own
+
+
+def _question(
+    artifacts: BootArtifacts, image: PreparedImage, filesystem: str, loader: BootloaderProvider
+) -> EarlyBootQuestion:
+    return EarlyBootQuestion(
+        artifacts=artifacts,
+        image=image.merged,
+        storage=image.storage_choice.value,
+        filesystem=filesystem,
+        wanted=str(image.settings.value("install.early-boot")),
+        one_initrd=loader.one_initrd,
+    )
 
 
 def _early_boot(
