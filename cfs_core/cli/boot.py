@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfs_core.cli.machine import dry_run_option, finalize_at_shutdown, machine_options, reboot
+from cfs_core.cli.machine import dry_run_option, end_at, finalize_at_shutdown, machine_options, reboot
 from cfs_core.cli.output import ResultGroup, say, show_json
 from cfs_core.documents.machine import owned, tried
 
@@ -50,15 +50,22 @@ def good(app: App, root: Path, output: str) -> None:
 def check(app: App, root: Path, output: str) -> None:
     """Record which deployments used up their tries; nobody takes their image again by itself.
 
+    Where this boot is on trial, systemd is told to end it boot.trial-timeout minutes after it began.
+
     \b
     Example:
       cfs boot check
     """
+    from pathlib import Path as FilePath
+
     from cfs_core.lifecycle.session import session
-    from cfs_core.lifecycle.trial import record_failures
+    from cfs_core.lifecycle.trial import minutes_to_come_up, record_failures
 
     with session(root, app, "boot check", wait_seconds=WAIT) as opened:
         result = record_failures(opened)
+        minutes = minutes_to_come_up(opened)
+    if minutes is not None and root == FilePath("/"):
+        end_at(app, minutes)
     _show(result, output)
 
 

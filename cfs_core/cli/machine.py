@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 FINALIZE_UNIT = "cfs-finalize-staged.service"
+OVERDUE = "cfs-boot-overdue"
+"""The timer that ends a boot on trial which does not come up."""
+
 NOTHING = 77
 """Exit status of `--check` where there is no update (sysexits' EX_NOPERM is what others use for it, too)."""
 
@@ -119,6 +122,32 @@ def restart(app: App, root: Path, identity: str | None, soft: str | None) -> Non
             app.commands.run([str(systemctl), "soft-reboot"])
             return
     reboot(app)
+
+
+def end_at(app: App, minutes: int) -> None:
+    """Have `cfs-boot-failed.service` started *minutes* after the machine was, at once where that was before.
+
+    The service asks whether the system has come up meanwhile. Asked twice, systemd does it once.
+
+    Raises:
+        RefusedError: there is no systemd to ask.
+        CommandError: it refuses.
+    """
+    run, systemctl = app.commands.find("systemd-run"), app.commands.find("systemctl")
+    if run is None or systemctl is None:
+        msg = "there is no systemd-run to end this boot with, if it does not come up"
+        raise RefusedError(msg, hint="put systemd-run into the image")
+    asked = [str(systemctl), "--quiet", "is-active", f"{OVERDUE}.timer"]
+    if app.commands.run(asked, ok=frozenset(range(256))).returncode == 0:
+        return
+    options = [
+        f"--unit={OVERDUE}",
+        f"--on-boot={minutes}min",
+        "--timer-property=AccuracySec=1s",
+        "--quiet",
+        "--collect",
+    ]
+    app.commands.run([str(run), *options, str(systemctl), "--no-block", "start", "cfs-boot-failed.service"])
 
 
 def reboot(app: App) -> None:

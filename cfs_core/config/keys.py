@@ -123,6 +123,14 @@ KEYS: Final[tuple[Key, ...]] = (
         most=9,
     ),
     Key(
+        "boot.trial-timeout",
+        Kind.NUMBER,
+        10,
+        "minutes after which a boot on trial that did not come up is ended",
+        least=1,
+        most=1440,
+    ),
+    Key(
         "loader.update",
         Kind.CHOICE,
         "auto",

@@ -58,6 +58,15 @@ def record_failures(session: Session) -> TrialResult:
     return TrialResult(result="recorded" if found else "nothing", image_id=found[0] if found else None)
 
 
+def minutes_to_come_up(session: Session) -> int | None:
+    """Return how many minutes after its start this boot is to be ended if it has not come up; None: not on trial."""
+    booted = session.machine.running.booted
+    entry = next((each for each in session.machine.entries if each.deployment_id == booted), None)
+    if entry is None or entry.tries_left is None:
+        return None
+    return int(session.services.settings.value("boot.trial-timeout"))
+
+
 def give_up(session: Session, why: str) -> TrialResult:
     """Decide whether this boot, which did not come up, is ended: only on trial, and only if there is somewhere to go.
 

@@ -19,6 +19,7 @@ GRUBS = {"bookworm": ("grub-efi-amd64-bin", "grub-pc-bin"), "trixie": ("grub-efi
 
 TOOLS = ("qemu-system-x86_64", "mmdebstrap", "umoci", "mkfs.ext4", "grub-mkimage")
 REGISTRY = "127.0.0.1:5000/os"
+EARLY_BOOT = guests.CHECKOUT / "plugins/initramfs/cfs_initramfs/boot/cfs-setup-root"
 COMMAND_LINE = "rw console=ttyS0 audit=0 panic=30"
 
 HEALTH = f"{UNITS}/boot-complete.target.requires/health.service"
@@ -36,6 +37,10 @@ TAGS = {
     "ill": (
         "v2",
         [(f"{UNITS}/health.service", b"[Service]\nType=oneshot\nExecStart=/bin/false\n", 0o644)],
+    ),
+    "hangs": (
+        "v2",
+        [(f"{UNITS}/health.service", b"[Service]\nType=oneshot\nExecStart=/bin/sleep infinity\n", 0o644)],
     ),
     "panics": (
         "v2",
@@ -115,7 +120,7 @@ def build(workspace, *, sealed=True):
     boot = _boot_files(out)
     _add(out, "debian", "v1", workspace, [*_system(), *_grub("bookworm")], _links())
     for tag, (base, files) in TAGS.items():
-        links = [(HEALTH, "../health.service")] if tag == "ill" else []
+        links = [(HEALTH, "../health.service")] if tag in ("ill", "hangs") else []
         newer = _grub("trixie") if tag == "v2" else ()
         _add(out, base, tag, workspace, [*files, *newer], links)
     for tag in ("v1", *TAGS) if sealed else ():
@@ -130,6 +135,7 @@ def _system():
     """Yield cfs, its units, the shell, and a registry on loopback."""
     yield from guests.cfs_files()
     yield from guests.agent_files()
+    yield "usr/lib/cfs/cfs-setup-root", EARLY_BOOT.read_bytes(), 0o755  # with which a soft reboot mounts the next root
     yield from ((f"{UNITS}/{name}", packaged(name), 0o644) for name in NAMES)
     texts = {
         f"{UNITS}/cfs-finalize-staged.service.d/patience.conf": PATIENCE,

@@ -252,6 +252,11 @@ class Guest:
         self._socket.sendall(b"systemctl reboot\n")
         self._ready(seconds, image)
 
+    def restarts(self, command, seconds=1800):
+        """Run a command that ends this system, and wait for the shell of the next one."""
+        self._socket.sendall(command.encode() + b"\n")
+        self._ready(seconds)
+
     def power_off(self, seconds=1800):
         """Shut it down in order."""
         self._socket.sendall(b"systemctl poweroff\n")

@@ -50,9 +50,9 @@ def grub(number, **files):
     return version(number, **{GRUB_PROGRAM: File(program()), loader: None, **files})
 
 
-def sealed(number, digest_of):
+def sealed(number, digest_of, **files):
     """The same with a UKI that names the image, whose identity *digest_of* tells."""
-    plain = version(number)
+    plain = version(number, **files)
     made = bootable.with_uki(plain, f"rw composefs={digest_of(plain)}")
     return Image(made.layers, labels=plain.labels)
 

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 
 import pytest
-from builders.lifecycle_kit import Versions, copied, finalized, kernel, run, staged, version
-from builders.machines import Installed, install_below
+from builders.lifecycle_kit import Versions, copied, finalized, grub, kernel, run, sealed, staged, version
+from builders.machines import Installed, digest_of, install_below
 
 from cfs_core.errors import CfsError, DiskFullError
 from cfs_core.lifecycle import room
@@ -45,15 +45,22 @@ def test_an_esp_without_room(machine, versions, monkeypatch):
     assert machine.read().default != old
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
+@pytest.fixture(scope="module", params=["systemd-boot", "uki", "grub"])
+def small(request, tmp_path_factory):
     """A machine whose next version brings a kernel and some files."""
-    folder = tmp_path_factory.mktemp("small")
+    folder = tmp_path_factory.mktemp(request.param)
     versions = Versions(folder / "oci")
-    versions.publish(version(1))
+
+    def publish(number, **more):
+        if request.param == "uki":
+            return versions.publish(sealed(number, lambda image: digest_of(folder, image), **more))
+        return versions.publish((grub if request.param == "grub" else version)(number, **more))
+
+    publish(1)
     made = install_below(folder, versions.reference)
+    assert made.read().loader == ("grub" if request.param == "grub" else "systemd-boot")
     more = {f"usr/share/{number}": File(f"{number}" * 3000) for number in range(8)}
-    versions.publish(version(2, **kernel("two"), **more))
+    publish(2, **kernel("two"), **more)
     return made
 
 

@@ -12,6 +12,7 @@ from builders.machines import install_below
 from cfs_core.errors import CfsError
 from cfs_core.lifecycle import menus
 from cfs_core.lifecycle.session import session
+from cfs_core.lifecycle.trial import minutes_to_come_up
 from cfs_testkit.builders.oci import File
 
 UNIT = {"usr/lib/systemd/system/cfs-boot-good.service": File("[Service]\n")}
@@ -65,6 +66,21 @@ def test_a_new_deployment_is_on_trial_and_blessed(machine):
     assert tries(machine) == [None, None]
     assert json.loads(run(machine, "boot", "good", "--format", "json").stdout)["result"] == "nothing"
     assert machine.reboot() == new
+
+
+def test_a_boot_on_trial_has_so_many_minutes(machine, monkeypatch):
+    def minutes():
+        with machine.app() as app, session(machine.root, app, "test", writable=False) as opened:
+            return minutes_to_come_up(opened)
+
+    assert minutes() is None
+    upgraded(machine)
+    assert minutes() == 10
+    monkeypatch.setenv("CFS_BOOT_TRIAL_TIMEOUT", "3")
+    assert minutes() == 3
+    assert json.loads(run(machine, "boot", "check", "--format", "json").stdout)["result"] == "nothing"
+    run(machine, "boot", "good")
+    assert minutes() is None, "it came up"
 
 
 def test_nobody_counts_where_nobody_blesses(machine, case):

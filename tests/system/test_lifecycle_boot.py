@@ -147,11 +147,31 @@ def test_switch_pin_and_collect(machine):
     machine.sh("cfs gc; cfs fsck", seconds=3000)
 
 
-@pytest.mark.parametrize("tag", ["ill", "panics"])
+def test_soft_reboot(machine):
+    """Userspace of another version with the same kernel that goes on; refused where its arguments are others."""
+    one = machine.booted()
+    boot = "cat /proc/sys/kernel/random/boot_id"
+    kernel = machine.sh(boot)
+    said = machine.sh(f"cfs switch {machine.reference('v2')} --soft-reboot required 2>&1", ok=range(1, 20))
+    assert "[state.soft-reboot]" in said
+    machine.guest.restarts(f"cfs switch {machine.reference('third')} --apply --soft-reboot required")
+    assert machine.sh("cat /usr/lib/version").strip() == "third"
+    three = machine.booted()
+    assert three != one
+    assert machine.sh(boot) == kernel
+    assert machine.status()["cfs"]["problems"] == []
+    machine.restart()
+    assert machine.booted() == three, "and it is what the loader starts"
+    machine.sh("cfs rollback")
+    machine.restart()
+    assert machine.booted() == one
+
+
+@pytest.mark.parametrize("tag", ["ill", "panics", "hangs"])
 def test_what_does_not_come_up_is_left(machine, tag):
     """By itself back on what ran before, with the reason in the status; the image is left alone until it changes."""
     old = machine.booted()
-    machine.sh("mkdir -p /etc/cfs; printf '[boot]\\ntries = 1\\n' >/etc/cfs/config.toml")
+    machine.sh("mkdir -p /etc/cfs; printf '[boot]\\ntries = 1\\ntrial-timeout = 5\\n' >/etc/cfs/config.toml")
     bad = machine.stage("switch", machine.reference(tag))
     machine.guest.reboot(image=old)
     machine.sh("while systemctl is-active -q cfs-boot-check.service; do sleep 1; done")

@@ -17,7 +17,6 @@ NAMES = (
     "cfs-boot-failed.service",
     "cfs-boot-good.service",
     "cfs-boot-ownership.service",
-    "cfs-boot-trial.timer",
     "cfs-finalize-staged.service",
     "cfs-upgrade-restart.service",
     "cfs-upgrade-restart.timer",
@@ -29,7 +28,6 @@ WANTED = {
     "cfs-boot-check.service": "multi-user.target.wants",
     "cfs-boot-good.service": "multi-user.target.wants",
     "cfs-boot-ownership.service": "sysinit.target.wants",
-    "cfs-boot-trial.timer": "timers.target.wants",
 }
 """Units that every boot starts, and the directory that says so. The one for the shutdown is started by what stages."""
 
