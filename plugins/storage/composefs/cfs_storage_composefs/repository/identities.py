@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import (
@@ -19,10 +20,12 @@ from cfs_core.tar import read_members
 from cfs_storage_composefs.errors import DamagedError, MissingError, storage_errors
 from cfs_storage_composefs.fsverity import digest_bytes
 from cfs_storage_composefs.objects.names import INLINE_LIMIT
+from cfs_storage_composefs.pause import collector_paused
 from cfs_storage_composefs.repository.catalog import Catalog
 from cfs_storage_composefs.repository.syncing import SharedSync
 from cfs_storage_composefs.repository.writers import Writers
 from cfs_storage_composefs.streams import oci as streams
+from cfs_storage_composefs.streams.entries import PACKED_BYTES, unpacked
 from cfs_storage_composefs.streams.importer import LayerImport
 from cfs_storage_composefs.streams.job import ImportJob, StoredLayer
 from cfs_storage_composefs.streams.splitstream import LAYER, SplitStreamSource
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from cfs_storage_composefs.objects.names import Store
     from cfs_storage_composefs.objects.store import ObjectStore
     from cfs_storage_composefs.repository.directory import RepositoryDirectory
+    from cfs_storage_composefs.streams.entries import Packed
     from cfs_storage_composefs.streams.importer import Keep
     from cfs_storage_composefs.streams.splitstream import SplitStream
 
@@ -58,6 +62,8 @@ class ComposefsIdentifier(Identifier):
         self._store: Store = store or objects
         self._keep = keep
         self._rejected: set[Digest] = set()
+        self._imported: dict[Digest, Packed] = {}
+        self._imported_lock = threading.Lock()
         self._algorithm = directory.metadata.algorithm
         self.options = ChosenFormat(
             version=directory.metadata.version, algorithm=self._algorithm, keep_user_xattrs=keep_user_xattrs
@@ -134,6 +140,7 @@ class ComposefsIdentifier(Identifier):
             work = LayerImport(self._store, self._where, created, spool=spool, keep=self._keep)
             digest = work.run(layer)
             self._publish(layer.diff_id, digest)
+        self._remember(layer.diff_id, work.entries())
 
     def layer_job(self) -> LayerJob | None:
         """Return what imports layers for this repository in other processes."""
@@ -164,6 +171,15 @@ class ComposefsIdentifier(Identifier):
                 msg = f"{self._where} failed: a worker process did not say what became of layer {diff_id}"
                 raise StorageError(msg)
             self._publish(diff_id, stored.stream)
+        self._remember(diff_id, stored.entries)
+
+    def _remember(self, diff_id: Digest, entries: Packed | None) -> None:
+        """Keep what a layer says about the tree until it is asked for, once."""
+        size = sum(map(len, entries or ()))
+        with self._imported_lock:
+            before = sum(len(piece) for pieces in self._imported.values() for piece in pieces)
+            if entries is not None and before + size <= PACKED_BYTES:
+                self._imported[diff_id] = entries
 
     def _publish(self, diff_id: Digest, stream: bytes) -> None:
         """Give a layer its name, once everything it needs is on the disk."""
@@ -181,6 +197,11 @@ class ComposefsIdentifier(Identifier):
         Raises:
             StorageError: not here, or damaged.
         """
+        with self._imported_lock:
+            imported = self._imported.pop(diff_id, None)
+        if imported is not None:
+            yield from unpacked(imported)
+            return
         name = streams.layer_stream(diff_id)
         with self._catalog.open_stream(name) as stream:
             source = SplitStreamSource(stream, name)
@@ -263,8 +284,9 @@ class ComposefsIdentifier(Identifier):
     def _canonical(self, tree: Directory, options: FormatOptions) -> Directory:
         from cfs_storage_composefs.trees.canonical import canonicalise
 
-        form = copy_tree(tree)
-        canonicalise(form, options.keep_user_xattrs)
+        with collector_paused():
+            form = copy_tree(tree)
+            canonicalise(form, options.keep_user_xattrs)
         return form
 
     def _make_bootable(self, form: Directory) -> None:

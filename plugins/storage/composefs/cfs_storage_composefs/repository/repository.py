@@ -13,7 +13,6 @@ from cfs_core.plugin import (
     KernelArgument,
     RegularFile,
     Repository,
-    walk,
 )
 from cfs_storage_composefs.errors import DamagedError, MissingError, storage_errors
 from cfs_storage_composefs.fsverity import digest_bytes
@@ -205,4 +204,6 @@ class ComposefsRepository(ComposefsIdentifier, Repository):
 
 
 def _count_objects(tree: Directory) -> int:
-    return len({node.object for _, node in walk(tree) if isinstance(node, RegularFile) and node.object})
+    from cfs_storage_composefs.trees.canonical import nodes_of
+
+    return len({node.object for node in nodes_of(tree) if isinstance(node, RegularFile) and node.object})

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from cfs_core.plugin import RegularFile
 from cfs_storage_composefs.errors import storage_errors
 from cfs_storage_composefs.objects.names import INLINE_LIMIT
+from cfs_storage_composefs.streams.entries import EntryPacker
 from cfs_storage_composefs.streams.splitstream import LAYER, SplitStreamWriter
 
 if TYPE_CHECKING:
-    from cfs_core.plugin import LayerMember, LayerStream, SourceFile
+    from cfs_core.plugin import LayerEntry, LayerMember, LayerStream, SourceFile
     from cfs_storage_composefs.objects.names import Store, Writer
+    from cfs_storage_composefs.streams.entries import Packed
 
 Keep = Callable[[bytes], bool]
 """Says by path whether content will be asked for again; real repositories keep everything."""
@@ -30,8 +32,9 @@ _BATCH_STEPS = 512
 _QUEUE_DEPTH = 4
 
 _RAW, _INLINE, _FILE, _BEGIN, _DATA, _END = range(6)
-_Step = tuple[int, bytes, int, "SourceFile | None"]
-"""What to do, with which bytes, a number (padding before a header, or whether to keep the content), and a file."""
+_Step = tuple[int, bytes, int, "SourceFile | None", "LayerEntry | None"]
+"""What to do, with which bytes, a number (padding before a header, or whether to keep the content), a file, and the
+entry whose last step it is."""
 
 
 class LayerImport:
@@ -43,6 +46,7 @@ class LayerImport:
         self._where = where
         self._keep = keep
         self._stream = SplitStreamWriter(LAYER, store.algorithm, spool)
+        self._entries = EntryPacker()
         self._open: Writer | None = None
         self._open_size = 0
         self._queue: queue.Queue[list[_Step] | None] = queue.Queue(_QUEUE_DEPTH)
@@ -72,12 +76,16 @@ class LayerImport:
         finally:
             self._stream.close()
 
+    def entries(self) -> Packed | None:
+        """Return the layer's entries, after `run`; None where they are too many."""
+        return self._entries.packed()
+
     # --- the caller's thread ------------------------------------------------------------------
 
     def _read(self, layer: LayerStream) -> None:
         padding = 0
         for member in layer.members():
-            self._step(_RAW, member.raw, padding)
+            self._step(_RAW, member.raw, padding, entry=None if member.size else member.entry)
             padding = -member.size % 512
             if member.size:
                 self._read_content(layer, member)
@@ -87,21 +95,23 @@ class LayerImport:
     def _read_content(self, layer: LayerStream, member: LayerMember) -> None:
         size = member.size
         if size <= INLINE_LIMIT:
-            self._step(_INLINE, b"".join(layer.content()), 0)
+            self._step(_INLINE, b"".join(layer.content()), 0, entry=member.entry)
             return
         keep = self._keep is None or _wanted(member, self._keep)
         source = layer.source()
         if size <= _SMALL:
             chunks = list(layer.content())
-            self._step(_FILE, chunks[0] if len(chunks) == 1 else b"".join(chunks), keep, source)
+            self._step(_FILE, chunks[0] if len(chunks) == 1 else b"".join(chunks), keep, source, member.entry)
             return
         self._step(_BEGIN, b"", keep, source)
         for chunk in layer.content():
             self._step(_DATA, chunk, 0)
-        self._step(_END, b"", 0)
+        self._step(_END, b"", 0, entry=member.entry)
 
-    def _step(self, what: int, data: bytes, number: int, source: SourceFile | None = None) -> None:
-        self._batch.append((what, data, number, source))
+    def _step(
+        self, what: int, data: bytes, number: int, source: SourceFile | None = None, entry: LayerEntry | None = None
+    ) -> None:
+        self._batch.append((what, data, number, source, entry))
         self._batch_bytes += len(data)
         if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_STEPS:
             self._send()
@@ -130,17 +140,20 @@ class LayerImport:
                 self._open.abort()
             self._open = None
 
-    def _apply(self, what: int, data: bytes, number: int, source: SourceFile | None) -> None:
+    def _apply(self, what: int, data: bytes, number: int, source: SourceFile | None, entry: LayerEntry | None) -> None:
+        digest = None
         if what == _RAW:
             if number:
                 self._stream.inline(data[:number])
                 data = data[number:]
             self._stream.boundary()
             self._stream.inline(data)
+            data = b""
         elif what == _INLINE:
             self._stream.inline(data)
         elif what == _FILE:
-            self._stream.external(self._store.put(data, self._created, keep=bool(number), source=source), len(data))
+            digest = self._store.put(data, self._created, keep=bool(number), source=source)
+            self._stream.external(digest, len(data))
         elif what == _BEGIN:
             self._open = self._store.writer(keep=bool(number), source=source)
             self._open_size = 0
@@ -150,7 +163,10 @@ class LayerImport:
                 self._open_size += len(data)
                 return
             writer, self._open = self._open, None
-            self._stream.external(writer.finish(self._created), self._open_size)
+            digest = writer.finish(self._created)
+            self._stream.external(digest, self._open_size)
+        if entry is not None:
+            self._entries.add(entry, digest, data)
 
     def _finish(self) -> bytes:
         writer = self._store.writer()

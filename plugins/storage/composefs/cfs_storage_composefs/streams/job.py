@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cfs_core.plugin import LayerStream
+    from cfs_storage_composefs.streams.entries import Packed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,9 @@ class StoredLayer:
 
     bytes_added: int
     """What those have together."""
+
+    entries: Packed | None
+    """What it says about the tree; None where that has to be read again."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,13 +74,13 @@ class ImportJob(LayerJob):
             self._store = ObjectStore(self.objects, self.path, self.algorithm, sealer)
         self._created = []
         self._bytes_before = self._store.bytes_added
-        stream = LayerImport(self._store, self.where, self._created, spool=str(self.path)).run(layer)
-        return self._stored(stream)
+        work = LayerImport(self._store, self.where, self._created, spool=str(self.path))
+        return self._stored(work.run(layer), work.entries())
 
     def remains(self) -> StoredLayer:
         """Return the objects of a layer that failed."""
         return self._stored(None)
 
-    def _stored(self, stream: bytes | None) -> StoredLayer:
+    def _stored(self, stream: bytes | None, entries: Packed | None = None) -> StoredLayer:
         added = self._store.bytes_added - self._bytes_before if self._store is not None else 0
-        return StoredLayer(stream=stream, created=tuple(self._created), bytes_added=added)
+        return StoredLayer(stream=stream, created=tuple(self._created), bytes_added=added, entries=entries)

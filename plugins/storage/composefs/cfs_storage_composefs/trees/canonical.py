@@ -38,7 +38,7 @@ def canonicalise(tree: Directory, keep_user_xattrs: bool) -> None:  # noqa: FBT0
     elif run is not None:
         raise _not_a_directory(_RUN)
     filtered: dict[Xattrs, Xattrs] = {(): ()}
-    for node in _nodes(tree):
+    for node in nodes_of(tree):
         kept = filtered.get(node.xattrs)
         if kept is None:
             kept = filtered[node.xattrs] = tuple(
@@ -74,8 +74,8 @@ def make_bootable(tree: Directory, reader: TreeReader, *, nanoseconds: bool = Fa
     relabel(tree, policy)
 
 
-def _nodes(root: Directory) -> Iterator[Node]:
-    """Yield every node, hard links once for each name."""
+def nodes_of(root: Directory) -> Iterator[Node]:
+    """Yield every node, in no order, hard links once for each name."""
     yield root
     pending = [root]
     while pending:

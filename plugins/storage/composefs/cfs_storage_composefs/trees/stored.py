@@ -29,9 +29,24 @@ def copy_tree(root: Directory) -> Directory:
                 continue
             leaf = leaves.get(id(node))
             if leaf is None:
-                leaf = leaves[id(node)] = copy.copy(node)
+                leaf = leaves[id(node)] = _copy_leaf(node)
             target.entries[name] = leaf
     return top
+
+
+def _copy_leaf(node: Node) -> Node:
+    # Nearly all leaves are of these two classes; `copy.copy` takes ten times as long.
+    if type(node) is RegularFile:
+        file = RegularFile(node.mode, node.uid, node.gid, node.mtime_sec, node.mtime_nsec, node.xattrs)
+        file.nlink, file.size, file.data, file.object, file.path = (
+            node.nlink, node.size, node.data, node.object, node.path,
+        )  # fmt: skip
+        return file
+    if type(node) is Symlink:
+        link = Symlink(node.mode, node.uid, node.gid, node.mtime_sec, node.mtime_nsec, node.xattrs, node.target)
+        link.nlink = node.nlink
+        return link
+    return copy.copy(node)
 
 
 def _copy_directory(node: Directory) -> Directory:
