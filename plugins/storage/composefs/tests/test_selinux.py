@@ -15,6 +15,7 @@ from cfs_core.plugin import (
     FormatVersion,
     HashAlgorithm,
     ImageError,
+    LimitError,
     RegularFile,
     Special,
     SpecialKind,
@@ -64,7 +65,9 @@ def naive(specs, path, kind):
     """Try every line, the last match wins."""
     winner = None
     for spec in specs:
-        if re.compile(spec.regex + (re.escape(spec.kind) or b"."), re.DOTALL).fullmatch(path + kind):
+        flags, regex = re.fullmatch(rb"(\(\?i\))?(.*)", spec.regex, re.DOTALL).groups(b"")
+        whole = flags + b"(?:" + regex + b")"
+        if re.compile(whole + (re.escape(spec.kind) or b"."), re.DOTALL).fullmatch(path + kind):
             winner = spec.context
     return None if winner == b"<<none>>" else winner
 
@@ -118,14 +121,81 @@ def test_malformed_substitution():
         read_aliases(b"/only-one\n", "subs")
 
 
-@pytest.mark.parametrize(
-    "pattern", [rb"/x(?=y)y.*", rb"/x(a)\1.*", rb"/x^y", rb"(?i)/XY", rb"/x(?<!q)y", rb"/[]x]y.*", rb"/[^]x]*y"]
-)
-def test_unusual_expressions(pattern):
+ODD = [
+    rb"/x^y", rb"(^/x|/z)y", rb"(^)?/xy", rb"(?i)/XY", rb"/[]x]y.*", rb"/[^]x]*y", rb"/x$", rb"/(x|y|)z?", rb"/a{2}y",
+    rb"/a{1,}[b-z]", rb"/x{,1}y", rb"/(a|aa)+", rb"/%{X}|/xy", rb"/\x78\w", rb"/.+?", rb"/((x)(y))*", rb"/[&x]y|/z",
+    rb"/()*xy",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", ODD)
+def test_odd_expressions(pattern):
     specs = read_specs(b"/.* default\n" + pattern + b" special\n/z.* late\n", "f")
     policy = Policy(specs, {})
-    for path in (b"/xy", b"/xaa", b"/xab", b"/xyz", b"/z", b"/]y", b"/aay"):
+    for path in (b"/xy", b"/xaa", b"/xab", b"/xyz", b"/z", b"/]y", b"/aay", b"/x", b"/", b"/zy", b"/%{X}", b"/xyxy"):
         assert policy.label(path, b"-") == naive(specs, path, b"-"), path
+
+
+@pytest.mark.parametrize(
+    "pattern", [rb"/x(?=y)y", rb"/x(?<!q)y", rb"/x(a)\1", rb"/x*+", rb"/x\b", rb"/(?P<n>x)", b"/[[:x:]]"]
+)
+def test_what_no_policy_has_is_refused_by_line(pattern):
+    with pytest.raises(ImageError, match=r"file_contexts, line 2: .* has .*, which no file context needs"):
+        Policy(read_specs(b"/ok context\n" + pattern + b" context\n", "file_contexts"), {})
+
+
+def expression(chance, depth=2):
+    """Return some expression over a few letters, not one that `re` would take years for."""
+    if not depth:
+        text = chance.choice([b"a", b"b", b"/", b".", b"[ab]", b"[^a]", rb"\.", b"a|b"])
+        return text + chance.choice([b"", b"", b"*", b"+", b"?", b"{2}", b"{1,2}", b"??"])
+    parts = [expression(chance, depth - 1) for _ in range(chance.randint(1, 3))]
+    return chance.choice([b"".join(parts), b"(" + b"|".join(parts) + b")" + chance.choice([b"", b"?", b"{2}", b"*"])])
+
+
+def test_any_expressions_match_what_python_says():
+    chance = random.Random(5)
+    paths = [b"/" + bytes(chance.choices(b"ab/.", k=length)) for length in range(6) for _ in range(6)]
+    for _ in range(100):
+        lines = [b"/%s %s c%d" % (expression(chance), chance.choice([b"", b"--", b"-d"]), n) for n in range(8)]
+        specs = read_specs(b"\n".join(lines), "f")
+        policy = Policy(specs, {})
+        for path in paths:
+            kind = chance.choice([b"-", b"d"])
+            assert policy.label(path, kind) == naive(specs, path, kind), (path, lines)
+
+
+@pytest.mark.parametrize("pattern", [rb"/(.*)*x", rb"/(a|a)*x", rb"/(a*){30}x", rb"/.*.*.*.*.*x", rb"/(a?){30}a*x"])
+def test_expressions_that_go_back_and_forth_take_no_time(pattern):
+    policy = Policy(read_specs(pattern + b" context\n", "f"), {})
+    before = time.process_time()
+    assert policy.label(b"/" + b"a" * 2000, b"-") is None
+    assert policy.label(b"/" + b"a" * 2000 + b"x", b"-") == b"context"
+    assert time.process_time() - before < 2
+
+
+@pytest.mark.parametrize("pattern", [rb"/(((a{99}){99}){999})", rb"/(.{1000}){1001}x", rb"/a{9999999}"])
+def test_expressions_that_are_too_large_are_refused_by_line(pattern):
+    with pytest.raises(LimitError, match=r"file_contexts, line 1: .* too complicated"):
+        Policy(read_specs(pattern + b" context\n", "file_contexts"), {})
+
+
+def test_work_without_end_is_refused(monkeypatch):
+    monkeypatch.setattr("cfs_storage_composefs.selinux.regex.MOST_WORK", 10_000)
+    policy = Policy(read_specs(b"/(.*a){200}x context\n", "f"), {})
+    with pytest.raises(LimitError, match=r"/.* too complicated"):
+        policy.label(b"/" + b"a" * 1000, b"-")
+
+
+@pytest.mark.slow
+def test_what_is_forgotten_is_found_again(monkeypatch, debian):
+    specs = read_specs(debian[0], "debian")
+    paths = some_paths(specs, 50)
+    policy = Policy(specs, {})
+    wanted = [policy.label(*each) for each in paths]
+    monkeypatch.setattr("cfs_storage_composefs.selinux.regex._CACHED", 50)
+    policy = Policy(specs, {})
+    assert [policy.label(*each) for each in paths] == wanted
 
 
 def test_no_policy_or_none_named():

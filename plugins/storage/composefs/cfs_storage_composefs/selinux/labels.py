@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import Directory, ImageError, Leaf, Node, RegularFile, Special, SpecialKind, Symlink
+from cfs_core.plugin import Directory, ImageError, Leaf, LimitError, Node, RegularFile, Special, SpecialKind, Symlink
 from cfs_storage_composefs.selinux.regex import (
     POSSIBLE_TYPES,
     REFUSALS,
-    Alternatives,
-    MalformedRegexError,
+    Automaton,
+    Choice,
+    Series,
+    States,
+    TooLargeError,
     UnusualRegexError,
-    compile_whole,
+    Work,
     literal_prefix,
-    rewrite,
+    one_byte,
+    parse,
 )
 
 if TYPE_CHECKING:
@@ -95,19 +98,20 @@ class Policy:
         self.aliases = aliases
         self._contexts = [spec.context for spec in specs]
         self._literal: dict[bytes, int] = {}
-        self._groups: dict[bytes, Alternatives] = {}
-        self._single: list[tuple[int, re.Pattern[bytes]]] = []
-        self._candidates: dict[bytes, list[Alternatives]] = {}
-        try:
-            for number, spec in enumerate(specs):
+        self._work = Work()
+        self._groups: dict[bytes, Automaton] = {}
+        self._candidates: dict[bytes, list[Automaton]] = {}
+        for number, spec in enumerate(specs):
+            try:
                 self._add(number, spec)
-            for group in self._groups.values():
-                group.compile()
-        except MalformedRegexError as error:
-            spec = specs[error.number]
-            msg = f"{spec.where}: {spec.regex[:200]!r} is no regular expression: {error.__cause__}"
-            raise ImageError(msg, hint="the image's SELinux policy is damaged") from error
-        self._single.reverse()
+            except TooLargeError as error:
+                raise _too_much(spec.where) from error
+            except UnusualRegexError as error:
+                msg = f"{spec.where}: {spec.regex[:200]!r} has {error}, which no file context needs"
+                raise ImageError(msg, hint="write the line of the policy without it") from error
+            except REFUSALS as error:
+                msg = f"{spec.where}: {spec.regex[:200]!r} is no regular expression: {error}"
+                raise ImageError(msg, hint="the image's SELinux policy is damaged") from error
 
     def _add(self, number: int, spec: Spec) -> None:
         literal, rest = literal_prefix(spec.regex)
@@ -116,23 +120,28 @@ class Policy:
                 self._literal[literal + kind] = number
             return
         stem = b"/".join(literal.split(b"/")[:-1][: _STEM_COMPONENTS + 1])
-        try:
-            pattern = re.escape(literal[len(stem) :]) + rewrite(rest)
-        except UnusualRegexError:
-            try:
-                self._single.append((number, compile_whole(spec.regex, spec.kind)))
-            except REFUSALS as error:
-                raise MalformedRegexError(number) from error
-            return
-        self._groups.setdefault(stem, Alternatives(len(stem))).add(number, pattern, spec.kind)
+        expression = parse(rest)
+        if isinstance(expression, Choice):  # of whole paths: what is literal begins only the first
+            stem, expression = b"", parse(spec.regex)
+        else:
+            expression = Series((*map(one_byte, literal[len(stem) :]), expression))
+        self._groups.setdefault(stem, Automaton(self._work, len(stem))).add(number, expression, spec.kind)
 
     def label(self, path: bytes, kind: bytes) -> bytes | None:
-        """Return the context of *path* (aliases not applied), None if it has none. *kind* is a type character."""
+        """Return the context of *path* (aliases not applied), None if it has none. *kind* is a type character.
+
+        Raises:
+            LimitError: the policy's expressions took too many steps.
+        """
         head, _, name = path.rpartition(b"/")
         return self.in_directory(head).label(name, kind)
 
     def in_directory(self, path: bytes) -> DirectoryLabeller:
-        """Return what labels the entries of directory *path*, which is empty for the root."""
+        """Return what labels the entries of directory *path*, which is empty for the root.
+
+        Raises:
+            LimitError: see `label`.
+        """
         components = path.split(b"/")[: _STEM_COMPONENTS + 1]
         key = b"/".join(components)
         groups = self._candidates.get(key)
@@ -141,42 +150,47 @@ class Policy:
             groups = [self._groups[stem] for stem in stems if stem in self._groups]
             groups.sort(key=lambda group: -group.highest)
             self._candidates[key] = groups
-        return DirectoryLabeller(path + b"/", self._literal, groups, self._single, self._contexts)
+        return DirectoryLabeller(path + b"/", self._literal, groups, self._contexts)
+
+
+def _too_much(what: str) -> LimitError:
+    return LimitError(
+        f"{what}: the expressions of the image's SELinux policy are too many or too complicated",
+        hint="no policy that is in use comes near; install one of a distribution into the image",
+    )
 
 
 class DirectoryLabeller:
     """Look-ups for the entries of one directory; the last matching line of the policy wins."""
 
-    __slots__ = ("_contexts", "_groups", "_literal", "_path", "_single")
+    __slots__ = ("_begun", "_contexts", "_literal", "_path")
 
     def __init__(
-        self,
-        path: bytes,
-        literal: dict[bytes, int],
-        groups: list[Alternatives],
-        single: list[tuple[int, re.Pattern[bytes]]],
-        contexts: list[bytes],
+        self, path: bytes, literal: dict[bytes, int], groups: Sequence[Automaton], contexts: list[bytes]
     ) -> None:
         self._path = path
         self._literal = literal
-        self._groups = groups
-        self._single = single
         self._contexts = contexts
+        begun = [(group, self._walk(group, group.start(), path[group.at :])) for group in groups]
+        self._begun = [(group, states) for group, states in begun if states.items]
+
+    def _walk(self, group: Automaton, states: States, text: bytes) -> States:
+        try:
+            return group.walk(states, text)
+        except TooLargeError as error:
+            raise _too_much(repr(self._path[:200])) from error
 
     def label(self, name: bytes, kind: bytes) -> bytes | None:
-        """Return the context of the entry *name*, None if it has none."""
-        text = self._path + name + kind
-        best = self._literal.get(text, -1)
-        for group in self._groups:
+        """Return the context of the entry *name*, None if it has none.
+
+        Raises:
+            LimitError: the policy's expressions took too many steps.
+        """
+        best = self._literal.get(self._path + name + kind, -1)
+        for group, states in self._begun:
             if group.highest <= best:
                 break
-            best = group.match(text, best)
-        for number, pattern in self._single:
-            if number <= best:
-                break
-            if pattern.fullmatch(text):
-                best = number
-                break
+            best = max(best, self._walk(group, states, name + kind).best)
         context = self._contexts[best] if best >= 0 else _NO_LABEL
         return None if context == _NO_LABEL else context
 
