@@ -115,7 +115,6 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
 
     if options["prove"]:
         _prover(ctx)
-        app.configure(output_format=output)
     result = run_install(request, app, show=show)
     app.progress.close()
     if result is None:
@@ -123,7 +122,9 @@ def to_disk(ctx: click.Context, /, disk: Path, output: str, **options: Any) -> i
     if not options["prove"] or output == "text":
         _show_result(result, output)
     if options["prove"]:
-        return int(ctx.invoke(_prover(ctx), **_prove_arguments(ctx, result)) or 0)
+        arguments = _prove_arguments(ctx, result)
+        app.configure(output_format=output)  # after the prover's own default was taken
+        return int(ctx.invoke(_prover(ctx), **arguments) or 0)
     return 0
 
 

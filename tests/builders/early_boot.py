@@ -108,11 +108,11 @@ class Seen:
         return next((mount for mount in reversed(found) if mount.target == target), None)
 
 
-def unpacked(name: str, suite: str, *packages: str, kernel: bool = True) -> Path:
+def unpacked(name: str, suite: str, *packages: str, kernel: bool = True, architecture: str = "amd64") -> Path:
     """Return packages of a Debian suite, unpacked, kept between runs; the test is skipped where they cannot be had."""
 
     def make(folder: Path) -> None:
-        why = download(folder, suite, "amd64", *packages, kernel=kernel)
+        why = download(folder, suite, architecture, *packages, kernel=kernel)
         if why is not None:
             pytest.skip(f"packages of Debian {suite} cannot be had: {why}")
 
@@ -126,7 +126,7 @@ def trixie() -> Path:
 
 def locate(tree: Path, name: str) -> bytes:
     """Return a program or a library of unpacked packages."""
-    folders = ("bin", "sbin", "lib64", "lib/x86_64-linux-gnu")
+    folders = ("bin", "sbin", "lib64", "lib", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu")
     return next(
         path.read_bytes() for top in ("usr", "") for folder in folders if (path := tree / top / folder / name).is_file()
     )

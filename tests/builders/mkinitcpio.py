@@ -57,8 +57,14 @@ LOADED = ("virtio_pci", "virtio_blk", "ext4")
 OF_THE_IMAGE = (*LOADED, "erofs", "overlay", "loop")
 
 
-def initramfs(tree: Path, busybox: bytes) -> bytes:
-    """Return the initramfs for *tree*'s kernel."""
+LOADER, LIBRARY_FOLDER = "ld-linux-x86-64.so.2", "usr/lib/x86_64-linux-gnu"
+
+
+def initramfs(
+    tree: Path, busybox: bytes, userland: Path | None = None, loader: str = LOADER, folder: str = LIBRARY_FOLDER
+) -> bytes:
+    """Return the initramfs for *tree*'s kernel; *userland* has the programs, whose *loader* and libraries are named."""
+    userland = userland or tree
     files: dict[str, tuple[int, bytes]] = {}
 
     def put(name: str, data: bytes, mode: int = 0o100755) -> None:
@@ -71,11 +77,11 @@ def initramfs(tree: Path, busybox: bytes) -> bytes:
         put(f"usr/bin/{applet}", b"busybox", 0o120777)
     for link in ("bin", "lib", "lib64", "sbin"):
         put(link, b"usr/bin" if link.endswith("bin") else b"usr/lib", 0o120777)
-    put("usr/lib/ld-linux-x86-64.so.2", early_boot.locate(tree, "ld-linux-x86-64.so.2"))
+    put(f"usr/lib/{loader}", early_boot.locate(userland, loader))
     for name in early_boot.PROGRAMS:
-        put(f"usr/bin/{name}", early_boot.locate(tree, name))
+        put(f"usr/bin/{name}", early_boot.locate(userland, name))
     for name in early_boot.LIBRARIES:
-        put(f"usr/lib/x86_64-linux-gnu/{name}", early_boot.locate(tree, name))
+        put(f"{folder}/{name}", early_boot.locate(userland, name))
     base, version = module_folder(tree), kernel_version(tree)
     names = []
     for path in modules_in_order(base, LOADED):
@@ -91,19 +97,26 @@ def initramfs(tree: Path, busybox: bytes) -> bytes:
 
 def image(tree: Path, busybox: bytes) -> Image:
     """Return the image, whose modules have what the initramfs lacks."""
+    made = early_boot.image(tree, initramfs(tree, busybox), busybox, "")
+    files = {path: File(data) for path, data in modules(tree).items()}
+    return Image([*made.layers, layer(files, parents=True)])
+
+
+def modules(tree: Path) -> dict[str, bytes]:
+    """Return the modules of the image, with their list, by path."""
     base, version = module_folder(tree), kernel_version(tree)
     folder = f"usr/lib/modules/{version}"
     paths = {path.name.split(".")[0].replace("-", "_"): path for path in base.rglob("*.ko*")}
-    files, lines = {}, []
+    files: dict[str, bytes] = {}
+    lines = []
     for path in modules_in_order(base, OF_THE_IMAGE):
         name, data = _plain(path.relative_to(base)), module_bytes(path)
         needs = next(field for field in data.split(b"\0") if field.startswith(b"depends="))[8:].decode()
         others = [_plain(paths[each.replace("-", "_")].relative_to(base)) for each in filter(None, needs.split(","))]
         lines.append(f"{name}: {' '.join(others)}\n")
-        files[f"{folder}/{name}"] = File(data)
-    files[f"{folder}/modules.dep"] = File("".join(lines))
-    made = early_boot.image(tree, initramfs(tree, busybox), busybox, "")
-    return Image([*made.layers, layer(files, parents=True)])
+        files[f"{folder}/{name}"] = data
+    files[f"{folder}/modules.dep"] = "".join(lines).encode()
+    return files
 
 
 def _plain(path: Path) -> str:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from builders.kernels import CHECKOUT, EPOCH, cpio, kernel_version, module_bytes, modules_in_order
+from builders import mkinitcpio
+from builders.kernels import CHECKOUT, EPOCH, cpio, kernel_version, module_bytes, module_folder, modules_in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SETUP_ROOT = CHECKOUT / "plugins/initramfs/cfs_initramfs/boot/cfs-setup-root"
 MODULES = ("virtio_blk", "virtio_pci", "virtio_mmio", "ext4", "erofs", "overlay", "loop")
@@ -39,17 +44,37 @@ echo "the system runs: $(/usr/bin/busybox cat /usr/lib/test-marker)"
 """
 
 
-def rootfs(tree: Path, marker: str) -> bytes:
-    """Return the tar of a system made of unpacked packages."""
+def stock_rootfs(tree: Path, userland: Path, marker: str) -> bytes:
+    """Return the same with mkinitcpio's initramfs, in which nothing is of cfs; its programs are those in *userland*."""
+    version, busybox = kernel_version(tree), _busybox(tree)
+    initramfs = mkinitcpio.initramfs(tree, busybox, userland, "ld-linux-aarch64.so.1", "usr/lib/aarch64-linux-gnu")
+    builtin = (module_folder(tree) / "modules.builtin").read_bytes()
+    more = {**mkinitcpio.modules(tree), f"usr/lib/modules/{version}/modules.builtin": builtin}
+    return rootfs(tree, marker, initramfs, more)
+
+
+def _busybox(tree: Path) -> bytes:
+    return next(path for path in (tree / "usr/bin/busybox", tree / "bin/busybox") if path.exists()).read_bytes()
+
+
+def rootfs(tree: Path, marker: str, initramfs: bytes | None = None, more: Mapping[str, bytes] | None = None) -> bytes:
+    """Return the tar of a system made of unpacked packages, *initramfs* in place of one that has cfs's early boot.
+
+    *more* are files by path, below folders that are there or files of modules.
+    """
     version = kernel_version(tree)
-    busybox = next(path for path in (tree / "usr/bin/busybox", tree / "bin/busybox") if path.exists()).read_bytes()
+    busybox = _busybox(tree)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name in (*DIRECTORIES.split(), f"usr/lib/modules/{version}"):
+        parents = {parent.as_posix() for name in more or () for parent in Path(name).parents[:-1]}
+        for name in sorted({*DIRECTORIES.split(), f"usr/lib/modules/{version}", *parents}):
             _add(tar, name, None)
+        for name in ("bin", "sbin", "lib"):
+            _add_link(tar, name, f"usr/{name}")
+        for name, data in (more or {}).items():
+            _add(tar, name, data)
         _add(tar, f"usr/lib/modules/{version}/vmlinuz", (tree / f"boot/vmlinuz-{version}").read_bytes())
-        _add(tar, f"usr/lib/modules/{version}/initramfs.img", _initramfs(tree, version, busybox))
-        _add_link(tar, "sbin", "usr/sbin")
+        _add(tar, f"usr/lib/modules/{version}/initramfs.img", initramfs or _initramfs(tree, version, busybox))
         _add(tar, "usr/bin/busybox", busybox, 0o755)
         _add(tar, "usr/sbin/init", SYSTEM.encode(), 0o755)
         _add(tar, "usr/lib/os-release", b'ID=uboot-test\nPRETTY_NAME="U-Boot test system"\nVERSION_ID=1\n')

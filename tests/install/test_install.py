@@ -459,3 +459,38 @@ def test_progress_and_result_are_machine_readable(cfs, source, tmp_path):
     assert events[0] == "image.resolved"
     assert events[-1] == "install.completed"
     assert "disk.verified" in events
+
+
+PROVER = """
+import click
+
+from cfs_core.plugin import CommandProvider, OutputFormat, hookimpl
+
+CFS_PLUGIN_API = (2, 0)
+
+def make(context):
+    def run(disk):
+        if context.output.format is OutputFormat.JSON:
+            context.output.show({"disk": disk})
+        else:
+            context.output.say(f"proof of {disk}")
+    return click.Command("prove", callback=run, params=[click.Argument(["disk"], type=str)])
+
+@hookimpl
+def cfs_register_commands():
+    yield CommandProvider(name="prove", summary="proves", factory=make, has_result=True)
+"""
+
+
+@pytest.mark.parametrize("output", ["json", "text"])
+def test_the_proof_after_an_install_has_the_form_that_was_asked_for(tmp_path, output):
+    site = Site(tmp_path / "site").install("cfs-prover", "1.0", {"prover": "prover"}, {"prover.py": PROVER})
+    image = bootable.layout(tmp_path / "oci", latest=bootable.image()) + ":latest"
+    words = ("install", "to-disk", "--source-imgref", image, "--repo", tmp_path / "repo", "--prove", "--format", output)
+    disk = tmp_path / "disk.img"
+    done = site.cfs(*map(str, (*words, disk)), CFS_DISABLE_PLUGINS="prove")
+    assert done.returncode == 0, done.stderr
+    if output == "json":
+        assert json.loads(done.stdout) == {"disk": str(disk)}
+    else:
+        assert done.stdout.endswith(f"proof of {disk}\n")
