@@ -88,6 +88,8 @@ def _check(rooms: Iterable[Room], *, about: bool) -> None:
             msg = f"{name} has {human_bytes(room.free)} free, and boot files of the new image take {word}"
             msg += human_bytes(room.needed)
             hint = "make room with `cfs gc`, or `cfs deployments remove ID`; nothing was changed"
+            if about:
+                hint += ". If its kernel is the one that runs, go on with `cfs upgrade --download-only`, which looks"
             raise DiskFullError(msg, hint=hint, facts={"needed": room.needed, "available": room.free})
 
 

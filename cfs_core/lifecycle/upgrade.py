@@ -235,7 +235,8 @@ def _check_before(
         with session.repository() as repository:
             return stored_status(repository, booted).kernel_layer()
 
-    room.check_before(session.machine, session.places.roots, image, kernel_layer)
+    if not request.download_only:  # who asked for the download gets it, and learns whether the kernel is another one
+        room.check_before(session.machine, session.places.roots, image, kernel_layer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,31 @@ def test_an_esp_without_room(machine, versions, monkeypatch):
     assert machine.read().default != old
 
 
+def test_an_equal_kernel_of_another_layer_needs_no_room(machine, versions, monkeypatch):
+    """Which kernel it is, only the download tells: who asks for that gets it, and nothing is copied."""
+    versions.publish(version(2, **kernel("two")))
+    staged(machine)
+    finalized(machine)
+    machine.reboot()
+    monkeypatch.setattr(room, "free_bytes", lambda _path: 1 << 10)
+    versions.publish(version(3, **kernel("two")))
+    with pytest.raises(DiskFullError) as caught:
+        staged(machine)
+    assert "--download-only" in caught.value.hint
+    kernels = {name for name in everything(machine.root / "boot") if name.endswith(("vmlinuz", "initrd"))}
+    assert staged(machine, download_only=True).result == "downloaded"
+    run(machine, "upgrade", "--from-downloaded")
+    finalized(machine)
+    assert machine.reboot() == machine.read().running.booted
+    assert "3" in (machine.etc / "release").read_text()
+    assert {name for name in everything(machine.root / "boot") if name.endswith(("vmlinuz", "initrd"))} <= kernels
+    versions.publish(version(4, **kernel("four")))
+    before = everything(machine.root / "boot")
+    with pytest.raises(DiskFullError):
+        staged(machine, download_only=True)
+    assert everything(machine.root / "boot") == before
+
+
 @pytest.fixture(scope="module", params=["systemd-boot", "uki", "grub"])
 def small(request, tmp_path_factory):
     """A machine whose next version brings a kernel and some files."""

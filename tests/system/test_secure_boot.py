@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 from builders import secure_machine
+from builders.seal_tools import ukify_version
 
 from cfs_core.model.content import BytesContent, read_all
 from cfs_core.sealing import read_pe
@@ -156,6 +157,29 @@ def test_a_boot_entry_cannot_name_another_image_to_a_sealed_one(touched, sealed,
     seen = secure_machine.boot(touched.disk, variables, tmp_path)
     assert_verified(seen, sealed[1])
     assert "abab" not in seen.facts["cmdline"]
+
+
+def test_a_profile_starts_with_its_own_arguments(user, demo_image, keys, variables, damage, tmp_path):
+    """An entry names it by its number (systemd-stub(7)); what is sealed with it was signed with all the rest."""
+    if ukify_version() < 257:
+        pytest.skip("profiles need ukify of systemd 257")
+    made = user.cfs(
+        "seal", f"oci:{demo_image}:debian-early-boot", "oci:profiles:debian", "--sign-loader", "--key", keys / "db.key",
+        "--certificate", keys / "db.pem", "--karg", "console=ttyS0", "--name", "debian",
+        "--profile", "other=of.this=profile",
+    )  # fmt: skip
+    digest = next(line.split()[1] for line in made.stdout.splitlines() if line.startswith("digest"))
+    disk = user.home / "profiles.img"
+    user.cfs("install", "to-disk", "--source-imgref", "oci:profiles:debian", "--yes", disk)
+    seen = secure_machine.boot(disk, variables, tmp_path)
+    assert_verified(seen, digest)
+    assert "of.this" not in seen.facts["cmdline"]
+    changed = damage(disk)
+    changed.exchange_esp_file(entry_of(changed), lambda old: old + b"options @1\n")
+    seen = secure_machine.boot(disk, variables, tmp_path)
+    assert_verified(seen, digest)
+    assert "of.this=profile" in seen.facts["cmdline"].split()
+    disk.unlink()
 
 
 def test_a_boot_entry_with_another_digest_and_the_kernel_itself_is_refused(touched, variables, tmp_path):
