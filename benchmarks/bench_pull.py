@@ -1,14 +1,17 @@
 """Pulling from an OCI directory into a new repository: ``cfs image pull``, and ``cfsctl oci pull`` if installed.
 
     python benchmarks/bench_pull.py [--megabytes 1000] [--compression gzip|zstd|none] [--double] [--scratch DIR]
-                                   [--layers 4] [--processors 1,2,all] [--runs 1]
+                                   [--layers 4,65] [--processors 1,2,all] [--runs 3] [--plot NAME]
 
 The image is made of files of this machine's /usr (below 2 MB each: as many per MB as distributions have), in
 ``--layers`` layers. ``--processors`` limits both programs to that many, in ``--runs`` runs in turn.
 ``--double`` pulls one twice as large, too. Both programs start with an empty directory on the same filesystem
 and end with everything synced, plain and bootable image made. Times are of whole processes, children that they waited
 for included; memory is the peak of the largest of them. Memory grows with the number of files (the tree and its
-image), not with their size.
+image), not with their size. ``--plot`` writes the medians as ``NAME-time.svg`` and ``NAME-processor.svg``.
+
+No repository is removed before the end: for a minute ext4 gives out no inode that was just freed, and looks through
+all of them for each new file, so that removing one run's files would cost the next one several times its own work.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ import argparse
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -27,11 +30,13 @@ import tarfile
 import tempfile
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zstandard
+from common import judge
+from plot import write_bars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,9 +51,15 @@ class Run:
     """What one process took."""
 
     seconds: float
-    cpu_seconds: float
+    user_seconds: float
+    kernel_seconds: float
     peak_megabytes: float
     status: int
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of all processors together."""
+        return self.user_seconds + self.kernel_seconds
 
 
 def measured(argv: list[str]) -> Run:
@@ -58,7 +69,7 @@ def measured(argv: list[str]) -> Run:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - begun
-    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, process.returncode)
+    return Run(seconds, usage.ru_utime, usage.ru_stime, usage.ru_maxrss / 1024, process.returncode)
 
 
 def chosen_files(size: int) -> Iterator[tuple[str, int]]:
@@ -215,16 +226,15 @@ def make_image(
     return count, total
 
 
-def contenders(layout: Path, scratch: Path, runs: int) -> Iterator[tuple[str, list[str]]]:
+def contenders(layout: Path, scratch: Path, runs: int, processors: str) -> Iterator[tuple[str, list[str]]]:
     """Yield names and commands; repositories are made before the clock starts."""
     source = f"oci:{layout}:bench"
     cfs = [str(Path(sys.executable).with_name("cfs"))]
     for number in range(runs):
-        for old in scratch.glob("cfs*"):
-            shutil.rmtree(old)
-        yield "cfs image pull", [*cfs, "image", "pull", source, "--repo", str(scratch / f"cfs{number}")]
-        if cfsctl := shutil.which("cfsctl"):
-            repository = str(scratch / f"cfsctl{number}")
+        name = f"{processors}-{number}"
+        yield "cfs image pull", [*cfs, "image", "pull", source, "--repo", str(scratch / f"cfs-{name}")]
+        if cfsctl := judge("cfsctl"):
+            repository = str(scratch / f"cfsctl-{name}")
             subprocess.run([cfsctl, "init", "--insecure", repository], check=True, capture_output=True)
             yield "cfsctl oci pull", [cfsctl, "--repo", repository, "oci", "pull", "--bootable", source, "bench"]
 
@@ -236,44 +246,68 @@ def main() -> None:
     parser.add_argument("--compression", choices=("gzip", "zstd", "none"), default="gzip")
     parser.add_argument("--double", action="store_true")
     parser.add_argument("--scratch", type=Path)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", default="4", help="numbers, with commas between")
+    parser.add_argument("--plot", type=Path)
     parser.add_argument("--processors", default="all", help="numbers, or all, with commas between")
     parser.add_argument("--runs", type=int, default=2)
     arguments = parser.parse_args()
     sizes = [arguments.megabytes, arguments.megabytes * 2] if arguments.double else [arguments.megabytes]
     with tempfile.TemporaryDirectory(prefix="bench-pull-", dir=arguments.scratch) as below:
-        for megabytes in sizes:
-            scratch = Path(below) / str(megabytes)
+        medians: dict[str, dict[str, Run]] = {}
+        for megabytes, layers in itertools.product(sizes, map(int, arguments.layers.split(","))):
+            scratch = Path(below) / f"{megabytes}-{layers}"
             scratch.mkdir()
-            files, total = make_image(scratch / "layout", megabytes, arguments.compression, layers=arguments.layers)
-            print(f"{files} files, {total / 1e6:.0f} MB in {arguments.layers + 1} layers, {arguments.compression}")
+            files, total = make_image(scratch / "layout", megabytes, arguments.compression, layers=layers)
+            print(f"{files} files, {total / 1e6:.0f} MB in {layers + 1} layers, {arguments.compression}")
             for processors in arguments.processors.split(","):
-                race(scratch, processors, arguments.runs, total)
+                name = f"{layers} × {processors}" if len(sizes) == 1 else f"{megabytes} MB, {layers} × {processors}"  # noqa: RUF001
+                medians[name] = race(scratch, processors, arguments.runs, total)
+        if arguments.plot:
+            plot(arguments.plot, f"{arguments.megabytes} MB, {arguments.compression}", medians)
 
 
-def race(scratch: Path, processors: str, runs: int, total: int) -> None:
-    """Run both programs in turn on that many processors, and print each run and the medians; *total* is in bytes."""
+def plot(path: Path, what: str, medians: dict[str, dict[str, Run]]) -> None:
+    """Write two charts of the medians: time, and processor time."""
+    unit = "layers × processors"  # noqa: RUF001
+    for kind, title in (("seconds", "time"), ("cpu_seconds", "processor")):
+        groups = {name: {each: getattr(run, kind) for each, run in runs.items()} for name, runs in medians.items()}
+        chart = path.with_name(f"{path.name}-{title}.svg")
+        write_bars(chart, f"Pull of {what}: {title}, seconds, by {unit}", "", groups)
+
+
+def middle(runs: list[Run]) -> Run:
+    """Return the medians of each figure."""
+    return Run(*(statistics.median(getattr(run, each.name) for run in runs) for each in fields(Run)))
+
+
+def race(scratch: Path, processors: str, runs: int, total: int) -> dict[str, Run]:
+    """Run both programs in turn on that many processors, print each run and return the medians; *total* is in bytes."""
     mine = sorted(os.sched_getaffinity(0))
     chosen = mine if processors == "all" else mine[: int(processors)]
     found: dict[str, list[Run]] = {}
     os.sched_setaffinity(0, chosen)
     try:
-        for name, argv in contenders(scratch / "layout", scratch, runs):
+        for name, argv in contenders(scratch / "layout", scratch, runs, processors):
             run = measured(argv)
             found.setdefault(name, []).append(run)
             print(
-                f"  {len(chosen):3} processors  {name:16} {run.seconds:7.2f} s  {run.cpu_seconds:7.2f} s CPU  "
+                f"  {len(chosen):3} processors  {name:16} {run.seconds:7.2f} s  "
+                f"{run.user_seconds:7.2f} s user  {run.kernel_seconds:6.2f} s kernel  "
                 f"{total / 1e6 / run.seconds:6.0f} MB/s  peak {run.peak_megabytes:5.0f} MB"
                 + (f"  FAILED ({run.status})" if run.status else ""),
                 flush=True,
             )
     finally:
         os.sched_setaffinity(0, mine)
-    medians = {name: statistics.median(run.seconds for run in each) for name, each in found.items()}
-    print(f"  {len(chosen):3} processors, medians: " + ", ".join(f"{name} {s:.2f} s" for name, s in medians.items()))
-    if len(medians) > 1:
-        ours, theirs = medians.values()
-        print(f"  {len(chosen):3} processors, ratio: {ours / theirs:.2f}")
+    medians = {name: middle(each) for name, each in found.items()}
+    shown = ", ".join(f"{name} {run.seconds:.2f} s, {run.cpu_seconds:.2f} s CPU" for name, run in medians.items())
+    print(f"  {len(chosen):3} processors, medians: {shown}")
+    if len(found) > 1:
+        pairs = list(zip(*found.values(), strict=True))
+        time_ratio = statistics.median(ours.seconds / theirs.seconds for ours, theirs in pairs)
+        cpu_ratio = statistics.median(ours.cpu_seconds / theirs.cpu_seconds for ours, theirs in pairs)
+        print(f"  {len(chosen):3} processors, ratios pair by pair: time {time_ratio:.2f}, processor {cpu_ratio:.2f}")
+    return medians
 
 
 if __name__ == "__main__":

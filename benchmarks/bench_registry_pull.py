@@ -65,7 +65,6 @@ def main() -> None:
             fresh.mkdir()
             for name, argv, env in contenders(source, fresh, conf):
                 print(measured(argv, fresh, env).line(name, total), flush=True)
-            shutil.rmtree(fresh)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import pickle
 import threading
 import time
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +20,7 @@ from cfs_core.errors import CfsError
 from cfs_core.model.digest import HashAlgorithm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from hashlib import _Hash
 
     from cfs_core.interfaces.hasher import BlockHasher
@@ -103,6 +105,22 @@ def offer(
         _process.refuse = refuse
         _process.made = None
         _process.choices = {}
+
+
+def portable() -> dict[str, bytes]:
+    """Return what was offered for `adopt` in another process, pickled, by name; what cannot be is left out."""
+    found = {}
+    with _process.lock:
+        for name, hasher in _process.hashers().items():
+            if not isinstance(hasher, str):
+                with contextlib.suppress(Exception):  # a plugin's; the other process then does without it
+                    found[name] = pickle.dumps(hasher, pickle.HIGHEST_PROTOCOL)
+    return found
+
+
+def adopt(hashers: Mapping[str, bytes]) -> None:
+    """Offer what `portable` returned in the process that started this one; proven and measured here again."""
+    offer(lambda: [Offer(name, functools.partial(pickle.loads, data)) for name, data in hashers.items()])
 
 
 def chosen(algorithm: HashAlgorithm) -> Choice:
@@ -198,7 +216,7 @@ def _bound(hasher: BlockHasher, algorithm: HashAlgorithm) -> Callable[[memoryvie
 
 def _disagreement(found: Callable[[memoryview, int], bytes], algorithm: HashAlgorithm) -> str:
     """Say where *found* hashes other than hashlib; empty where it never does."""
-    pattern = b"".join(number.to_bytes(4, "little") for number in range(max(_PROVEN_COUNTS) * BLOCK // 4 + 1))
+    pattern = array("I", range(max(_PROVEN_COUNTS) * BLOCK // 4 + 1)).tobytes()
     for size in _PROVEN_SIZES:
         for count in _PROVEN_COUNTS:
             # One byte further each time: at any address, and never the same blocks twice.

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class BlockHasher(abc.ABC):
-    """One library on one machine. Core uses it only where it agrees with hashlib, and is faster."""
+    """One library on one machine. Core uses it only where it agrees with hashlib, and is faster.
+
+    One that can be pickled (``__reduce__``: what loads the library again) hashes in worker processes, too.
+    """
 
     @abc.abstractmethod
     def hash_blocks(self, data: memoryview, size: int, algorithm: HashAlgorithm) -> bytes:

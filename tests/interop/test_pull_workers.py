@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from cfs_core.image.limits import ImageLimits
 from cfs_core.image.pull import merged_tree, pull_layers
 from cfs_core.image.resolve import resolve
 from cfs_core.image.workers.pool import worker_count
+from cfs_core.interfaces import block_hashing
 from cfs_core.plugin import CfsError, Fetcher, HostError, TransportError
 from cfs_storage_composefs.plugin import cfs_register_storage_formats
 from cfs_testkit import faults
@@ -349,3 +352,65 @@ def test_where_none_can_be_started_this_process_does_it(storage, tmp_path, image
     assert committed.id == pull(storage, tmp_path / "one", text, 1)[0].id
     with pytest.raises(HostError, match="cannot be started"):
         pull(storage, tmp_path / "two", text, 2)
+
+
+HASHER = """
+import hashlib, os
+from cfs_core.plugin import BlockHasher
+
+class Remembering(BlockHasher):
+    '''Faster than hashlib where it is measured, since that is always the same data; says where it was asked.'''
+
+    def __init__(self, told):
+        self.told, self.known = told, {}
+
+    def __reduce__(self):
+        return Remembering, (self.told,)
+
+    def hash_blocks(self, data, size, algorithm):
+        with open(self.told, "a") as out:
+            out.write(f"{os.getpid()}\\n")
+        key = bytes(data), size, algorithm
+        if key not in self.known:
+            new = getattr(hashlib, algorithm.value)
+            hashes = (new(data[at : at + size]).digest() for at in range(0, len(data), size))
+            self.known[key] = b"".join(hashes)
+        return self.known[key]
+"""
+
+
+@pytest.fixture
+def remembering(tmp_path, monkeypatch):
+    """A hasher in a module of its own, which workers find as this process does, and the file it tells its calls in."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/remembering_hasher.py").write_text(HASHER)
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    yield importlib.import_module("remembering_hasher").Remembering, tmp_path / "told"
+    sys.modules.pop("remembering_hasher")
+    block_hashing.offer(tuple)
+
+
+def test_workers_hash_with_what_plugins_offer(storage, tmp_path, image, remembering):
+    made, told = remembering
+    text = layout(image, tmp_path / "layout")
+    alone, *_ = pull(storage, tmp_path / "alone", text, 1)
+    block_hashing.offer(lambda: [block_hashing.Offer("remembering", lambda: made(str(told)))])
+    together, *_ = pull(storage, tmp_path / "together", text, 2)
+    assert together == alone
+    assert contents(tmp_path / "together") == contents(tmp_path / "alone")
+    by_process = Counter(map(int, told.read_text().split()))
+    by_process.pop(os.getpid(), None)
+    assert len(by_process) == 2
+    proving = 22 + 3  # counts and sizes that are proven, rounds that are measured
+    assert all(times > proving for times in by_process.values())
+
+
+def test_workers_do_without_what_cannot_be_sent(storage, tmp_path, image, remembering, monkeypatch):
+    made, told = remembering
+    monkeypatch.setattr(made, "__reduce__", lambda self: (open, (self, lambda: None)))
+    text = layout(image, tmp_path / "layout")
+    block_hashing.offer(lambda: [block_hashing.Offer("remembering", lambda: made(str(told)))])
+    together, *_ = pull(storage, tmp_path / "together", text, 2)
+    assert set(map(int, told.read_text().split())) <= {os.getpid()}
+    block_hashing.offer(tuple)
+    assert pull(storage, tmp_path / "alone", text, 1)[0] == together

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Self
 from cfs_core.errors import HostError
 from cfs_core.image.pump import Pump
 from cfs_core.image.workers.channel import DATA, END, OBJECT, Channel
+from cfs_core.interfaces import block_hashing
 from cfs_core.interfaces.storage import JobResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cfs_core.image.workers.channel import Answer, LayerTask
     from cfs_core.interfaces.stop import StopSignal
@@ -80,8 +81,9 @@ class LayerWorkers:
         """
         self._forget = self._stop.on_stop(self._wake)
         try:
+            hashers = block_hashing.portable()
             for _ in range(self._count):
-                self._all.append(_Worker(self._job))
+                self._all.append(_Worker(self._job, hashers))
         except OSError as error:
             self.__exit__()
             msg = f"worker processes cannot be started: {error}"
@@ -132,7 +134,7 @@ class LayerWorkers:
 class _Worker:
     """A process, and this side's end of its socket."""
 
-    def __init__(self, job: LayerJob) -> None:
+    def __init__(self, job: LayerJob, hashers: Mapping[str, bytes]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -143,7 +145,7 @@ class _Worker:
         self.channel = Channel(ours)
         # A worker that has not come up does not read: the first layer tells.
         with contextlib.suppress(OSError):
-            self.channel.send_object(job)
+            self.channel.send_object((job, hashers))
 
     def run(
         self, task: LayerTask, chunks: Callable[[], Iterator[bytes]], stop: StopSignal, emit: Callable[[Event], None]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cfs_core.image.layers import VerifiedLayer, uncompressed, verified
 from cfs_core.image.pump import Pump
 from cfs_core.image.workers.channel import Answer, Channel, LayerTask
+from cfs_core.interfaces import block_hashing
 from cfs_core.interfaces.stop import StopSignal
 from cfs_core.interfaces.storage import JobResult, LayerJob
 
@@ -33,7 +34,8 @@ def main(descriptor: str, parent: str) -> None:
     with socket.socket(fileno=int(descriptor)) as end:
         channel = Channel(end)
         with contextlib.suppress(EOFError, OSError):  # the parent has nothing more to do, or is gone
-            job = channel.receive_object()
+            job, hashers = channel.receive_object()
+            block_hashing.adopt(hashers)
             while _serve(channel, job, channel.receive_object()):
                 pass
 

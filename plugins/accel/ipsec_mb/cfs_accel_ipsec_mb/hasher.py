@@ -20,6 +20,8 @@ import cffi
 from cfs_core.plugin import BlockHasher, HashAlgorithm, HostError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cfs_core.plugin import PluginContext
 
 LIBRARY: Final = "libIPSec_MB.so.2"
@@ -54,6 +56,15 @@ def make(context: PluginContext) -> BlockHasher:
     if platform.machine() != "x86_64" or sys.byteorder != "little":
         msg = f"libipsec-mb is for x86_64, and this is {platform.machine()}"
         raise HostError(msg, hint="uninstall cfs-accel-ipsec-mb; hashlib gives the same")
+    return _load(name)
+
+
+def _load(name: str) -> IpsecMbHasher:
+    """Load the library from the file *name*, in this process or in a worker of it.
+
+    Raises:
+        HostError: as for `make`.
+    """
     ffi = cffi.FFI()
     ffi.cdef(_DECLARATIONS)
     try:
@@ -72,7 +83,7 @@ def make(context: PluginContext) -> BlockHasher:
     if version not in KNOWN_VERSIONS:
         msg = f"{name} is version {version}, whose structures are not known; known: {', '.join(sorted(KNOWN_VERSIONS))}"
         raise HostError(msg, hint="apt install libipsec-mb2 of Debian 13 or later; hashlib is used meanwhile")
-    return IpsecMbHasher(ffi, library)
+    return IpsecMbHasher(ffi, library, name)
 
 
 def _text(found: bytes | str) -> str:
@@ -90,10 +101,14 @@ class _Own(threading.local):
 class IpsecMbHasher(BlockHasher):
     """One manager for each thread: two threads in one of them crash."""
 
-    def __init__(self, ffi: Any, library: Any) -> None:  # noqa: ANN401 - cffi has no types
+    def __init__(self, ffi: Any, library: Any, name: str) -> None:  # noqa: ANN401 - cffi has no types
         self._ffi = ffi
         self._library = library
+        self._name = name
         self._own = _Own()
+
+    def __reduce__(self) -> tuple[Callable[[str], IpsecMbHasher], tuple[str]]:
+        return _load, (self._name,)
 
     def hash_blocks(self, data: memoryview, size: int, algorithm: HashAlgorithm) -> bytes:
         """See `BlockHasher.hash_blocks`."""

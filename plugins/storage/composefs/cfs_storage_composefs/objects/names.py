@@ -57,10 +57,18 @@ class Store(Protocol):
     def __contains__(self, digest: bytes) -> bool:
         """Return whether an object is there."""
 
-    def put(self, data: bytes, created: list[bytes], *, keep: bool = True, source: SourceFile | None = None) -> bytes:
+    def put(
+        self,
+        data: bytes,
+        created: list[bytes],
+        *,
+        keep: bool = True,
+        source: SourceFile | None = None,
+        digest: bytes | None = None,
+    ) -> bytes:
         """Store *data* and return its digest; what was not there before is added to *created*.
 
-        *source* is an open file with just this content.
+        *source* is an open file with just this content, *digest* what somebody has hashed already.
         """
 
     def writer(self, *, keep: bool = True, source: SourceFile | None = None) -> Writer:

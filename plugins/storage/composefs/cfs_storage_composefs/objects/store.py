@@ -186,16 +186,19 @@ class ObjectStore:
         *,
         keep: bool = True,  # noqa: ARG002 - of the protocol
         source: SourceFile | None = None,
+        digest: bytes | None = None,
     ) -> bytes:
         """Store *data* and return its digest; what was not there before is added to *created*.
 
-        *source* is an open file with just this content: its blocks are shared or copied where that works.
+        *source* is an open file with just this content: its blocks are shared or copied where that works. *digest* is
+        that of *data*, where it was hashed together with others.
 
         Raises:
             OSError: it could not be written.
             StorageError: it could not be sealed.
         """
-        digest = digest_bytes(data, self.algorithm)
+        if digest is None:
+            digest = digest_bytes(data, self.algorithm)
         if digest not in self._trusted and not self._has_intact(digest, len(data)):
             # a file made beside its later neighbours is cheaper: ext4 looks for its inode near the directory
             temporary = self.temporary(f"{digest[0]:02x}")

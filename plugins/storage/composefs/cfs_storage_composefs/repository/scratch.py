@@ -60,15 +60,23 @@ class ScratchStore:
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._seen or digest in self._kept
 
-    def put(self, data: bytes, created: list[bytes], *, keep: bool = True, source: SourceFile | None = None) -> bytes:
+    def put(
+        self,
+        data: bytes,
+        created: list[bytes],
+        *,
+        keep: bool = True,
+        source: SourceFile | None = None,
+        digest: bytes | None = None,
+    ) -> bytes:
         """Return the digest of *data*, and keep it if asked to.
 
         Raises:
             OSError: it could not be written.
         """
         if keep:
-            return self._kept.put(data, created, source=source)
-        digest = digest_bytes(data, self.algorithm)
+            return self._kept.put(data, created, source=source, digest=digest)
+        digest = digest or digest_bytes(data, self.algorithm)
         self._seen.add(digest)
         return digest
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import RegularFile
+from cfs_storage_composefs.digest_batch import DigestBatch
 from cfs_storage_composefs.errors import storage_errors
 from cfs_storage_composefs.objects.names import INLINE_LIMIT
 from cfs_storage_composefs.streams.entries import EntryPacker
@@ -31,6 +33,9 @@ _BATCH_BYTES = 512 * 1024
 _BATCH_STEPS = 512
 _QUEUE_DEPTH = 4
 
+# A larger file has blocks enough of its own, and copying it costs more than is won.
+_HASHED_TOGETHER = 128 * 1024
+
 _RAW, _INLINE, _FILE, _BEGIN, _DATA, _END = range(6)
 _Step = tuple[int, bytes, int, "SourceFile | None", "LayerEntry | None"]
 """What to do, with which bytes, a number (padding before a header, or whether to keep the content), a file, and the
@@ -47,6 +52,7 @@ class LayerImport:
         self._keep = keep
         self._stream = SplitStreamWriter(LAYER, store.algorithm, spool)
         self._entries = EntryPacker()
+        self._hashes = DigestBatch(store.algorithm)
         self._open: Writer | None = None
         self._open_size = 0
         self._queue: queue.Queue[list[_Step] | None] = queue.Queue(_QUEUE_DEPTH)
@@ -131,8 +137,8 @@ class LayerImport:
                 continue
             try:
                 with storage_errors(self._where):
-                    for step in batch:
-                        self._apply(*step)
+                    for step, digest in zip(batch, self._hashed(batch), strict=True):
+                        self._apply(*step, digest)
             except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
                 self._failure = error
         if self._open is not None:
@@ -140,8 +146,25 @@ class LayerImport:
                 self._open.abort()
             self._open = None
 
-    def _apply(self, what: int, data: bytes, number: int, source: SourceFile | None, entry: LayerEntry | None) -> None:
-        digest = None
+    def _hashed(self, batch: list[_Step]) -> list[bytes | None]:
+        """Return the digests of small files by their places in *batch*: together they fill the lanes of a hasher."""
+        found: list[bytes | None] = [None] * len(batch)
+        for number, (what, data, *_) in enumerate(batch):
+            if what == _FILE and len(data) <= _HASHED_TOGETHER:
+                self._hashes.slot(len(data))[:] = data
+                self._hashes.add(len(data), functools.partial(found.__setitem__, number))
+        self._hashes.flush()
+        return found
+
+    def _apply(
+        self,
+        what: int,
+        data: bytes,
+        number: int,
+        source: SourceFile | None,
+        entry: LayerEntry | None,
+        digest: bytes | None,
+    ) -> None:
         if what == _RAW:
             if number:
                 self._stream.inline(data[:number])
@@ -152,7 +175,7 @@ class LayerImport:
         elif what == _INLINE:
             self._stream.inline(data)
         elif what == _FILE:
-            digest = self._store.put(data, self._created, keep=bool(number), source=source)
+            digest = self._store.put(data, self._created, keep=bool(number), source=source, digest=digest)
             self._stream.external(digest, len(data))
         elif what == _BEGIN:
             self._open = self._store.writer(keep=bool(number), source=source)
