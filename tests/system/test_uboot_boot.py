@@ -51,7 +51,7 @@ def install(outside, folder, data):
         thread.start()
         url = f"http-tarball:http://127.0.0.1:{server.server_port}/rootfs.tar@sha256:{hashlib.sha256(data).hexdigest()}"
         try:
-            said = outside.ok(
+            done = outside.run(
                 "cfs", "install", "to-disk", "--source-imgref", url, "--architecture", "arm64",
                 "--bootloader", "extlinux", "--composefs-native", "--karg", "console=ttyAMA0", "--yes",
                 "--seed", "uboot", "--repo", folder / "repo", folder / "disk.img",
@@ -59,7 +59,8 @@ def install(outside, folder, data):
         finally:
             server.shutdown()
             thread.join()
-    return folder / "disk.img", said
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "disk.img", done.stderr
 
 
 def boot(debian, disk, log):
