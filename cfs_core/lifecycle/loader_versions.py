@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import CfsError, LimitError
-from cfs_core.image.resolve import host_platform
 from cfs_core.interfaces.bootloader import BootFacts
 from cfs_core.model.boot import Architecture, Firmware
 from cfs_core.model.content import FileContent
@@ -29,12 +28,20 @@ class LoaderVersions:
     offered: str | None = None
 
 
+def _architecture() -> str:
+    from cfs_core.image.resolve import (
+        host_platform,
+    )  # what reads images is loaded for nobody else who asks for a status
+
+    return host_platform().architecture
+
+
 def loader_versions(
     target: TargetView, bootloader: Bootloader, architecture: str | None, root: Path | None = None
 ) -> LoaderVersions:
     """Look at the boot volumes of *target* and the image that is mounted at *root*. What is damaged says nothing."""
     try:
-        kind = Architecture(architecture or host_platform().architecture)
+        kind = Architecture(architecture or _architecture())
     except ValueError:
         return LoaderVersions()
     volumes = target.volumes()

@@ -181,7 +181,7 @@ def test_expressions_that_are_too_large_are_refused_by_line(pattern):
 
 
 def test_work_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr("cfs_storage_composefs.selinux.regex.MOST_WORK", 10_000)
+    monkeypatch.setattr("cfs_storage_composefs.selinux.automaton.MOST_WORK", 10_000)
     policy = Policy(read_specs(b"/(.*a){200}x context\n", "f"), {})
     with pytest.raises(LimitError, match=r"/.* too complicated"):
         policy.label(b"/" + b"a" * 1000, b"-")
@@ -193,7 +193,7 @@ def test_what_is_forgotten_is_found_again(monkeypatch, debian):
     paths = some_paths(specs, 50)
     policy = Policy(specs, {})
     wanted = [policy.label(*each) for each in paths]
-    monkeypatch.setattr("cfs_storage_composefs.selinux.regex._CACHED", 50)
+    monkeypatch.setattr("cfs_storage_composefs.selinux.automaton._CACHED", 50)
     policy = Policy(specs, {})
     assert [policy.label(*each) for each in paths] == wanted
 

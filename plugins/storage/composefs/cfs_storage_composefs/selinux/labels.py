@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import Directory, ImageError, Leaf, LimitError, Node, RegularFile, Special, SpecialKind, Symlink
+from cfs_storage_composefs.selinux.automaton import Automaton, States, Work
 from cfs_storage_composefs.selinux.regex import (
     POSSIBLE_TYPES,
     REFUSALS,
-    Automaton,
     Choice,
     Series,
-    States,
     TooLargeError,
     UnusualRegexError,
-    Work,
     literal_prefix,
     one_byte,
     parse,
