@@ -148,9 +148,3 @@ def _entry_problems(target: MemoryTarget, found: BootEntry, wanted: BootEntry) -
     for location in found.files:
         if location.volume not in target.volumes() or not target.exists(location):
             yield f"its entry {found.title!r} names {location}, which is not there"
-
-
-def unread_message(name: str, distribution: str | None) -> str:
-    """Return what to say of a disk whose loader, as its origin file has it, no installed plugin reads."""
-    whose = f" of {distribution}" if distribution else ""
-    return f"was installed with the bootloader {name!r}{whose}, which no installed plugin reads"

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cfs_core.deploy.kernel_line import examine_sealed_entry
-from cfs_core.deploy.loader import unread_message
 from cfs_core.deploy.services import each_made
 from cfs_core.deploy.storage import storage_of
 from cfs_core.errors import CfsError, ImageError
@@ -14,7 +13,7 @@ from cfs_core.examine.programs import examine_kernel, examine_loaders
 from cfs_core.image.pe import read_pe
 from cfs_core.model.digest import Digest
 from cfs_core.model.disk import Volume
-from cfs_core.model.origin import ORIGIN_LIMIT, OriginFile
+from cfs_core.model.origin import ORIGIN_LIMIT, OriginFile, unread_message
 from cfs_core.model.places import DEPLOYMENTS, REPOSITORY
 from cfs_core.model.plan import Finding
 from cfs_core.pluginhost import families

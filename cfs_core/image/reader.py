@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from cfs_core.errors import ImageError, LimitError
-from cfs_core.model.content import BytesContent
+from cfs_core.errors import ImageError
+from cfs_core.model.content import BytesContent, read_within
 from cfs_core.model.tree import Directory, RegularFile, Symlink
 
 if TYPE_CHECKING:
@@ -93,14 +93,7 @@ class ImageReader:
         Raises:
             LimitError: longer than *limit* bytes.
         """
-        content = self.content(path)
-        if content is None:
-            return None
-        if content.size > limit:
-            msg = f"{path} has {content.size} bytes, more than {limit}"
-            raise LimitError(msg, facts={"limit_bytes": limit})
-        with content.open() as file:
-            return file.read()
+        return read_within(self.content(path), path, limit)
 
 
 def _components(path: bytes) -> list[bytes]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cfs_core.errors import CfsError, LimitError
-from cfs_core.image.resolve import host_platform
+from cfs_core.errors import CfsError
 from cfs_core.interfaces.bootloader import BootFacts
 from cfs_core.model.boot import Architecture, Firmware
-from cfs_core.model.content import FileContent
+from cfs_core.model.content import FileContent, read_within
 from cfs_core.model.disk import Volume
 from cfs_core.model.tree import Directory
 
@@ -29,12 +28,20 @@ class LoaderVersions:
     offered: str | None = None
 
 
+def _architecture() -> str:
+    from cfs_core.image.resolve import (
+        host_platform,
+    )  # what reads images is loaded for nobody else who asks for a status
+
+    return host_platform().architecture
+
+
 def loader_versions(
     target: TargetView, bootloader: Bootloader, architecture: str | None, root: Path | None = None
 ) -> LoaderVersions:
     """Look at the boot volumes of *target* and the image that is mounted at *root*. What is damaged says nothing."""
     try:
-        kind = Architecture(architecture or host_platform().architecture)
+        kind = Architecture(architecture or _architecture())
     except ValueError:
         return LoaderVersions()
     volumes = target.volumes()
@@ -81,14 +88,7 @@ class MountedTree:
         Raises:
             LimitError: longer than *limit* bytes.
         """
-        content = self.content(path)
-        if content is None:
-            return None
-        if content.size > limit:
-            msg = f"{path} has {content.size} bytes; the limit is {limit}"
-            raise LimitError(msg, hint="look at it: `cfs status` reads what a loader is")
-        with content.open() as file:
-            return file.read(limit)
+        return read_within(self.content(path), path, limit)
 
     def _path(self, path: str) -> Path | None:
         found = Path(os.path.realpath(self._top / path.lstrip("/")))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cfs_core.deploy.loader import unread_message
 from cfs_core.errors import CfsError
 from cfs_core.model.disk import Volume
-from cfs_core.model.origin import OriginFile
+from cfs_core.model.origin import OriginFile, unread_message
 from cfs_core.model.places import DEPLOYMENTS
 from cfs_core.model.plan import Finding
 

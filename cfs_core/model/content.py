@@ -6,6 +6,8 @@ import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
+from cfs_core.errors import LimitError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -67,3 +69,17 @@ def read_all(content: Content) -> bytes:
     """Return all bytes of *content*; meant for boot files, not for layers."""
     with content.open() as file:
         return file.read()
+
+
+def read_within(content: Content | None, path: str, limit: int) -> bytes | None:
+    """Return all bytes of *content*, which *path* has; None if it is None.
+
+    Raises:
+        LimitError: longer than *limit* bytes.
+    """
+    if content is None:
+        return None
+    if content.size > limit:
+        msg = f"{path} has {content.size} bytes, more than {limit}"
+        raise LimitError(msg, facts={"limit_bytes": limit})
+    return read_all(content)

@@ -112,3 +112,9 @@ class OriginFile:
 
 def _line(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def unread_message(name: str, distribution: str | None) -> str:
+    """Return what to say of a disk whose loader, as its origin file has it, no installed plugin reads."""
+    whose = f" of {distribution}" if distribution else ""
+    return f"was installed with the bootloader {name!r}{whose}, which no installed plugin reads"

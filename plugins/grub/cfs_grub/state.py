@@ -32,8 +32,8 @@ _SOURCES = ("user.cfg", "custom.cfg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """An entry GRUB shows: what ``default`` may call it, and what it is. Submenus have choices instead of an entry."""
+class MenuItem:
+    """An entry GRUB shows: what ``default`` may call it, and what it is. Submenus have items instead of an entry."""
 
     id: str
     title: str
@@ -41,7 +41,7 @@ class Choice:
     path: str = ""
     """How ``default`` names it: its id, after those of the submenus it is in (``advanced>old``)."""
 
-    inner: tuple[Choice, ...] = ()
+    inner: tuple[MenuItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +109,15 @@ class State:
         by_stem = {entry_stem_of(file): file for file in self.files if file.fields and _has_kernel(file)}
         return [by_stem[stem] for stem in best_first(by_stem, sorting)]
 
-    def top(self) -> list[Choice]:
+    def top(self) -> list[MenuItem]:
         """Return what GRUB shows first, in its order."""
         return list(self._of(self.commands(), depth=0, path=""))
 
-    def choices(self) -> list[Choice]:
+    def choices(self) -> list[MenuItem]:
         """Return what GRUB shows, in its order, with what is in submenus."""
         return list(_leaves(self.top()))
 
-    def _of(self, commands: Iterable[Command], depth: int, path: str) -> Iterator[Choice]:
+    def _of(self, commands: Iterable[Command], depth: int, path: str) -> Iterator[MenuItem]:
         for command in commands:
             if command.name == "menuentry":
                 found = self.choice(command)
@@ -126,14 +126,14 @@ class State:
                 title, identity = _names(command)
                 name = path + identity
                 inner = tuple(self._of(executed(command.body), depth, f"{name}>"))
-                yield Choice(id=identity, title=title, path=name, inner=inner)
+                yield MenuItem(id=identity, title=title, path=name, inner=inner)
             elif command.name == "blscfg" and self.sorting:
                 for file in self.sorted_files(self.sorting):
                     stem = entry_stem_of(file)
                     options = split_arguments(file.fields.first("options") or "")  # GRUB takes the first line only
                     tries = self.tries(file.identity)
                     entry = replace(file.entry(), name=stem, arguments=options, tries_left=tries)
-                    yield Choice(id=stem, title=entry.title, entry=entry, path=path + stem)
+                    yield MenuItem(id=stem, title=entry.title, entry=entry, path=path + stem)
             elif command.name in {"source", ".", "configfile"} and not depth:
                 name = command.arguments[0].rpartition("/")[2] if command.arguments else ""
                 if name in _SOURCES:
@@ -145,7 +145,7 @@ class State:
         counted = variable in self.texts.get("grub.cfg", "")
         return _number(self.environment.get(variable, "")) if counted else None
 
-    def choice(self, command: Command) -> Choice:
+    def choice(self, command: Command) -> MenuItem:
         """Return a menu entry of a script."""
         title, identity = _names(command)
         linux = next((c for name in ("linux", "linuxefi", "linux16") for c in find_commands(command.body, name)), None)
@@ -175,7 +175,7 @@ class State:
                 foreign=True,
                 name=identity,
             )
-        return Choice(id=identity, title=title, entry=entry)
+        return MenuItem(id=identity, title=title, entry=entry)
 
     def _uki(self, deployment_id: str, title: str) -> BootEntry:
         label = title.removesuffix(f": ({deployment_id})")
@@ -252,7 +252,7 @@ class State:
         return [data for data in found if data is not None]
 
 
-def named(choices: Sequence[Choice], name: str | None) -> BootEntry | None:
+def named(choices: Sequence[MenuItem], name: str | None) -> BootEntry | None:
     """Return what ``default=NAME`` means: a number, an id, a title; ``A>B`` is B in submenu A."""
     if not name:
         return None
@@ -265,7 +265,7 @@ def named(choices: Sequence[Choice], name: str | None) -> BootEntry | None:
     return named(found.inner, rest)
 
 
-def _find(choices: Sequence[Choice], name: str) -> Choice | None:
+def _find(choices: Sequence[MenuItem], name: str) -> MenuItem | None:
     number = _number(name)
     if number is not None and number < len(choices):
         return choices[number]
@@ -287,7 +287,7 @@ def uki_entries(script: str) -> Iterator[tuple[Command, str]]:
             yield command, deployment
 
 
-def _leaves(choices: Iterable[Choice]) -> Iterator[Choice]:
+def _leaves(choices: Iterable[MenuItem]) -> Iterator[MenuItem]:
     for choice in choices:
         if choice.entry is not None:
             yield choice

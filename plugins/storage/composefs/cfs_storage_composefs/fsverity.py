@@ -8,14 +8,13 @@ import hashlib
 import os
 import stat
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import HashAlgorithm, StorageError, hash_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
     from hashlib import _Hash
 
 BLOCK = 4096
@@ -172,54 +171,6 @@ def digest_file(file: int | str | bytes | os.PathLike[str], algorithm: HashAlgor
             filled = 0
     digester.update(view[:filled])
     return digester.digest()
-
-
-@dataclass(frozen=True, slots=True)
-class MerkleTree:
-    """What a filesystem keeps beside a sealed file.
-
-    ``levels`` are the hash blocks, leaves first, each level zero-padded to a multiple of 4096; there are
-    none for at most one block of data.
-    """
-
-    root: bytes
-    levels: tuple[bytes, ...]
-
-
-def merkle(chunks: Iterable[bytes | memoryview], algorithm: HashAlgorithm) -> MerkleTree:
-    """Return root and tree of the data in *chunks*. Memory: the tree, 0.8 % (SHA-256) or 1.6 % (SHA-512) of it all."""
-    hashes = bytearray()
-    for piece in _aligned(chunks):
-        hashes += hash_blocks(piece, algorithm)
-    if not hashes:
-        return MerkleTree(bytes(algorithm.size), ())
-    levels = []
-    level = bytes(hashes)
-    while len(level) > algorithm.size:
-        levels.append(level.ljust(-(-len(level) // BLOCK) * BLOCK, b"\0"))
-        level = hash_blocks(level, algorithm)
-    return MerkleTree(level, tuple(levels))
-
-
-def _aligned(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """Cut a stream into pieces of whole blocks; only the last may be shorter."""
-    partial = b""
-    for chunk in chunks:
-        view = memoryview(chunk)
-        if partial:
-            missing = BLOCK - len(partial)
-            partial += view[:missing]
-            view = view[missing:]
-            if len(partial) < BLOCK:
-                continue
-            yield partial
-            partial = b""
-        whole = len(view) - len(view) % BLOCK
-        if whole:
-            yield view[:whole]
-        partial = bytes(view[whole:])
-    if partial:
-        yield partial
 
 
 def measure(fd: int) -> tuple[HashAlgorithm, bytes] | None:

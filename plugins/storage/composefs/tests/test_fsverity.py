@@ -9,7 +9,7 @@ import pytest
 
 from cfs_core.plugin import HashAlgorithm
 from cfs_storage_composefs import fsverity
-from cfs_storage_composefs.fsverity import Digester, digest_bytes, digest_file, merkle
+from cfs_storage_composefs.fsverity import Digester, digest_bytes, digest_file
 from cfs_testkit.verity import known_digests
 
 BOTH = list(HashAlgorithm)
@@ -113,25 +113,6 @@ def test_file_is_read_from_its_start(tmp_path):
         assert os.lseek(fd, 0, os.SEEK_CUR) == 1000
     finally:
         os.close(fd)
-
-
-@pytest.mark.parametrize("algorithm", BOTH)
-@pytest.mark.parametrize("size", BORDERS)
-def test_tree_levels_hash_up_to_the_root(size, algorithm):
-    data = pattern(size)
-    tree = merkle([data[at : at + 5000] for at in range(0, size, 5000)], algorithm)
-    below = data
-    for level in tree.levels:
-        hashes = b"".join(
-            hashlib.new(algorithm.value, below[at : at + 4096].ljust(4096, b"\0")).digest()
-            for at in range(0, len(below), 4096)
-        )
-        assert level == hashes.ljust(-(-len(hashes) // 4096) * 4096, b"\0")
-        below = level
-    digest = algorithm.new()
-    digest.update(fsverity.descriptor(size, tree.root, algorithm))
-    assert digest.digest() == digest_bytes(data, algorithm)
-    assert (size <= 4096) == (not tree.levels)
 
 
 def test_measure_of_a_plain_file_is_none(tmp_path):

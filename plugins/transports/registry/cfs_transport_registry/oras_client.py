@@ -24,8 +24,8 @@ from requests.adapters import HTTPAdapter
 from cfs_core.plugin import ServerError, TlsError, TransportError, UnauthorizedError, clean_text
 from cfs_transport_registry.answers import error_of, host_of
 from cfs_transport_registry.challenges import choose, parse_challenges, realm_of
+from cfs_transport_registry.connections import pool_classes
 from cfs_transport_registry.failures import network_errors
-from cfs_transport_registry.lines import pool_classes
 from cfs_transport_registry.transfer import read_body
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from cfs_core.plugin import TransferTimeoutError
+from cfs_transport_registry.connections import reading_of
 from cfs_transport_registry.failures import network_errors
-from cfs_transport_registry.lines import reading_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

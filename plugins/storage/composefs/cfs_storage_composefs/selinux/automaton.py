@@ -1,4 +1,4 @@
-"""Many regular expressions at a time, in time that grows with the text and not with its powers.
+"""Many regular expressions of a policy at a time, in time that grows with the text and not with its powers.
 
 Sets of states are followed through the text, and remembered (a lazy DFA), so that no expression of an image can make
 matching take exponential time; the work that is left is counted and has an end (docs/adr/0035).
@@ -13,6 +13,7 @@ from cfs_storage_composefs.selinux.regex import (
     MOST_STATES,
     Begin,
     Choice,
+    Expression,
     OneOf,
     Repeat,
     Series,
@@ -22,8 +23,6 @@ from cfs_storage_composefs.selinux.regex import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from cfs_storage_composefs.selinux.regex import Expression
 
 MOST_WORK = 20_000_000
 """Steps from one set of states to the next, for all paths of an image: about ten seconds. With Debian's policy a system

@@ -1,4 +1,4 @@
-"""Regular expressions of SELinux policies: read as PCRE and Python do, for an automaton (docs/adr/0035)."""
+"""Regular expressions of SELinux policies, read into what an automaton is made of."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class UnusualRegexError(ValueError):
 
 
 class TooLargeError(ValueError):
-    """The expressions have more than `MOST_STATES` states, or what matches them took too many steps."""
+    """The expressions have more than `MOST_STATES` states, or took more than `MOST_WORK` steps."""
 
 
 def literal_prefix(regex: bytes) -> tuple[bytes, bytes]:
