@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cfs_core.lifecycle.session import Session
     from cfs_core.model.action import Action
     from cfs_core.model.disk import Location
+    from cfs_core.model.plan import Finding
 
 REMOVABLE = "/EFI/BOOT/"
 """What firmware starts when it knows nothing else, and so what is exchanged last."""
@@ -90,17 +91,17 @@ def _planned(session: Session, image: TreeReader, firmware: Firmware) -> list[Ac
         return []
     if not any(isinstance(action, _MAKES) for action in wanted):
         return sorted(wanted, key=lambda action: _where(action).startswith(REMOVABLE))
-    _refuse_what_cannot_be_made(session, wanted, [each.message for each in errors if each.code == "boot.tool-missing"])
+    _refuse_what_cannot_be_made(session, wanted, [each for each in errors if each.code == "boot.tool-missing"])
     return wanted
 
 
-def _refuse_what_cannot_be_made(session: Session, wanted: Sequence[Action], missing: Sequence[str]) -> None:
+def _refuse_what_cannot_be_made(session: Session, wanted: Sequence[Action], missing: Sequence[Finding]) -> None:
     commands = [action for action in wanted if isinstance(action, RunCommand)]
     if commands and missing:
-        raise BootError(missing[0])
+        raise BootError(missing[0].message, hint=missing[0].hint)
     if commands and not session.services.settings.value("install.host-tools"):
         message = f"{commands[0].argv[0]} would have to be run, which the setting install.host-tools forbids"
-        raise BootError(message)
+        raise BootError(message, hint="set install.host-tools to true, or loader.update to never")
 
 
 def _differs(session: Session, action: Action) -> bool:

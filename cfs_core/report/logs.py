@@ -99,7 +99,8 @@ class Logs:
             )
         )
         return structlog.wrap_logger(
-            structlog.PrintLogger(sys.stderr),
+            # First imported while a plugin loads, whose output goes to stderr, PrintLogger takes that for stdout.
+            structlog.WriteLogger(sys.stderr),
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -133,6 +133,15 @@ def test_a_broken_plugin_is_named_and_costs_only_itself(site, name):
     assert names == ({"good", "bad"} if usable else {"good"})
 
 
+def test_what_is_logged_while_a_plugin_loads_leaves_the_output_alone(site):
+    slow = "import time\ntime.sleep(1.2)\n" + BROKEN["wrong-type"][0]
+    site.install("outsider", "3.14", {"slow": "slow"}, {"slow.py": slow})
+    listing, done = site.json("plugins", "list")
+    assert {each["name"] for each in listing["providers"]} == {"good"}
+    assert "took 1" in done.stderr
+    assert "returned str" in done.stderr
+
+
 def test_a_run_that_needs_the_broken_one_fails_with_its_cause(site):
     site.install("outsider", "3.14", {"bad": "bad"}, {"bad.py": BROKEN["raises"][0]})
     done = site.cfs("image", "pull", "bad:x")
