@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from cfs_core.image.artifacts import parse_os_release
     from cfs_core.image.initrd import CPIO_MAGICS, INITRD_COMPRESSIONS
     from cfs_core.image.pe import PeFile, find_pe, read_pe
-    from cfs_core.interfaces.block_hashing import hash_blocks
+    from cfs_core.interfaces.block_hashing import hash_blocks, hashes_together
     from cfs_core.interfaces.bootloader import BootFacts, Bootloader, LoaderConsole
     from cfs_core.interfaces.command import CommandContext, CommandProvider, DiskMenu, Output, OutputFormat
     from cfs_core.interfaces.context import CommandRunner, Logger, PluginContext, Progress
@@ -324,6 +324,7 @@ _HOMES: Final = {
     "find_pe": "cfs_core.image.pe:find_pe",
     "hookimpl": "cfs_core.hookspecs:hookimpl",
     "hash_blocks": "cfs_core.interfaces.block_hashing:hash_blocks",
+    "hashes_together": "cfs_core.interfaces.block_hashing:hashes_together",
     "host_commands": "cfs_core.system.command:host_commands",
     "lookup": "cfs_core.model.tree:lookup",
     "parse_json": "cfs_core.system.strict_json:parse_json",
@@ -512,6 +513,7 @@ __all__ = [
     "elf_interpreter",
     "find_pe",
     "hash_blocks",
+    "hashes_together",
     "hookimpl",
     "host_commands",
     "lookup",

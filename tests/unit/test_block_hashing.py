@@ -98,6 +98,13 @@ def test_the_fastest_that_is_right_is_used(offered):
     assert "16 blocks of 4096 bytes" in refused[0][1]
 
 
+def test_blocks_are_worth_collecting_only_for_a_hasher(offered):
+    offered(slow=Slow())
+    assert not block_hashing.hashes_together(SHA512)
+    offered(fast=Remembering())
+    assert block_hashing.hashes_together(SHA512)
+
+
 def test_one_that_is_slower_than_hashlib_is_not_used_and_not_refused(offered):
     refused = offered(slow=Slow())
     assert block_hashing.chosen(SHA512).name == "hashlib"

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cfs_core.plugin import RegularFile
+from cfs_core.plugin import RegularFile, hashes_together
 from cfs_storage_composefs.digest_batch import DigestBatch
 from cfs_storage_composefs.errors import storage_errors
 from cfs_storage_composefs.objects.names import INLINE_LIMIT
@@ -149,6 +149,8 @@ class LayerImport:
     def _hashed(self, batch: list[_Step]) -> list[bytes | None]:
         """Return the digests of small files by their places in *batch*: together they fill the lanes of a hasher."""
         found: list[bytes | None] = [None] * len(batch)
+        if not hashes_together(self._store.algorithm):
+            return found
         for number, (what, data, *_) in enumerate(batch):
             if what == _FILE and len(data) <= _HASHED_TOGETHER:
                 self._hashes.slot(len(data))[:] = data
