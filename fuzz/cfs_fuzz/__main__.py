@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import importlib
 import itertools
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from cfs_fuzz.target import CORPUS, TARGETS, Target, check, load_targets
 
 WORK = Path(__file__).resolve().parents[2] / ".cache/fuzz"
 MEMORY_MB, HANG_SECONDS = 2048, 20
-KEPT_BYTES, LARGEST_KEPT = 20_000, 4096
+KEPT_BYTES, LARGEST_KEPT = 8_000, 2048
 """Of a target's corpus in the repository, and of one input there."""
 
 _OURS = (
@@ -158,11 +159,18 @@ def explore(name: str, target: Target, seconds: float, seed: int) -> int:
 def keep(name: str, target: Target) -> None:
     """Take what covers more than the builders' seeds into the repository: the smallest that do, within the budget."""
     with tempfile.TemporaryDirectory() as work:
-        program = "import sys; from cfs_fuzz.__main__ import merge; merge(*sys.argv[1:])"
-        folders = [work, str(WORK / name / "corpus"), str(CORPUS / name)]
-        subprocess.run([sys.executable, "-c", program, name, target.run.__module__, *folders], check=True)  # noqa: S603
+        # libFuzzer starts itself again, by the first of its arguments and a shell.
+        program = f"from cfs_fuzz.__main__ import merge; merge({name!r}, {target.run.__module__!r})"
+        script, into = Path(work, "merge"), Path(work, "into")
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(program)} "$0" "$@"\n')
+        script.chmod(0o755)
+        into.mkdir()
+        seeds_folder = WORK / name / "seeds"
+        folders = [str(path) for path in (WORK / name / "corpus", CORPUS / name, seeds_folder) if path.is_dir()]
+        options = ["-merge=1", "-verbosity=0", f"-timeout={HANG_SECONDS}", f"-max_len={target.largest}"]
+        subprocess.run([script, *options, str(into), *folders], check=True)  # noqa: S603 - this program
         seeds = set(target.seeds())
-        chosen = sorted((data for path in Path(work).iterdir() if (data := path.read_bytes()) not in seeds), key=len)
+        chosen = sorted((data for path in into.iterdir() if (data := path.read_bytes()) not in seeds), key=len)
         folder = CORPUS / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -179,8 +187,8 @@ def one(which: str, module: str, seconds: str) -> None:
     fuzz(which, module, int(seconds))
 
 
-def merge(which: str, module: str, into: str, *sources: str) -> None:
-    """Copy what covers more than what is there; libFuzzer ends the process."""
+def merge(which: str, module: str) -> None:
+    """Copy what covers more than what is there; libFuzzer, whose arguments the process has, ends it."""
     import atheris
 
     add_builders()
@@ -190,9 +198,7 @@ def merge(which: str, module: str, into: str, *sources: str) -> None:
         with contextlib.suppress(Exception):  # only coverage counts here
             check(target, data)
 
-    seeds = WORK / which / "seeds"
-    folders = [path for path in (*sources, str(seeds)) if Path(path).is_dir()]
-    atheris.Setup([which, "-merge=1", "-verbosity=0", f"-timeout={HANG_SECONDS}", into, *folders], one)
+    atheris.Setup(sys.argv[1:], one)
     atheris.Fuzz()
 
 

@@ -83,6 +83,8 @@ def test_kernels_of_debian_are_taken():
     for path in found:
         data = path.read_bytes()
         read = read_kernel(BytesContent(data))
+        if read.architecture is not AMD64:
+            continue  # an Image has neither a version nor an end in its header
         assert (read.forms, read.version) == ({EFI, BZIMAGE}, path.name.removeprefix("vmlinuz-"))
         with pytest.raises(ImageError, match="ends outside of the file"):
             read_kernel(BytesContent(data[:-4096]))
