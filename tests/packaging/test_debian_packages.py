@@ -24,9 +24,9 @@ TO_BUILD = (
     "python3-hatchling",
 )
 TO_RUN = (
-    *("dosfstools", "e2fsprogs", "libarchive13t64", "mtools", "python3-click", "python3-cryptography", "python3-lz4"),
-    *("python3-pluggy", "python3-pytest", "python3-requests", "python3-rich", "python3-structlog", "python3-urllib3"),
-    *("python3-xxhash", "python3-yaml", "python3-zstandard"),
+    *("dosfstools", "e2fsprogs", "libarchive13t64", "mtools", "python3-cffi", "python3-click", "python3-cryptography"),
+    *("python3-lz4", "python3-pluggy", "python3-pytest", "python3-requests", "python3-rich", "python3-structlog"),
+    *("python3-urllib3", "python3-xxhash", "python3-yaml", "python3-zstandard"),
 )
 STEPS = r"""
 mkdir -p /made/out
