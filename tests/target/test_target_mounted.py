@@ -189,6 +189,11 @@ def test_blocks_and_firmware_variables_go_where_they_were_told(root, tmp_path):
     told = MountedTarget({Volume.ROOT: root}, raw=raw)
     told.apply(blocks)
     assert (tmp_path / "disk").read_bytes() == b"\0\0\0code\0\0\0"
+    assert told.read(at("/", Volume.DISK)) == b"\0\0\0code\0\0\0"
+    with pytest.raises(FileNotFoundError):
+        plain.read(at("/", Volume.BIOS_BOOT))
+    with pytest.raises(RefusedError, match="partition table"):
+        told.apply(WriteBlocks(why="boot code", location=at("/", Volume.DISK), offset=0, data=bytes(441)))
     told.apply(variable)
     assert (tmp_path / "efivars/BootOrder-g").read_bytes() == b"\7\0\0\0\1\0"
 
@@ -214,6 +219,9 @@ def test_commands_write_files(target):
     if os.geteuid() == 0:
         target.apply(command)
         assert target.read(at("/boot/core.img")) == b"x"
+    to = at("/", Volume.BIOS_BOOT)
+    raw = RunCommand(why="t", argv=("cp", "{reads[0]}", "{writes[0]}"), reads=(at("/in"),), writes=(to,), offset=512)
+    assert target.resolved(raw) == (WriteBlocks(why="t", location=to, offset=512, data=b"x"),)
     refusing = MountedTarget({}, commands=HostCommands(os.environ), host_tools=False)
     with pytest.raises(RefusedError):
         refusing.apply(command)
