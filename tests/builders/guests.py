@@ -171,6 +171,11 @@ class Guest:
 
     def start(self, seconds=1200):
         """Start it and wait for the shell."""
+        self.launch()
+        self._ready(seconds)
+
+    def launch(self):
+        """Start it, up to where its shell can be talked to as soon as it is there."""
         address = self.folder / "shell"
         address.unlink(missing_ok=True)
         self._process = subprocess.Popen(self._command(address), stdin=subprocess.DEVNULL)
@@ -186,7 +191,6 @@ class Guest:
                     raise
                 time.sleep(0.1)
         self._buffer = b""
-        self._ready(seconds)
 
     def _command(self, address):
         import os
