@@ -1,7 +1,7 @@
 """The plug is pulled while a machine upgrades, finalizes, goes back or collects: it comes up, old or new, and in order.
 
-Thirty times, or CFS_KILLS times; CFS_KILLS_SEED chooses other moments. A machine that runs is kept as a snapshot, so that
-each kill takes the time of its work and of one start.
+Thirty times, or CFS_KILLS times; CFS_KILLS_SEED chooses other moments. A machine that runs is kept as a snapshot, so
+that each kill takes the time of its work and of one start.
 """
 
 from __future__ import annotations
