@@ -173,7 +173,7 @@ def test_soft_reboot(machine):
 def test_what_does_not_come_up_is_left(machine, tag):
     """By itself back on what ran before, with the reason in the status; the image is left alone until it changes."""
     old = machine.booted()
-    machine.sh("mkdir -p /etc/cfs; printf '[boot]\\ntries = 1\\ntrial-timeout = 5\\n' >/etc/cfs/config.toml")
+    machine.sh("mkdir -p /etc/cfs; printf '[boot]\\ntries = 1\\ntrial-timeout = 5\\n' >/etc/cfs/cfs.toml")
     bad = machine.stage("switch", machine.reference(tag))
     machine.guest.reboot(image=old)
     machine.sh("while systemctl is-active -q cfs-boot-check.service; do sleep 1; done")
