@@ -36,6 +36,7 @@ def test_the_demo_of_sid_boots_its_kernel(sid_image, user, machine):
     said = json.loads(user.cfs(*words, "--yes", disk).stdout)
     report = machine.boot(disk, console_log=user.home / "sid.log")
     assert report.failure is None
+    assert report.evidence == "reporter"
     assert report.root.image_id == said["image_id"]
     assert report.root.verity_required
     assert report.system_state == "running"

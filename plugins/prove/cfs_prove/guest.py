@@ -47,6 +47,8 @@ for port in /dev/virtio-ports/{PORT} /dev/ttyS1; do
     [ -c "$port" ] && break
 done
 exec >"$port"
+# Firmware writes to each serial port, and what draws a menu there leaves a line begun.
+echo
 say() {{ printf 'cfs-prove {NONCE} %s\\n' "$*"; }}
 say begin
 read -r up rest </proc/uptime

@@ -137,6 +137,7 @@ def test_the_script_reports_this_machine(shell, tmp_path):
     )
     systemctl.chmod(0o755)
     leader, follower = pty.openpty()
+    os.write(follower, b"\x1b[2J\x1b[01;01H")  # firmware clears the screen here, too, and ends no line
     script = tmp_path / "script"
     script.write_text(SCRIPT.replace("/dev/ttyS1", os.ttyname(follower)).replace(NONCE, SECRET))
     argv = [shell, "sh", script] if shell == "busybox" else [shell, script]
@@ -152,6 +153,7 @@ def test_the_script_reports_this_machine(shell, tmp_path):
             break
     os.close(leader)
     report = parse_report(data, SECRET)
+    assert report.begun
     assert report.complete, (result, data)
     assert report.state == "degraded"
     assert report.failed_units == ["bad.service"]
