@@ -53,7 +53,7 @@ matrix: venv  ## Every package alone, on every Python there is, with the lowest 
 lowest: lowest-core lowest-plugin  ## One row of the matrix: this Python, the lowest dependencies
 
 lowest-core lowest-plugin: lowest-%: venv
-	$(BIN)/nox -s $* -k lowest -p $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	$(BIN)/nox -k "lowest and $*" -p $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 bench: venv  ## Benchmarks against the peers that are installed
 	$(BIN)/python -m benchmarks
