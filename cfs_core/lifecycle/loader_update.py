@@ -14,6 +14,7 @@ from cfs_core.model.disk import Volume
 from cfs_core.model.event import Event
 from cfs_core.model.plan import Severity
 from cfs_core.pluginhost import families
+from cfs_core.target.run_command import refuse_host_tools
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +77,7 @@ def _planned(session: Session, image: TreeReader, firmware: Firmware) -> list[Ac
 
     Raises:
         BootError: that cannot be made here.
+        RefusedError: it would be made by a tool, and host tools are forbidden.
     """
     loader = session.machine.require_loader()
     facts = replace(session.facts(), image=image, generic=True, firmware=frozenset({firmware}))
@@ -100,8 +102,7 @@ def _refuse_what_cannot_be_made(session: Session, wanted: Sequence[Action], miss
     if commands and missing:
         raise BootError(missing[0].message, hint=missing[0].hint)
     if commands and not session.services.settings.value("install.host-tools"):
-        message = f"{commands[0].argv[0]} would have to be run, which the setting install.host-tools forbids"
-        raise BootError(message, hint="set install.host-tools to true, or loader.update to never")
+        refuse_host_tools(commands[0])
 
 
 def _differs(session: Session, action: Action) -> bool:

@@ -29,9 +29,8 @@ class LoaderVersions:
 
 
 def _architecture() -> str:
-    from cfs_core.image.resolve import (
-        host_platform,
-    )  # what reads images is loaded for nobody else who asks for a status
+    # What reads images is loaded for nobody else who asks for a status.
+    from cfs_core.image.resolve import host_platform
 
     return host_platform().architecture
 

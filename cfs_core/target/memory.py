@@ -15,7 +15,7 @@ from cfs_core.model.action import (
 )
 from cfs_core.model.content import read_all
 from cfs_core.model.disk import MBR_CODE_BYTES, RAW, Location, Volume
-from cfs_core.target.run_command import output_of, refuse_host_tools, run_command
+from cfs_core.target.run_command import resolved, run_command
 from cfs_core.target.volume import HINT, VolumeContents
 
 if TYPE_CHECKING:
@@ -114,16 +114,12 @@ class MemoryTarget:
             CommandError: a command failed.
             DiskError: its inputs are not there, or its outputs are not.
         """
-        if not isinstance(action, RunCommand):
-            return (action,)
-        if not self._host_tools:
-            refuse_host_tools(action)
-        outputs = (
-            dict.fromkeys(action.writes, b"")
-            if self._commands is None
-            else run_command(action, self, self._commands, scratch=self._scratch)
-        )
-        return tuple(output_of(action, location, data) for location, data in outputs.items())
+        return resolved(action, self._run, host_tools=self._host_tools)
+
+    def _run(self, action: RunCommand) -> dict[Location, bytes]:
+        if self._commands is None:
+            return dict.fromkeys(action.writes, b"")
+        return run_command(action, self, self._commands, scratch=self._scratch)
 
     def lay_out(self, partitions: Iterable[Partition]) -> None:
         """Say which partitions there are, once that is known; what is on a volume already stays."""

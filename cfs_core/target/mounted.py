@@ -34,7 +34,7 @@ from cfs_core.model.tree import SpecialKind
 from cfs_core.system.syncing import sync_filesystem
 from cfs_core.target import beneath
 from cfs_core.target.mounted_raw import RawPlaces
-from cfs_core.target.run_command import output_of, refuse_host_tools, run_command
+from cfs_core.target.run_command import resolved, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -299,15 +299,13 @@ class MountedTarget:
             CommandError: a command failed.
             DiskError: its inputs are not there, or its outputs are not.
         """
-        if not isinstance(action, RunCommand):
-            return (action,)
-        if not self._host_tools:
-            refuse_host_tools(action)
+        return resolved(action, self._run, host_tools=self._host_tools)
+
+    def _run(self, action: RunCommand) -> dict[Location, bytes]:
         if self._commands is None:
             msg = f"{action.argv[0]} cannot be run: this target was given no command runner"
             raise DiskError(msg)
-        outputs = run_command(action, self, self._commands, scratch=self._scratch)
-        return tuple(output_of(action, location, data) for location, data in outputs.items())
+        return run_command(action, self, self._commands, scratch=self._scratch)
 
     @contextmanager
     def _replacing(self, location: Location) -> Iterator[tuple[int, str]]:

@@ -12,15 +12,15 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from cfs_core.errors import CommandError, DiskError, RefusedError
-from cfs_core.model.action import WriteBlocks, WriteFile
+from cfs_core.model.action import RunCommand, WriteBlocks, WriteFile
 from cfs_core.model.disk import RAW, Location
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cfs_core.interfaces.context import CommandRunner
     from cfs_core.interfaces.target import TargetView
-    from cfs_core.model.action import RunCommand
+    from cfs_core.model.action import Action
 
 OUTPUT_LIMIT = 256 << 20
 """Most bytes one command may write to one location: outputs are boot files."""
@@ -64,11 +64,24 @@ def run_command(
         }
 
 
-def output_of(action: RunCommand, location: Location, data: bytes) -> WriteBlocks | WriteFile:
-    """Return what writes *data*, which the command of *action* made for *location*."""
-    if location.volume in RAW:
-        return WriteBlocks(why=action.why, location=location, offset=action.offset, data=data)
-    return WriteFile(why=action.why, location=location, data=data)
+def resolved(
+    action: Action, run: Callable[[RunCommand], Mapping[Location, bytes]], *, host_tools: bool
+) -> tuple[Action, ...]:
+    """Return *action*; of a `RunCommand` what writes its outputs, which *run* makes.
+
+    Raises:
+        RefusedError: a `RunCommand` where host tools are forbidden.
+    """
+    if not isinstance(action, RunCommand):
+        return (action,)
+    if not host_tools:
+        refuse_host_tools(action)
+    return tuple(
+        WriteBlocks(why=action.why, location=location, offset=action.offset, data=data)
+        if location.volume in RAW
+        else WriteFile(why=action.why, location=location, data=data)
+        for location, data in run(action).items()
+    )
 
 
 def refuse_host_tools(action: RunCommand) -> None:
